@@ -1,0 +1,33 @@
+"""The errors of the library: one family, so that a command can print any of them in a line or two."""
+
+
+class InceptionTFError(Exception):
+    """Something the user can mend. The message says what is wrong and what to do next."""
+
+
+class UsageError(InceptionTFError, ValueError):
+    """An argument that cannot be right, whatever the files hold."""
+
+
+class CheckpointError(InceptionTFError):
+    """A file that is no checkpoint, or a broken one."""
+
+
+class MismatchError(InceptionTFError, ValueError):
+    """A checkpoint and a model that do not fit. `report`, where given, holds every difference."""
+
+    def __init__(self, message, report=None):
+        super().__init__(message)
+        self.report = report
+
+
+class ImageError(InceptionTFError, ValueError):
+    """Bytes or a file that is not an image we read."""
+
+
+class DownloadError(InceptionTFError):
+    """A published checkpoint that could not be had."""
+
+
+class ExportError(InceptionTFError):
+    """An export that could not be written, or that does not answer as its model does."""

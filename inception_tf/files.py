@@ -1,0 +1,64 @@
+"""Writing files whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from inception_tf.errors import InceptionTFError, UsageError
+
+
+@contextlib.contextmanager
+def written_whole(path, overwrite=False):
+    """Yields a path beside `path` to write to, a file or a directory; renames it to `path` on success.
+
+    A process that dies leaves the old `path`, or none, and never half of a new one. The yielded path keeps the
+    suffix, since writers choose their format by it.
+
+    Args:
+        path: where the result goes. Missing parent directories are made.
+        overwrite: whether an existing `path` may be replaced.
+
+    Raises:
+        UsageError: `path` exists and `overwrite` is false.
+        InceptionTFError: the operating system refused: a full disk, no permission.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InceptionTFError(f"Cannot write {path}: {error.strerror or error}") from error
+    try:
+        part = scratch / path.name
+        yield part
+        replace(part, path)
+    except OSError as error:
+        raise InceptionTFError(f"Cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def refuse_existing(path, overwrite=False):
+    """Raises a `UsageError` when `path` exists and may not be replaced: call it before long work too."""
+    if not overwrite and os.path.lexists(path):
+        raise UsageError(f"{path} exists. Choose another name, or pass --force (overwrite=True) to replace it.")
+
+
+def replace(source, target):
+    """Renames `source` to `target`; a directory in the way is moved aside first, since rename() cannot replace one."""
+    if target.is_dir() and not target.is_symlink():
+        aside = source.parent / (target.name + ".old")
+        os.rename(target, aside)
+        try:
+            os.rename(source, target)
+        except OSError:
+            os.rename(aside, target)
+            raise
+    elif source.is_dir() and os.path.lexists(target):
+        os.unlink(target)
+        os.rename(source, target)
+    else:
+        os.replace(source, target)

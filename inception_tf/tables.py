@@ -1,0 +1,27 @@
+"""Plain-text tables, the one way this library prints rows."""
+
+
+def render(rows, header=None, align=None):
+    """Columns padded to their widest cell, two spaces apart.
+
+    Args:
+        rows: a sequence of sequences; every cell is shown with `str`, None as an empty cell.
+        header: the column titles, or None.
+        align: a string of `<` and `>`, one a column. Default: `>` for columns whose every cell is a number.
+    """
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    columns = len(cells[0])
+    if align is None:
+        align = "".join(
+            ">" if all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) else "<"
+            for i in range(columns)
+        )
+    if header:
+        cells.insert(0, list(header))
+    widths = [max(len(row[i]) for row in cells) for i in range(columns)]
+    lines = ["  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths)).rstrip() for row in cells]
+    if header:
+        lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
