@@ -1,0 +1,144 @@
+"""Names of classes: ImageNet's, or those of a labels file."""
+
+import functools
+import importlib.resources
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import UsageError
+
+_PREDICTION_KEYS = ("Predictions", "probabilities")
+
+
+@functools.cache
+def _imagenet():
+    text = importlib.resources.files("inception_tf.images").joinpath("imagenet_labels.tsv").read_text("utf-8")
+    rows = [line.split("\t") for line in text.splitlines()[1:]]
+    return [row[1] for row in rows], [row[2] for row in rows]
+
+
+def imagenet_labels(background=True):
+    """The ImageNet 2012 class names in Slim's order: 1001 with `background` first, or 1000 without it."""
+    return _imagenet()[1][0 if background else 1 :]
+
+
+def imagenet_wnids(background=True):
+    """The WordNet ids (`n01440764`) in the order of `imagenet_labels`; the background has none: an empty string."""
+    return _imagenet()[0][0 if background else 1 :]
+
+
+def load_labels(path):
+    """Reads class names from a UTF-8 text file; class i is the i-th of the returned list.
+
+    One name a line, or an `index:name` a line in any order, as Slim's datasets/dataset_utils.py writes `labels.txt`.
+
+    Raises:
+        UsageError: no such file, binary or empty; a blank line between names, an index twice or left out, the two
+            forms mixed; a name twice (but for "crane", which ImageNet's own list has twice).
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"Cannot read the labels file {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(f"{path} is not a text file. Expected a class name a line. Received: binary data.")
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    if not lines:
+        raise UsageError(f"The labels file {path} is empty. Expected a class name a line.")
+    if "" in lines:
+        raise UsageError(f"{path}, line {lines.index('') + 1} is blank, so the classes after it would be miscounted.")
+
+    matches = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
+    if all(matches):
+        names = _by_index(path, [(int(m[1]), m[2]) for m in matches])
+    elif any(matches):
+        indexed = bool(matches[0])
+        odd = next(i for i, m in enumerate(matches) if bool(m) != indexed)
+        raise UsageError(
+            f"{path} mixes `index:name` lines with others. Expected one form throughout. "
+            f"Received: line {odd + 1}, {lines[odd][:60]!r}."
+        )
+    else:
+        names = lines
+    allowed = {name for name, count in Counter(imagenet_labels()).items() if count > 1}
+    twice = [name for name, count in Counter(names).items() if count > 1 and name not in allowed]
+    if twice:
+        raise UsageError(f"{path} holds names twice: {_some(twice)}. Every class needs a name of its own.")
+    return names
+
+
+def _by_index(path, pairs):
+    counts = Counter(index for index, _ in pairs)
+    twice = [index for index, count in sorted(counts.items()) if count > 1]
+    if twice:
+        raise UsageError(f"{path} gives an index twice: {_some(twice)}.")
+    if max(counts) != len(pairs) - 1:
+        # A huge index must not become a huge range.
+        missing = [index for index in range(min(max(counts), len(pairs))) if index not in counts]
+        raise UsageError(
+            f"{path} leaves out the index {_some(missing)}: {len(pairs)} classes are numbered 0 to {len(pairs) - 1}. "
+            f"Received: up to {max(counts)}."
+        )
+    return [name for _, name in sorted(pairs)]
+
+
+def _some(values, most=5):
+    return ", ".join(map(str, values[:most])) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def decode_predictions(preds, top=5, labels=None):
+    """The best classes of every prediction, best first, as `keras.applications` gives them.
+
+    Args:
+        preds: scores of shape (N, classes), or the dictionary a Slim network or an exported model returns, whose
+            `Predictions` or `probabilities` is taken. Of logits, the logits come back as scores.
+        top: how many classes; all of them where there are fewer.
+        labels: the names in class order, or the path of a labels file. None is ImageNet: 1001 classes with the
+            background first, or 1000 without it.
+
+    Returns:
+        A list for every prediction of (wnid, name, score), or of (class index, name, score) where `labels` is given:
+        `for _, name, score in decoded[0]` fits both. Equal scores come in class order.
+
+    Raises:
+        UsageError: another shape, NaN, a class count without names, labels that do not fit.
+    """
+    if isinstance(preds, dict):
+        key = next((key for key in _PREDICTION_KEYS if key in preds), None)
+        if key is None:
+            raise UsageError(f"Expected one of {_PREDICTION_KEYS} in the predictions. Received: {sorted(preds)}.")
+        preds = preds[key]
+    preds = np.asarray(preds)
+    if preds.ndim != 2:
+        raise UsageError(
+            f"decode_predictions expects a batch of predictions, shape (N, classes). Received: {preds.shape}"
+        )
+    if top < 1:
+        raise UsageError(f"`top` must be at least 1. Received: {top}")
+    if np.isnan(preds).any():
+        raise UsageError("The predictions hold NaN: were the images or the weights broken?")
+
+    classes = preds.shape[1]
+    if labels is not None:
+        names = load_labels(labels) if isinstance(labels, (str, Path)) else list(labels)
+        if len(names) != classes:
+            hint = " Does the model have a background class that the labels lack?" if len(names) == classes - 1 else ""
+            raise UsageError(f"The predictions have {classes} classes.{hint} Received: {len(names)} labels.")
+        ids = range(classes)
+    elif classes in (1000, 1001):
+        names, ids = imagenet_labels(classes == 1001), imagenet_wnids(classes == 1001)
+    else:
+        what = (
+            "the 2015 Inception graph, which has its own label map"
+            if classes == 1008
+            else "not ImageNet's 1000 or 1001"
+        )
+        raise UsageError(f"Pass labels=, the names of the classes in order. Received: {classes} classes ({what}).")
+    best = np.argsort(-preds.astype(np.float64), axis=1, kind="stable")[:, :top]
+    return [[(ids[i], names[i], float(row[i])) for i in order] for row, order in zip(preds, best)]
