@@ -23,8 +23,8 @@ def decode_image(data, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tens
 
     The decoders give the same pixels but for JPEG, where TensorFlow, and so Slim, takes libjpeg's fast transform and
     Pillow the accurate one: 1.1 of 255 apart on average over 202 photographs, 21 at most. GIF, BMP and WEBP always go
-    through Pillow: TensorFlow takes a BMP palette's indices for grey values, misplaces a GIF frame that is smaller than its
-    canvas, and does not read WEBP with animation, nor drop a WEBP's alpha.
+    through Pillow: TensorFlow takes a BMP palette's indices for grey values, misplaces a GIF frame that is smaller than
+    its canvas, and does not read WEBP with animation, nor drop a WEBP's alpha.
 
     Args:
         data: the bytes of the file.
