@@ -1,0 +1,241 @@
+"""Finding the checkpoint in a directory, and getting it out of a .tar, .tar.gz or .tgz. Needs no TensorFlow.
+
+Archives come from strangers: nothing is written outside the directory asked for, nothing but plain files of a
+checkpoint is kept, and the unpacked size is bounded.
+"""
+
+import gzip
+import os
+import re
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from inception_tf.errors import CheckpointError, InceptionTFError
+from inception_tf.files import refuse_existing
+
+MAX_BYTES = 4 << 30
+MAX_MEMBERS = 10_000
+
+# A V1 checkpoint is a LevelDB table, and so is the .index of a V2 one: their last 8 bytes
+# (tensorflow/core/lib/io/format.h, kTableMagicNumber).
+_TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
+_BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5})")
+_CHUNK = 1 << 20
+# tarfile reads a header's extension whole: no honest one is near this.
+_MAX_READ = 16 << 20
+
+
+def is_archive(path):
+    """Whether `path` is a gzip or tar file, by its first bytes. False for what cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(tarfile.BLOCKSIZE)
+        return head.startswith(b"\x1f\x8b") or bool(tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape"))
+    except (tarfile.TarError, OSError):
+        return False
+
+
+def find_checkpoint(where):
+    """The one checkpoint meant by a directory.
+
+    The one its `checkpoint` file names as the latest (beside that file first, since the paths in it may be another
+    machine's), else the only V2 prefix, else the only V1 file, else the highest step of `stem-<step>`.
+
+    Args:
+        where: a directory (its subdirectories are not searched), or a list of files, as `extract_checkpoint` returns.
+
+    Returns:
+        The path of a V1 file, or a V2 prefix (`model.ckpt-20000`, which is not itself a file).
+
+    Raises:
+        CheckpointError: there is none, or several and nothing says which.
+    """
+    files, found = _list(where), candidates(where)
+    place = where if isinstance(where, (str, Path)) else (files[0].parent if files else "The list of files")
+    states = [file for file in files if file.name == "checkpoint"]
+    latest = _latest(states[0]) if len(states) == 1 else None
+    if latest:
+        beside = states[0].parent / PureWindowsPath(latest).name
+        if beside in found:
+            return beside
+        # A list of files may come out of an archive, whose word must not lead to files outside it.
+        named = states[0].parent / latest
+        if isinstance(where, (str, Path)) and (named.is_file() or Path(f"{named}.index").is_file()):
+            return named
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        alone = [file.name for file in files if ".data-" in file.name]
+        but = f" {alone[0]} is there without its .index file." if alone else ""
+        but += f" Its `checkpoint` file names {latest}, which is not there." if latest else ""
+        raise CheckpointError(f"{place} holds no TF-Slim checkpoint: no .index file and no V1 checkpoint.{but}")
+    steps = [re.fullmatch(r"(.*)-(\d+)", str(path)) for path in found]
+    if not latest and all(steps) and len({match[1] for match in steps}) == 1:
+        return max(zip(found, steps), key=lambda pair: int(pair[1][2]))[0]
+    why = f"names {latest}, which is not one of them" if latest else "to say which is missing"
+    names = ", ".join(str(path) for path in found)
+    raise CheckpointError(
+        f"{place} holds several checkpoints, and a `checkpoint` file {why}.\nGive the path of one: {names}"
+    )
+
+
+def candidates(where):
+    """Every V2 prefix, or where there is none every V1 file, in a directory or a list of files."""
+    files = _list(where)
+    prefixes = [file.with_suffix("") for file in files if file.suffix == ".index"]
+    return prefixes or [file for file in files if _is_table(file)]
+
+
+def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
+    """Unpacks the files of the checkpoints in an archive, and nothing else.
+
+    Args:
+        archive: path of a .tar, .tar.gz or .tgz; told by content.
+        directory: where to; made if missing. Files land directly in it, or where two share a name, in the archive's
+            own directories.
+        max_bytes: the most the archive may unpack to, with all it holds.
+
+    Returns:
+        The paths written, sorted; for `find_checkpoint`.
+
+    Raises:
+        CheckpointError: truncated, corrupt, no checkpoint in it, too large, or unsafe: a path that leads out of the
+            directory, a link, a device. Nothing is written then.
+        InceptionTFError: the operating system refused.
+        UsageError: a file it would write exists.
+    """
+    archive, directory = Path(archive), Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as scratch:
+            parts = _unpack(archive, Path(scratch), max_bytes)
+            flat = len({name.name for name in parts}) == len(parts)
+            targets = {directory / (name.name if flat else name): part for name, part in parts.items()}
+            for target in targets:
+                refuse_existing(target)
+            for target, part in targets.items():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                part.rename(target)
+    except OSError as error:
+        raise InceptionTFError(f"Cannot unpack {archive} into {directory}: {error.strerror or error}") from error
+    return sorted(targets)
+
+
+def check_archive(archive, max_bytes=MAX_BYTES):
+    """Reads an archive to its end and raises the `CheckpointError` that `extract_checkpoint` would; writes nothing."""
+    _unpack(Path(archive), None, max_bytes)
+
+
+def _unpack(archive, scratch, max_bytes):
+    """Reads every header and byte; writes a checkpoint's files to `scratch`, if any, under numbers.
+
+    Returns {path in the archive: file in scratch}.
+    """
+    parts, seen, whole = {}, [], False
+    try:
+        with archive.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, archive, max_bytes)
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for number, member in enumerate(tar):
+                    if number == MAX_MEMBERS:
+                        raise CheckpointError(f"{archive} holds more than {MAX_MEMBERS} files. {_BY_HAND}")
+                    name = _safe_name(archive, member)
+                    # macOS keeps a file's attributes beside it as `._name`.
+                    if member.isdir() or name.name.startswith("._"):
+                        continue
+                    seen.append(str(name))
+                    part = scratch / str(number) if scratch else Path(os.devnull)
+                    with part.open("wb") as out:
+                        is_table = _copy(tar.extractfile(member), out) == _TABLE_MAGIC
+                    whole |= is_table
+                    if is_table or _BELONGS.fullmatch(name.name):
+                        parts[name] = part
+                    elif scratch:
+                        part.unlink()
+            # gzip compares its checksum at the end, which tarfile does not read to.
+            while stream.read(_CHUNK):
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{archive} is no tar archive, or a truncated or corrupt one: {error}") from error
+    if not whole:
+        holds = ", ".join(map(repr, seen[:5])) + (", ..." if len(seen) > 5 else "") if seen else "nothing"
+        raise CheckpointError(f"{archive} holds no checkpoint. It holds: {holds}")
+    return parts
+
+
+_BY_HAND = "If you trust it, unpack it yourself and give the checkpoint's path."
+
+
+def _safe_name(archive, member):
+    # PureWindowsPath splits at both separators and knows drives.
+    path = PureWindowsPath(member.name)
+    if path.anchor or ".." in path.parts or "\0" in member.name:
+        raise CheckpointError(f"{archive} is unsafe: the path {member.name!r} leads out of it. Nothing was unpacked.")
+    if member.issparse() or not (member.isreg() or member.isdir()):
+        raise CheckpointError(f"{archive} is unsafe: {member.name!r} is a link, a device or the like. {_BY_HAND}")
+    return PurePosixPath(*path.parts)
+
+
+def _copy(stream, out):
+    """Copies, and returns the last 8 bytes."""
+    tail = b""
+    while chunk := stream.read(_CHUNK):
+        out.write(chunk)
+        tail = (tail + chunk)[-8:]
+    return tail
+
+
+class _Bounded:
+    """A file that ends in an error past `limit` bytes, so that what it unpacks to costs neither disk nor memory."""
+
+    def __init__(self, file, archive, limit):
+        self.file, self.archive, self.limit = file, archive, limit
+        self.tell = file.tell
+
+    def _check(self, position):
+        if position > self.limit:
+            raise CheckpointError(f"{self.archive} unpacks to more than {self.limit:,} bytes. {_BY_HAND}")
+
+    def read(self, size):
+        if not 0 <= size <= _MAX_READ:
+            raise CheckpointError(f"{self.archive} has a header of {size:,} bytes: corrupt, or made to do harm.")
+        data = self.file.read(size)
+        self._check(self.file.tell())
+        return data
+
+    def seek(self, position):
+        self._check(position)
+        return self.file.seek(position)
+
+
+def _list(where):
+    try:
+        files = Path(where).iterdir() if isinstance(where, (str, Path)) else map(Path, where)
+        return sorted(file for file in files if file.is_file() and not file.name.startswith("._"))
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {where}: {error.strerror or error}") from error
+
+
+def _is_table(path):
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_TABLE_MAGIC), os.SEEK_END)
+            return file.read() == _TABLE_MAGIC
+    except OSError:
+        return False
+
+
+def _latest(state):
+    """`model_checkpoint_path` of a `checkpoint` file, a CheckpointState in text format; None where it has none."""
+    match = re.search(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\\n]|\\.)*)"', state.read_bytes(), re.MULTILINE)
+    if not match:
+        return None
+    # The text format escapes as Python does, and writes UTF-8 as octal escapes, byte by byte.
+    try:
+        return match[1].decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
+    except ValueError:
+        return None

@@ -1,0 +1,264 @@
+import gzip
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+
+from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.slim import archives
+from inception_tf.slim.archives import check_archive, extract_checkpoint, find_checkpoint, is_archive
+
+VALUES = {"InceptionV3/a/weights": np.arange(600, dtype=np.float32), "global_step": np.int64(7)}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A directory with checkpoints written by TensorFlow's own Saver: V1 `v1.ckpt`, and V2 in a training directory."""
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("real")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, value in VALUES.items():
+            tf.compat.v1.get_variable(name, initializer=tf.constant(value), use_resource=False)
+        session.run(tf.compat.v1.global_variables_initializer())
+        v1 = tf.compat.v1.train.Saver(write_version=tf.compat.v1.train.SaverDef.V1)
+        v1.save(session, str(folder / "v1.ckpt"), write_state=False, write_meta_graph=False)
+        v2 = tf.compat.v1.train.Saver(sharded=True)
+        (folder / "train").mkdir()
+        for step in (90, 1000):
+            v2.save(session, str(folder / "train/model.ckpt"), global_step=step)
+    return folder
+
+
+def read(path):
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(path))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def same(path):
+    got = read(path)
+    return got.keys() == VALUES.keys() and all((got[name] == VALUES[name]).all() for name in got)
+
+
+def pack(path, *members):
+    """A tar of (name or TarInfo, bytes) pairs, compressed as the name says."""
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
+        for info, data in members:
+            info = tarfile.TarInfo(info) if isinstance(info, str) else info
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def table(size=1000):
+    """Bytes that look like a V1 checkpoint from outside."""
+    return os.urandom(size) + bytes.fromhex("57fb808b247547db")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_v1_in_an_archive(real, tmp_path, suffix):
+    # As published: the checkpoint with a graph beside it, some of them in a directory.
+    archive = pack(
+        tmp_path / f"a{suffix}", ("x/v1.ckpt", (real / "v1.ckpt").read_bytes()), ("x/train.graph", b"g" * 5000)
+    )
+    assert is_archive(archive)
+    files = extract_checkpoint(archive, tmp_path / "out")
+    assert files == [tmp_path / "out/v1.ckpt"] == list((tmp_path / "out").iterdir())
+    assert find_checkpoint(files) == find_checkpoint(tmp_path / "out") == tmp_path / "out/v1.ckpt"
+    assert same(tmp_path / "out/v1.ckpt")
+
+
+def test_v2_in_an_archive(real, tmp_path):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as tar:
+        tar.add(real / "train", "run")
+    files = extract_checkpoint(tmp_path / "a.tgz", tmp_path / "out")
+    assert sorted(file.name for file in files) == sorted(os.listdir(real / "train"))
+    assert find_checkpoint(files) == tmp_path / "out/model.ckpt-1000"
+    assert same(find_checkpoint(files))
+
+
+def test_is_archive_is_told_by_content(real, tmp_path):
+    (tmp_path / "html.tar").write_text("<html>")
+    (tmp_path / "empty").touch()
+    assert not any(map(is_archive, [tmp_path / "html.tar", tmp_path / "empty", real / "v1.ckpt", tmp_path, "none"]))
+
+
+def test_same_names_in_two_directories_stay_apart(tmp_path):
+    archive = pack(tmp_path / "a.tar", ("a/model.ckpt", table()), ("b/model.ckpt", table()))
+    files = extract_checkpoint(archive, tmp_path / "out")
+    assert files == [tmp_path / "out/a/model.ckpt", tmp_path / "out/b/model.ckpt"]
+    with pytest.raises(CheckpointError, match="a/model.ckpt.*b/model.ckpt"):
+        find_checkpoint(files)
+
+
+def test_leaves_existing_files_alone(tmp_path):
+    archive = pack(tmp_path / "a.tar", ("other.ckpt", table()), ("model.ckpt", table()))
+    (tmp_path / "model.ckpt").write_text("mine")
+    with pytest.raises(UsageError, match="model.ckpt exists"):
+        extract_checkpoint(archive, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "model.ckpt"]
+
+
+def info(name, kind, link=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, link
+    return member
+
+
+UNSAFE = {
+    "parent": ("../x.ckpt", table()),
+    "parent inside": ("a/../../x.ckpt", table()),
+    "absolute": ("/tmp/x.ckpt", table()),
+    "backslashes": ("..\\x.ckpt", table()),
+    "drive": ("C:x.ckpt", table()),
+    "symlink": (info("x.ckpt", tarfile.SYMTYPE, "/etc/passwd"), b""),
+    "hard link": (info("x.ckpt", tarfile.LNKTYPE, "model.ckpt"), b""),
+    "device": (info("x.ckpt", tarfile.CHRTYPE), b""),
+    "fifo": (info("x.ckpt", tarfile.FIFOTYPE), b""),
+}
+
+
+@pytest.mark.parametrize("member", UNSAFE.values(), ids=UNSAFE)
+def test_unsafe_archives_unpack_to_nothing(tmp_path, member):
+    archive = pack(tmp_path / "a.tar.gz", ("model.ckpt", table()), member)
+    with pytest.raises(CheckpointError, match="unsafe"):
+        extract_checkpoint(archive, tmp_path / "in/out")
+    assert os.listdir(tmp_path / "in/out") == []
+    assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "in"]
+
+
+def test_bombs(tmp_path, monkeypatch):
+    bomb = pack(tmp_path / "bomb.tgz", ("model.ckpt", table()), ("zeros", bytes(3 << 20)))
+    with pytest.raises(CheckpointError, match="unpacks to more than 1,000,000 bytes"):
+        extract_checkpoint(bomb, tmp_path / "out", max_bytes=1_000_000)
+    assert len(extract_checkpoint(bomb, tmp_path / "out", max_bytes=4 << 20)) == 1
+
+    # Zeros after the end of the archive.
+    (tmp_path / "tail.tgz").write_bytes(bomb.read_bytes() + gzip.compress(bytes(3 << 20)))
+    with pytest.raises(CheckpointError, match="unpacks to more"):
+        check_archive(tmp_path / "tail.tgz", max_bytes=4 << 20)
+
+    # A header that says it is 100 MB long: tarfile reads headers whole.
+    header = info("./pax", tarfile.XHDTYPE)
+    header.size = 100 << 20
+    (tmp_path / "header.tgz").write_bytes(gzip.compress(header.tobuf() + bytes(1 << 20)))
+    with pytest.raises(CheckpointError, match="header of 104,857,600 bytes"):
+        check_archive(tmp_path / "header.tgz")
+
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 20)
+    many = pack(tmp_path / "many.tar", *[(f"model.ckpt-{i}", b"") for i in range(21)])
+    with pytest.raises(CheckpointError, match="more than 20 files"):
+        check_archive(many)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME], ids=["file", "long name"])
+def test_a_header_of_negative_size_ends(tmp_path, kind):
+    block = bytearray(info("x", kind).tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (-512).to_bytes(12, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "a.tar").write_bytes(block * 3)
+    with pytest.raises(CheckpointError):
+        check_archive(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+def test_truncated_everywhere(tmp_path, suffix):
+    whole = pack(tmp_path / f"a{suffix}", ("a.graph", b"g" * 700), ("model.ckpt", table(3000))).read_bytes()
+    end = len(whole) if suffix == ".tgz" else 512 + 1024 + 512 + 3008
+    for size in [0, 1, 10, 300, 600, 1400, 2600, end - 9, end - 1]:
+        cut = tmp_path / f"cut{suffix}"
+        cut.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError):
+            extract_checkpoint(cut, tmp_path / "out")
+        assert os.listdir(tmp_path / "out") == []
+
+
+def test_one_wrong_bit_is_seen_by_gzip(tmp_path):
+    data = bytearray(pack(tmp_path / "a.tgz", ("model.ckpt", table(3000))).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.tgz").write_bytes(data)
+    with pytest.raises(CheckpointError, match="corrupt"):
+        check_archive(tmp_path / "a.tgz")
+
+
+def test_no_checkpoint_in_it(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint. It holds: 'photo.jpg', 'notes.txt'"):
+        check_archive(pack(tmp_path / "a.tgz", ("photo.jpg", b"x" * 99), ("notes.txt", b"")))
+    (tmp_path / "page.tar.gz").write_text("<html>Not here</html>" * 100)
+    with pytest.raises(CheckpointError, match="no tar archive"):
+        check_archive(tmp_path / "page.tar.gz")
+
+
+def test_training_directory(real, tmp_path):
+    assert find_checkpoint(real / "train") == real / "train/model.ckpt-1000"
+    assert find_checkpoint(real) == real / "v1.ckpt"
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).touch()
+
+
+def state(folder, path):
+    """Writes `checkpoint` as TensorFlow does."""
+    from google.protobuf import text_format
+    from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
+
+    (folder / "checkpoint").write_text(text_format.MessageToString(CheckpointState(model_checkpoint_path=str(path))))
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["model.ckpt-5", "/elsewhere/run/model.ckpt-5", "C:\\run\\model.ckpt-5", "../run/model.ckpt-5"],
+)
+def test_the_state_file_names_the_one_beside_it(tmp_path, named):
+    touch(tmp_path, "model.ckpt-5.index", "model.ckpt-10.index")
+    state(tmp_path, named)
+    assert find_checkpoint(tmp_path) == find_checkpoint(list(tmp_path.iterdir())) == tmp_path / "model.ckpt-5"
+
+
+def test_state_file_with_an_escaped_name(tmp_path):
+    touch(tmp_path, 'mod"èl ü.ckpt-5.index', "model.ckpt-10.index")
+    state(tmp_path, '/runs/mod"èl ü.ckpt-5')
+    assert find_checkpoint(tmp_path).name == 'mod"èl ü.ckpt-5'
+
+
+def test_state_file_that_points_elsewhere(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.mkdir()
+    touch(other, "model.ckpt-5.index")
+    state(run, other / "model.ckpt-5")
+    assert find_checkpoint(run) == other / "model.ckpt-5"
+    # Out of an archive, it must not.
+    with pytest.raises(CheckpointError, match="names .*model.ckpt-5, which is not there"):
+        find_checkpoint(list(run.iterdir()))
+
+
+def test_state_file_whose_checkpoint_is_gone(tmp_path):
+    touch(tmp_path, "model.ckpt-5.index")
+    state(tmp_path, "model.ckpt-20")
+    assert find_checkpoint(tmp_path) == tmp_path / "model.ckpt-5"
+    touch(tmp_path, "model.ckpt-10.index")
+    with pytest.raises(CheckpointError, match="names model.ckpt-20, which is not one of them"):
+        find_checkpoint(tmp_path)
+
+
+def test_without_a_state_file(tmp_path):
+    with pytest.raises(CheckpointError, match="no TF-Slim checkpoint"):
+        find_checkpoint(tmp_path)
+    touch(tmp_path, "model.ckpt-9.data-00000-of-00001", "._model.ckpt-7.index", "photo.jpg")
+    with pytest.raises(CheckpointError, match="data-00000-of-00001 is there without its .index"):
+        find_checkpoint(tmp_path)
+    touch(tmp_path, "model.ckpt-9.index", "model.ckpt-100.index")
+    assert find_checkpoint(tmp_path) == tmp_path / "model.ckpt-100"
+    touch(tmp_path, "best.ckpt.index")
+    with pytest.raises(CheckpointError, match=r"(?s)several.*best.ckpt, .*model.ckpt-100, .*model.ckpt-9"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="Cannot read"):
+        find_checkpoint(tmp_path / "none")

@@ -1,0 +1,415 @@
+import hashlib
+import http.server
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inception_tf.errors import DownloadError, InceptionTFError
+from inception_tf.slim import download
+from inception_tf.slim.archives import extract_checkpoint
+from inception_tf.slim.catalogue import find
+
+PUBLISHED = find("inception_v3", "imagenet")
+FAST = {"timeout": 2.0, "tries": 3, "pause": 0.01}
+
+
+def archive(seed=0, size=300_000):
+    """An archive with incompressible bytes that end as a V1 checkpoint does."""
+    data = bytes((i * i * 31 + seed * i + (i >> 7) * 17) % 251 for i in range(1000))
+    data = b"".join(hashlib.sha256(data + bytes([seed]) + i.to_bytes(4, "big")).digest() for i in range(size // 32))
+    data += bytes.fromhex("57fb808b247547db")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        info = tarfile.TarInfo(PUBLISHED.member)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+ARCHIVE, CHANGED = archive(), archive(seed=1)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `data` at every path; `plan` says for each coming request in turn how to misbehave.
+
+    `log` keeps the Range header of every request, and the path of the last is in `path`.
+    """
+
+    def __init__(self):
+        self.data, self.etag, self.plan, self.log, self.path = ARCHIVE, '"one"', [], [], None
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/models"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.log.append(asked)
+        server.path = self.path
+        how = server.plan.pop(0) if server.plan else "right"
+        if isinstance(how, int):
+            return self.send_error(how)
+        if how == "hang":
+            return time.sleep(0.5)
+        if how == "slow":
+            time.sleep(0.5)
+        if how == "page":
+            data, asked = b"<html>Please log in</html>" * 50, None
+        elif how == "no checkpoint":
+            buffer = io.BytesIO()
+            tarfile.open(fileobj=buffer, mode="w:gz").close()
+            data, asked = buffer.getvalue(), None
+        else:
+            data = server.data
+        if how == "no ranges" or self.headers.get("If-Range") != server.etag:
+            asked = None
+        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked else 0
+        if start >= len(data):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(data)}")
+            self.end_headers()
+            return None
+        self.send_response(206 if asked else 200)
+        if asked:
+            shift = 7 if how == "wrong part" else 0
+            self.send_header("Content-Range", f"bytes {start + shift}-{len(data) - 1}/{len(data)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        lie = {"longer": 1000, "shorter": -1000}.get(how, 0)
+        if how != "no length":
+            self.send_header("Content-Length", str(len(data) - start + lie))
+        self.end_headers()
+        body = data[start:]
+        self.wfile.write(body[: len(body) // 2] if how in ("break", "reset") else body)
+        if how == "reset":
+            linger = b"\1\0\0\0\0\0\0\0"
+            self.wfile.flush()
+            time.sleep(0.1)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+        return None
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("INCEPTION_TF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def server(home, monkeypatch):
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("INCEPTION_TF_MIRROR", server.url)
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def files(folder):
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    )
+
+
+TARGET = f"inception_v3/{PUBLISHED.archive}"
+
+
+def assert_whole(home, path, data=ARCHIVE):
+    assert path == home / TARGET
+    assert path.read_bytes() == data
+    assert files(home) == [TARGET]
+
+
+def test_downloads_once(server, home):
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.path == f"/models/{PUBLISHED.archive}"
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.log == [None]
+    assert len(extract_checkpoint(home / TARGET, home / "out")) == 1
+
+
+@pytest.mark.parametrize("how", ["break", "reset"])
+def test_goes_on_where_it_broke_off(server, home, how):
+    server.plan = [how, "break"]
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.log[0] is None
+    starts = [int(asked[len("bytes=") : -1]) for asked in server.log[1:]]
+    assert len(starts) == 2 and 0 < starts[0] < starts[1] < len(ARCHIVE)
+
+
+def test_goes_on_in_a_later_call(server, home):
+    server.plan = ["break"] + [503] * 9
+    with pytest.raises(DownloadError, match="503"):
+        download.fetch(PUBLISHED, **FAST)
+    have = (home / f"{TARGET}.part").stat().st_size
+    assert have == len(ARCHIVE) // 2
+    server.plan, server.log = [], []
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.log == [f"bytes={have}-"]
+
+
+def test_goes_on_as_long_as_every_try_brings_something(server, home):
+    server.plan = ["break"] * 8
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert len(server.log) == 9 > FAST["tries"]
+
+
+def test_a_finished_part_needs_nothing_more(server, home):
+    (home / "inception_v3").mkdir(parents=True)
+    (home / f"{TARGET}.part").write_bytes(ARCHIVE)
+    (home / f"{TARGET}.part.validator").write_text(server.etag)
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.log == [f"bytes={len(ARCHIVE)}-"]
+
+
+def test_starts_again_without_range_support(server, home):
+    server.plan = ["break", "no ranges"]
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert len(server.log) == 2
+
+
+def test_starts_again_when_the_file_has_changed(server, home):
+    server.plan = ["break"] + [503] * 9
+    with pytest.raises(DownloadError):
+        download.fetch(PUBLISHED, **FAST)
+    server.plan, server.data, server.etag = [], CHANGED, '"two"'
+    assert_whole(home, download.fetch(PUBLISHED, **FAST), CHANGED)
+
+
+def test_starts_again_when_nothing_vouches_for_the_part(server, home):
+    server.etag, server.plan = "", ["break"]
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.log == [None, None]
+
+
+def test_starts_again_when_the_part_is_another_file(server, home):
+    (home / "inception_v3").mkdir(parents=True)
+    (home / f"{TARGET}.part").write_bytes(CHANGED[:5000])
+    (home / f"{TARGET}.part.validator").write_text(server.etag)
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert server.log == ["bytes=5000-", None]
+
+
+def test_refuses_the_wrong_part(server, home):
+    server.plan = ["break", "wrong part"]
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    assert len(server.log) == 3
+
+
+def test_length_longer_than_the_file(server, home):
+    # Whole after all: the server says so when asked for the rest.
+    server.plan = ["longer"]
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+
+
+def test_length_longer_than_the_file_always(server, home):
+    server.etag, server.plan = "", ["longer"] * 9
+    with pytest.raises(DownloadError, match="the connection ended after [0-9,]+ of [0-9,]+ bytes"):
+        download.fetch(PUBLISHED, **FAST)
+    assert TARGET not in files(home)
+
+
+def test_length_shorter_than_the_file(server, home):
+    server.plan = ["shorter"] * 9
+    with pytest.raises(DownloadError, match="not what was published: it is no tar archive, or a truncated"):
+        download.fetch(PUBLISHED, **FAST)
+    assert TARGET not in files(home)
+
+
+def test_no_length_at_all(server, home):
+    server.plan = ["no length"]
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+
+
+@pytest.mark.parametrize("how", ["page", "no checkpoint"])
+def test_garbage_with_status_200(server, home, how):
+    server.plan = [how] * 9
+    with pytest.raises(DownloadError, match="is not what was published"):
+        download.fetch(PUBLISHED, **FAST)
+    assert len(server.log) == 1
+    assert not [name for name in files(home) if "validator" not in name]
+    server.plan = []
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+
+
+def test_checksum(server, home):
+    with pytest.raises(DownloadError, match=f"its MD5 is {hashlib.md5(ARCHIVE).hexdigest()}, not 0000"):
+        download.fetch(replace(PUBLISHED, md5="0000"), **FAST)
+    assert TARGET not in files(home)
+    assert_whole(home, download.fetch(replace(PUBLISHED, md5=hashlib.md5(ARCHIVE).hexdigest()), **FAST))
+
+
+def test_not_found_is_not_tried_again(server, home):
+    server.plan = [404] * 9
+    with pytest.raises(DownloadError, match="HTTP 404 Not Found"):
+        download.fetch(PUBLISHED, **FAST)
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize("plan", [[500, 500], [429], ["hang"]])
+def test_tries_again(server, home, plan):
+    server.plan = list(plan)
+    assert_whole(home, download.fetch(PUBLISHED, **FAST | {"timeout": 0.3}))
+    assert len(server.log) == len(plan) + 1
+
+
+def test_gives_up(server, home):
+    server.plan = [500] * 9
+    with pytest.raises(DownloadError, match="HTTP 500"):
+        download.fetch(PUBLISHED, **FAST)
+    assert len(server.log) == FAST["tries"]
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # Bound and not listening: connections are refused.
+        yield probe.getsockname()[1]
+
+
+def test_offline(home, monkeypatch, closed_port):
+    monkeypatch.setenv("INCEPTION_TF_MIRROR", f"http://127.0.0.1:{closed_port}/models/")
+    start = time.monotonic()
+    with pytest.raises(DownloadError) as failure:
+        download.fetch(PUBLISHED, timeout=2.0, pause=60)
+    assert time.monotonic() - start < 5
+    unreachable, advice = str(failure.value).splitlines()
+    assert f"http://127.0.0.1:{closed_port}/models/{PUBLISHED.archive}: Connection refused" in unreachable
+    assert str(home / TARGET) in advice and "INCEPTION_TF_HOME" in advice and "INCEPTION_TF_MIRROR" in advice
+    # What it says to do works.
+    (home / TARGET).write_bytes(ARCHIVE)
+    assert download.fetch(PUBLISHED) == home / TARGET
+
+
+@pytest.mark.parametrize("mirror", ["http://127.0.0.1:port/", "http://a..b/", "nowhere", "ftp://127.0.0.1/x"])
+def test_a_mirror_that_is_none(home, monkeypatch, mirror):
+    monkeypatch.setenv("INCEPTION_TF_MIRROR", mirror)
+    with pytest.raises(DownloadError, match=re.escape(mirror)):
+        download.fetch(PUBLISHED, **FAST)
+
+
+@pytest.mark.parametrize("form", [str, Path.as_uri])
+def test_a_directory_as_mirror(home, tmp_path, monkeypatch, form):
+    place = tmp_path / "mirror place"
+    place.mkdir()
+    monkeypatch.setenv("INCEPTION_TF_MIRROR", form(place))
+    with pytest.raises(DownloadError, match="has no file inception_v3_2016"):
+        download.fetch(PUBLISHED)
+    (place / PUBLISHED.archive).write_bytes(ARCHIVE[:-100])
+    with pytest.raises(DownloadError, match="truncated"):
+        download.fetch(PUBLISHED)
+    (place / PUBLISHED.archive).write_bytes(ARCHIVE)
+    assert_whole(home, download.fetch(PUBLISHED))
+
+
+@pytest.mark.parametrize(
+    ("placed", "found"),
+    [
+        (PUBLISHED.archive, PUBLISHED.archive),
+        (f"inception_v3/{PUBLISHED.archive}", f"inception_v3/{PUBLISHED.archive}"),
+        ("inception_v3.ckpt", "inception_v3.ckpt"),
+        ("inception_v3.ckpt.index", "inception_v3.ckpt"),
+        ("inception_v3/inception_v3.ckpt", "inception_v3/inception_v3.ckpt"),
+        ("inception_v3/model.ckpt-5.index", "inception_v3/model.ckpt-5"),
+    ],
+)
+def test_what_the_user_put_there_is_taken(server, home, placed, found):
+    (home / placed).parent.mkdir(parents=True)
+    (home / placed).write_bytes(b"anything")
+    assert download.fetch(PUBLISHED) == home / found
+    assert server.log == []
+
+
+def test_another_checkpoint_is_not_taken_for_it(home):
+    home.mkdir()
+    (home / "ens3_adv_inception_v3.ckpt.index").touch()
+    (home / "inception_v3.ckpt-100").touch()
+    assert download.locate(PUBLISHED) is None
+    assert download.locate(find("inception_v3", "adv")) is None
+    assert download.locate(find("inception_v3", "ens3_adv")) == home / "ens3_adv_inception_v3.ckpt"
+
+
+def test_three_processes_download_once(server, home):
+    server.plan = ["slow"] * 3
+    code = (
+        "from inception_tf.slim import catalogue, download\n"
+        "print(download.fetch(catalogue.find('inception_v3', 'imagenet')))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0] for process in processes] == [f"{home / TARGET}\n"] * 3
+    assert server.log == [None]
+    assert_whole(home, home / TARGET)
+
+
+def test_a_place_that_cannot_be_written(server, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("INCEPTION_TF_HOME", str(tmp_path / "file"))
+    with pytest.raises(DownloadError, match="Cannot write .*INCEPTION_TF_HOME"):
+        download.fetch(PUBLISHED, **FAST)
+    assert server.log == []
+
+
+def test_home(tmp_path, monkeypatch):
+    root = Path(download.__file__).parents[2]
+    monkeypatch.delenv("INCEPTION_TF_HOME", raising=False)
+    if (root / "setup.cfg").exists():
+        assert download.home() == root / "checkpoints"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(download.resources, "files", lambda _: tmp_path / "site-packages/inception_tf/checkpoints")
+    assert download.home() == tmp_path / ".cache/inception_tf"
+    monkeypatch.setenv("INCEPTION_TF_HOME", "~/models")
+    assert download.home() == tmp_path / "models"
+
+
+def test_converts_once(server, home):
+    calls = []
+
+    def convert(source, target):
+        calls.append(source)
+        assert target.name.endswith(".weights.h5")
+        target.write_bytes(source.read_bytes()[::-1])
+
+    for _ in range(2):
+        path = download.cached_conversion(PUBLISHED, convert, **FAST)
+        assert path == home / "inception_v3/inception_v3-1.weights.h5"
+        assert path.read_bytes() == ARCHIVE[::-1]
+    assert calls == [home / TARGET]
+
+    # A newer archive, by hand, and with an old date as unpacking gives.
+    time.sleep(0.02)
+    (home / TARGET).write_bytes(CHANGED)
+    os.utime(home / TARGET, (1e9, 1e9))
+    assert download.cached_conversion(PUBLISHED, convert).read_bytes() == CHANGED[::-1]
+
+    # The converted weights are enough.
+    (home / TARGET).unlink()
+    assert download.cached_conversion(PUBLISHED, convert).read_bytes() == CHANGED[::-1]
+    assert len(calls) == 2 and server.log == [None]
+
+
+def test_a_conversion_that_fails_leaves_nothing(server, home):
+    def convert(source, target):
+        target.write_bytes(b"half")
+        raise InceptionTFError("does not fit")
+
+    with pytest.raises(InceptionTFError, match="does not fit"):
+        download.cached_conversion(PUBLISHED, convert, **FAST)
+    assert files(home) == [TARGET]
