@@ -1,3 +1,35 @@
 """TF-Slim's Inception checkpoints, alive in Keras 3."""
 
+import importlib
+
 __version__ = "0.1.0"
+
+# Public names and where they live. Imported on first use, so that `import inception_tf` and `inception-tf --help` do
+# not wait for Keras and TensorFlow.
+_PUBLIC = {
+    "create_model": "models.registry",
+    "list_models": "models.registry",
+    "end_points": "models.model",
+    "feature_extractor": "models.model",
+    "InceptionV3": "models.inception_v3",
+    "open_checkpoint": "slim.checkpoint",
+    "load_slim": "slim.load",
+    "save_slim": "slim.save",
+    "detect": "slim.detect",
+    "verify": "slim.verify",
+    "preprocess_input": "images.preprocessing",
+    "decode_predictions": "images.labels",
+    "export_savedmodel": "export.savedmodel",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,244 @@
+"""The parts all networks share: Slim's convolution, its scopes, the mixed block and the heads.
+
+A layer here is named after its Slim scope and nested as Slim nests scopes, so that a variable's path is its name in a
+Slim checkpoint but for the last word (`kernel` there is `weights`). Feature maps are N×H×W×C throughout.
+"""
+
+import keras
+
+CHANNELS = 3  # the axis that branches are concatenated on
+
+serializable = keras.saving.register_keras_serializable(package="inception_tf")
+
+
+@serializable
+class Conv2D(keras.layers.Conv2D):
+    """`slim.conv2d`: a convolution, then batch norm or a bias, then the activation.
+
+    Args:
+        normalizer: arguments of `keras.layers.BatchNormalization`, or None for a bias instead.
+        Everything else as in `keras.layers.Conv2D`.
+    """
+
+    def __init__(self, filters, kernel_size, *, activation="relu", normalizer=None, use_bias=None, **kwargs):
+        use_bias = normalizer is None if use_bias is None else use_bias
+        super().__init__(
+            filters, kernel_size, activation=activation, use_bias=use_bias, data_format="channels_last", **kwargs
+        )
+        self.normalizer = normalizer
+        self.batch_norm = batch_norm(normalizer, dtype=self.dtype_policy) if normalizer else None
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.batch_norm:
+            self.batch_norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs, training=None):
+        outputs = self.convolution_op(inputs, self.kernel)
+        if self.use_bias:
+            outputs = outputs + keras.ops.cast(self.bias, outputs.dtype)
+        if self.batch_norm:
+            outputs = self.batch_norm(outputs, training=training)
+        return self.activation(outputs)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["data_format"]
+        return {**config, "normalizer": self.normalizer}
+
+
+@serializable
+class Scope(keras.layers.Layer):
+    """Layers one after another under a Slim scope.
+
+    Args:
+        steps: layers; a list among them stands for layers side by side on the same input, concatenated on the channels.
+    """
+
+    def __init__(self, steps, **kwargs):
+        super().__init__(**kwargs)
+        self.widths = [len(step) if isinstance(step, (list, tuple)) else 0 for step in steps]
+        # Flat, because Keras saves the weights of a list of layers but not of a list of lists.
+        self.layers = [layer for step in steps for layer in (step if isinstance(step, (list, tuple)) else [step])]
+
+    @property
+    def steps(self):
+        """The constructor's `steps`: layers, and lists of layers side by side."""
+        layers = iter(self.layers)
+        return [[next(layers) for _ in range(width)] if width else next(layers) for width in self.widths]
+
+    def build(self, input_shape):
+        shape = input_shape
+        for step in self.steps:
+            for layer in step if isinstance(step, list) else [step]:
+                if not layer.built:
+                    layer.build(shape)
+            shape = step_shape(step, shape)
+
+    def call(self, inputs, training=None):
+        x = inputs
+        for step in self.steps:
+            if isinstance(step, list):
+                x = concatenate([run(layer, x, training) for layer in step])
+            else:
+                x = run(step, x, training)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        shape = input_shape
+        for step in self.steps:
+            shape = step_shape(step, shape)
+        return shape
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        steps = [
+            [serialize(layer) for layer in step] if isinstance(step, list) else serialize(step) for step in self.steps
+        ]
+        return {**super().get_config(), "steps": steps}
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        steps = [
+            [deserialize(layer) for layer in step] if isinstance(step, list) else deserialize(step)
+            for step in config.pop("steps")
+        ]
+        return cls(steps, **config)
+
+
+@serializable
+class Mixed(Scope):
+    """An Inception block: branches side by side on one input, concatenated on the channels.
+
+    Args:
+        branches: a list of `Scope`, or of lists of layers, which become the scopes `Branch_0`, `Branch_1`, …
+    """
+
+    def __init__(self, branches, **kwargs):
+        branches = [
+            branch if isinstance(branch, keras.layers.Layer) else Scope(branch, name=f"Branch_{i}")
+            for i, branch in enumerate(branches)
+        ]
+        super().__init__([branches], **kwargs)
+
+    @property
+    def branches(self):
+        """The scopes `Branch_0`, `Branch_1`, …"""
+        return self.layers
+
+    def get_config(self):
+        config = super().get_config()
+        (branches,) = config.pop("steps")
+        return {**config, "branches": branches}
+
+    @classmethod
+    def from_config(cls, config):
+        branches = [keras.saving.deserialize_keras_object(branch) for branch in config.pop("branches")]
+        return cls(branches, **config)
+
+
+@serializable
+class Auxiliary(keras.layers.Layer):
+    """Returns its first input and ignores the second.
+
+    It ties the auxiliary head to the model, so that the head's weights load, save and train with it, while the model
+    keeps one output. What is compiled (tf.function, XLA) leaves the unused head out of the computation.
+    """
+
+    def call(self, inputs):
+        return inputs[0]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+
+def run(layer, x, training):
+    """Calls `layer`, with `training` where it takes it."""
+    return layer(x, training=training) if layer._call_has_training_arg else layer(x)
+
+
+def step_shape(step, shape):
+    """The output shape of a step of a `Scope`."""
+    if not isinstance(step, list):
+        return tuple(step.compute_output_shape(shape))
+    shapes = [layer.compute_output_shape(shape) for layer in step]
+    return (*shapes[0][:CHANNELS], sum(shape[CHANNELS] for shape in shapes))
+
+
+def concatenate(tensors):
+    """The branches' outputs side by side on the channel axis."""
+    return keras.ops.concatenate(tensors, axis=CHANNELS) if len(tensors) > 1 else tensors[0]
+
+
+def batch_norm(arguments, name="BatchNorm", **kwargs):
+    """The layer for `slim.batch_norm`. `arguments`: those of `keras.layers.BatchNormalization`."""
+    return keras.layers.BatchNormalization(axis=CHANNELS, name=name, **arguments, **kwargs)
+
+
+def conv(name, filters, kernel, strides=1, padding="same", **kwargs):
+    """A `Conv2D` in the order a network's table is read in: Slim's name first."""
+    return Conv2D(filters, kernel, strides=strides, padding=padding, name=name, **kwargs)
+
+
+def max_pool(name, size=3, strides=1, padding="same"):
+    return keras.layers.MaxPooling2D(size, strides, padding, data_format="channels_last", name=name)
+
+
+def avg_pool(name, size=3, strides=1, padding="same"):
+    """`SAME` average pooling does not count the padding, as in Slim."""
+    return keras.layers.AveragePooling2D(size, strides, padding, data_format="channels_last", name=name)
+
+
+def scaled(depth_multiplier, min_depth):
+    """Slim's `depth`: the function that narrows a layer's filters to `depth_multiplier`, not below `min_depth`."""
+    return lambda filters: max(int(filters * depth_multiplier), min_depth)
+
+
+def reduced_kernel(size, largest):
+    """Slim's `_reduced_kernel_size_for_small_input`: (height, width), at most `largest` and at most the map's `size`.
+
+    An unknown size counts as large enough.
+    """
+    return (largest, largest) if None in size else tuple(min(s, largest) for s in size)
+
+
+def global_pool(x, pooling):
+    """What `pooling` asks for on the last feature map of a network without its top, as in keras.applications."""
+    if pooling is None:
+        return x
+    kind = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}[pooling]
+    return kind(data_format="channels_last", name="global_pool")(x)
+
+
+def pre_logits(x, kernel, dropout, spatial_squeeze):
+    """The end point PreLogits: the last feature map, average-pooled, then dropout.
+
+    With `spatial_squeeze` the whole map is averaged: Slim's pooling for every image it can squeeze (a map no larger
+    than `kernel`), and its `global_pool` for larger ones. Without, Slim's `kernel`×`kernel` pooling with stride 2
+    leaves a map of N×h×w×C.
+    """
+    if spatial_squeeze:
+        pool = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name="AvgPool_1a")
+    else:
+        pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides=2, padding="valid")
+    return Scope([pool, keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(x)
+
+
+def logits(x, name, steps, spatial_squeeze):
+    """A head under the scope `name`: `steps`, and Slim's SpatialSqueeze from N×1×1×C to N×C where asked.
+
+    The squeeze is an average, so that an image too large for Slim's, which leaves a map of logits, has its mean.
+    """
+    if spatial_squeeze:
+        steps = [*steps, keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="SpatialSqueeze")]
+    return Scope(steps, name=name)(x)
+
+
+def predictions(x, aux, activation):
+    """The model's output: the logits `x`, activated; the auxiliary head `aux` (or None) is tied to it."""
+    if aux is not None:
+        x = Auxiliary(name="Auxiliary")([x, aux])
+    if activation is None:
+        return x
+    return keras.layers.Activation(activation, dtype="float32", name="Predictions")(x)

@@ -1,0 +1,75 @@
+"""The Keras model that every network is, and its end points."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+
+from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.models.blocks import Auxiliary, serializable
+
+
+@serializable
+class SlimModel(keras.Model):
+    """A functional Keras model that knows what it is, in memory and in its `.keras` file.
+
+    Attributes:
+        card: a JSON-like dict: "network" and "options" it was built with, the Slim "scope" of its variables,
+            "preprocessing", and "labels", one class name a logit, or None.
+    """
+
+    def __init__(self, inputs, outputs, name=None, *, card=None, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+        self._card = dict(card or {})
+
+    @property
+    def card(self):
+        return self._card
+
+    def get_config(self):
+        return {**super().get_config(), "card": self._card}
+
+
+def load_model(path):
+    """Loads a `.keras` file.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no model at {path}.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path} is no Keras model, or damaged: {reason[0][:200]}") from error
+
+
+def end_points(model):
+    """Slim's end points of a model: the outputs of its layers by name, in order.
+
+    Returns:
+        A dict from Slim's names (Conv2d_1a_3x3 … Mixed_7c, AuxLogits, PreLogits, Logits, Predictions) to Keras
+        tensors, from which `keras.Model(model.input, tensor)` makes a model.
+    """
+    hidden = (keras.layers.InputLayer, Auxiliary)
+    return {layer.name: layer.output for layer in model.layers if not isinstance(layer, hidden)}
+
+
+def feature_extractor(model, names):
+    """A model from the same images to end points of `model`, sharing its weights.
+
+    Args:
+        model: a model of this library.
+        names: an end point, for a model with one output; or a list of them, for one whose output is a dict by name.
+
+    Raises:
+        UsageError: no such end point; lists those there are.
+    """
+    tensors = end_points(model)
+    unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in tensors]
+    if unknown:
+        raise UsageError(f"{model.name} has no end point {', '.join(unknown)}. It has: {', '.join(tensors)}.")
+    outputs = tensors[names] if isinstance(names, str) else {name: tensors[name] for name in names}
+    return keras.Model(model.inputs[0], outputs, name=f"{model.name}_features")

@@ -1,0 +1,209 @@
+"""Opening a checkpoint of any container, as a lazy mapping from variable names to arrays."""
+
+import contextlib
+import glob
+import re
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import CheckpointError
+from inception_tf.slim.archives import extract_checkpoint, find_checkpoint
+from inception_tf.slim.names import model_variables, scoped
+
+DATA_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
+V1_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+class Checkpoint(Mapping):
+    """A checkpoint's tensors by name. Nothing is read before it is asked for.
+
+    Attributes:
+        path: what was opened, as given.
+        container: "V1", "V2, 4 shards", "Keras", …
+        prefix: what TensorFlow's Saver restores from, or None where it cannot.
+        shapes, dtypes: dicts from names to tuples and to numpy dtypes.
+    """
+
+    prefix = None
+
+    def __init__(self, path, container, shapes, dtypes):
+        self.path, self.container = Path(path), container
+        self.shapes, self.dtypes = dict(sorted(shapes.items())), dtypes
+        if not self.shapes:
+            raise CheckpointError(f"{self.path} holds no tensors.")
+
+    def read(self, name):
+        """The array called `name`, which is there."""
+        raise NotImplementedError
+
+    def __getitem__(self, name):
+        if name not in self.shapes:
+            raise KeyError(name)
+        return self.read(name)
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __contains__(self, name):
+        return name in self.shapes
+
+    @property
+    def step(self):
+        """The training step it was written at, or None."""
+        return int(self["global_step"]) if self.shapes.get("global_step") == () else None
+
+
+class SaverCheckpoint(Checkpoint):
+    """What TensorFlow's Saver writes, in its format V1 or V2."""
+
+    def __init__(self, path, prefix, container, held=None):
+        self.path, self.prefix = path, prefix
+        self._held = held  # keeps the directory of an unpacked archive alive
+        with self._errors():
+            from tensorflow.python.training import py_checkpoint_reader
+
+            self._reader = py_checkpoint_reader.NewCheckpointReader(prefix)
+            shapes = {name: tuple(shape) for name, shape in self._reader.get_variable_to_shape_map().items()}
+            dtypes = {name: dtype.as_numpy_dtype for name, dtype in self._reader.get_variable_to_dtype_map().items()}
+        super().__init__(path, container, shapes, dtypes)
+
+    def read(self, name):
+        with self._errors(f": its tensor {name} cannot be read"):
+            return self._reader.get_tensor(name)
+
+    @contextlib.contextmanager
+    def _errors(self, what=""):
+        from tensorflow.errors import OpError
+
+        try:
+            yield
+        except (OpError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+            reason = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason[0][:200]}") from error
+
+
+class ModelWeights(Checkpoint):
+    """The variables of a Keras model under the names they have in a Slim checkpoint."""
+
+    def __init__(self, model, path):
+        card = getattr(model, "card", {})
+        self.model = model
+        scope = card.get("scope", "")
+        self._variables = {scoped(scope, name): variable for name, variable in model_variables(model).items()}
+        shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
+        super().__init__(path, "Keras", shapes, {name: np.dtype(v.dtype) for name, v in self._variables.items()})
+
+    def read(self, name):
+        return np.asarray(self._variables[name])
+
+
+def open_checkpoint(path):
+    """Opens a checkpoint as a lazy mapping from tensor names to numpy arrays.
+
+    Args:
+        path: a V1 file; a V2 prefix, sharded or not, or one of its files; a directory with a `checkpoint` file, whose
+            latest is opened, or with one checkpoint; a `.tar`, `.tar.gz` or `.tgz` holding any of these; a `.keras`
+            file of this library; or a `Checkpoint`, which is returned as it is.
+
+    Returns:
+        A `Checkpoint`.
+
+    Raises:
+        CheckpointError: nothing there, no checkpoint, several to choose from, a missing shard, or damage.
+    """
+    if isinstance(path, Checkpoint):
+        return path
+    given = Path(path)
+    if given.name.endswith(".keras"):
+        from inception_tf.models.model import load_model
+
+        return ModelWeights(load_model(given), given)
+    if given.is_dir():
+        return _open_prefix(given, find_checkpoint(given))
+    if given.is_file() and tarfile_like(given):
+        held = tempfile.TemporaryDirectory(prefix="inception_tf_")
+        extract_checkpoint(given, held.name)
+        return _open_prefix(given, find_checkpoint(held.name), " in a tar archive", held)
+    return _open_prefix(given, given)
+
+
+def tarfile_like(path):
+    """Whether a file is a tar archive, compressed or not, by its content; a damaged one is told by its name."""
+    with contextlib.suppress(OSError, EOFError):
+        if tarfile.is_tarfile(path):
+            return True
+    return path.name.endswith((".tar", ".tar.gz", ".tgz"))
+
+
+def _open_prefix(given, prefix, suffix="", held=None):
+    prefix = Path(prefix)
+    prefix = prefix.with_name(DATA_SHARD.sub("", prefix.name).removesuffix(".index"))
+    index = prefix.with_name(prefix.name + ".index")
+    shards = sorted(
+        p.name for p in prefix.parent.glob(glob.escape(prefix.name) + ".data-*") if DATA_SHARD.search(p.name)
+    )
+    if index.is_file():
+        total = int(DATA_SHARD.search(shards[0])[2]) if shards else 1
+        expected = [f"{prefix.name}.data-{i:05d}-of-{total:05d}" for i in range(total)]
+        absent = sorted(set(expected) - set(shards))
+        if absent:
+            raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing beside {index.name}.")
+        return SaverCheckpoint(given, str(prefix), f"V2{f', {total} shards' if total > 1 else ''}{suffix}", held)
+    if shards:
+        raise CheckpointError(f"{given} is incomplete: {index.name} is missing beside {shards[0]}.")
+    pattern, container = _v1_pattern(given, prefix)
+    return SaverCheckpoint(given, pattern, container + suffix, held)
+
+
+def _v1_pattern(given, prefix):
+    """What TensorFlow's V1 reader takes, which is a glob pattern, and the container's name."""
+    match = V1_SHARD.search(prefix.name)
+    stem = prefix.name[: match.start()] if match else prefix.name
+    shards = [p for p in sorted(prefix.parent.glob(glob.escape(stem) + "-*-of-*")) if V1_SHARD.search(p.name)]
+    if shards and (match or not prefix.exists()):
+        total = int(V1_SHARD.search(shards[0].name)[2])
+        if len(shards) != total:
+            raise CheckpointError(f"{given} is incomplete: {len(shards)} of its {total} shards are there.")
+        pattern = glob.escape(str(prefix.with_name(stem))) + f"-?????-of-{total:05d}"
+        return pattern, f"V1, {total} shards"
+    if not prefix.exists():
+        near = (
+            sorted(p.name for p in prefix.parent.glob(glob.escape(prefix.name) + "*"))[:5]
+            if prefix.parent.is_dir()
+            else []
+        )
+        hint = f" Beside it: {', '.join(near)}." if near else ""
+        raise CheckpointError(f"There is no checkpoint at {given}.{hint}")
+    with prefix.open("rb") as file:
+        head = file.read(512)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 8))
+        magic = file.read()
+    if magic != bytes.fromhex("57fb808b247547db"):
+        kind = "is empty" if not size else f"is {guess(head)}, or a damaged checkpoint"
+        raise CheckpointError(f"{given} is no checkpoint: it {kind}.")
+    return glob.escape(str(prefix)), "V1"
+
+
+def guess(head):
+    """What a file that is no checkpoint looks like, by its first bytes."""
+    kinds = [
+        (b"\x89HDF", "an HDF5 (Keras) file"),
+        (b"PK\x03\x04", "a zip (.keras) file"),
+        (b"\x1f\x8b", "a gzip file"),
+        (b"\xff\xd8\xff", "a JPEG image"),
+        (b"\x89PNG", "a PNG image"),
+    ]
+    for magic, kind in kinds:
+        if head.startswith(magic):
+            return kind
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "an HTML page"
+    return "a file of another kind"

@@ -1,0 +1,192 @@
+"""Which network a checkpoint holds, read off its variables' names and shapes."""
+
+import collections
+import dataclasses
+import math
+
+from inception_tf.errors import MismatchError
+from inception_tf.models.registry import CONSTRUCTORS, find_network
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.names import EMA, bookkeeping, scoped, specification
+
+# Image sizes tried in this order for an auxiliary head named after another kernel than the published one.
+COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """What a checkpoint holds.
+
+    Attributes:
+        network: the network's name.
+        scope: the variable scope of its variables, "InceptionV3" or what it was renamed to.
+        classes: the classes of its classifier, or None where it holds none.
+        options: what its constructor must be given to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the like,
+            as far as they differ from the defaults.
+        match: the share of the network's trunk variables that are there with their shapes, 1.0 for all.
+        differences: the first variables that differ, as text, where `match` is below 1.
+    """
+
+    network: str
+    scope: str
+    classes: int | None
+    options: dict
+    match: float
+    differences: tuple = ()
+
+
+def weights_of(checkpoint):
+    """The shapes of a checkpoint's weights: no bookkeeping, and a moving average stands for the weight it is of."""
+    shapes = {}
+    for name, shape in checkpoint.shapes.items():
+        plain = name.removesuffix(EMA)
+        if not bookkeeping(plain):
+            shapes.setdefault(plain, shape)
+    return shapes
+
+
+def detect(checkpoint, network=None, scope=None):
+    """Detects the network, the scope, the classes, the auxiliary head and the width of a checkpoint.
+
+    Args:
+        checkpoint: what `open_checkpoint` takes.
+        network: its name, when it is known.
+        scope: its variable scope, when it is known.
+
+    Returns:
+        A `Detection` whose trunk fits whole.
+
+    Raises:
+        MismatchError: no network fits. Names the nearest and the first variables that differ.
+        CheckpointError: no checkpoint.
+    """
+    checkpoint = open_checkpoint(checkpoint)
+    best = rank(checkpoint, network, scope)
+    if best is None:
+        some = ", ".join(list(weights_of(checkpoint))[:3])
+        raise MismatchError(f"{checkpoint.path} holds no network known here. It begins with: {some}.")
+    if best.match < 1:
+        raise MismatchError(
+            f"{checkpoint.path} does not hold {network or 'a network known here'}. Nearest: {best.network}, "
+            f"{100 * best.match:.0f}% of whose variables fit. First differences: {'; '.join(best.differences)}."
+        )
+    return best
+
+
+def rank(checkpoint, network=None, scope=None):
+    """The best `Detection` for a checkpoint, fitting or not; None when nothing in it looks like a network."""
+    weights = weights_of(checkpoint)
+    names = [network] if network else list(CONSTRUCTORS)
+    # A network whose own scope is there is looked at first: usually it fits, and the others need no building.
+    parts = {part for name in weights for part in name.split("/")[:-1]}
+    names.sort(key=lambda name: find_network(name).scope not in parts)
+    best = None
+    for name in names:
+        found = _fit(weights, find_network(name), scope)
+        if found and (best is None or found.match > best.match):
+            best = found
+        if best and best.match == 1:
+            break
+    return best
+
+
+def _fit(weights, info, scope):
+    """The `Detection` of `weights` as the network `info`, or None when nothing fits."""
+    aux = {"aux_logits": True} if "aux_logits" in info.options else {}
+    expected = specification(info.name, **aux)
+    scope = _find_scope(weights, expected) if scope is None else scope
+    if scope is None:
+        return None
+    prefix = scoped(scope, "")
+    found = {name.removeprefix(prefix): shape for name, shape in weights.items() if name.startswith(prefix)}
+    trunk = {name: shape for name, shape in expected.items() if not in_scopes(name, info.heads)}
+    if not any(name in found for name in trunk):
+        return None
+
+    options = _width(info, trunk, found)
+    channels = found.get(next(iter(trunk)), (0, 0, 3))[2:3]
+    if channels and channels != next(iter(trunk.values()))[2:3]:
+        options["input_shape"] = (info.input_size, info.input_size, *channels)
+    if options:
+        expected = specification(info.name, **aux, **options)
+        trunk = {name: expected[name] for name in trunk}
+    fits = [name for name in trunk if found.get(name) == trunk[name]]
+    others = [name for name in found if name not in trunk and not in_scopes(name, info.heads)]
+    match = len(fits) / (len(trunk) + len(others))
+
+    classes = _classes(info, expected, found)
+    if aux and classes and any(in_scopes(name, ["AuxLogits"]) for name in found):
+        options.update(_auxiliary(info, found, options))
+    differences = [f"{n} is {_shape(found.get(n))}, not {_shape(s)}" for n, s in trunk.items() if found.get(n) != s]
+    differences += [f"{name} is not in the network" for name in others]
+    return Detection(info.name, scope, classes, options, match, tuple(differences[:4]))
+
+
+def in_scopes(name, scopes):
+    """Whether a variable lies under one of the scopes."""
+    return any(name == scope or name.startswith(scope + "/") for scope in scopes)
+
+
+def _shape(shape):
+    return "missing" if shape is None else "×".join(map(str, shape)) or "a scalar"
+
+
+def _find_scope(weights, expected):
+    """The scope under which most of the expected variables are found."""
+    counts = collections.Counter()
+    for name in weights:
+        parts = name.split("/")
+        for i in range(len(parts)):
+            if "/".join(parts[i:]) in expected:
+                counts["/".join(parts[:i])] += 1
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def _width(info, trunk, found):
+    """The options `depth_multiplier` and `min_depth` that give the trunk's channels, as far as not the default."""
+    if "depth_multiplier" not in info.options:
+        return {}
+    pairs = {(s[-1], found[n][-1]) for n, s in trunk.items() if n.endswith("/weights") and len(found.get(n, ())) == 4}
+    if not pairs or all(wide == narrow for wide, narrow in pairs):
+        return {}
+    least = min(narrow for _, narrow in pairs)
+    # int(wide * multiplier) == narrow, but for the layers that min_depth holds up.
+    free = [(wide, narrow) for wide, narrow in pairs if narrow > least] or list(pairs)
+    low, high = max(n / w for w, n in free), min((n + 1) / w for w, n in free)
+    multiplier = simplest(low, high)
+    for min_depth in (16, least):
+        if all(max(int(wide * multiplier), min_depth) == narrow for wide, narrow in pairs):
+            return {"depth_multiplier": multiplier} | ({"min_depth": min_depth} if min_depth != 16 else {})
+    return {}
+
+
+def simplest(low, high):
+    """The number with the fewest decimals in [low, high)."""
+    for digits in range(1, 10):
+        value = math.ceil(round(low * 10**digits, 9)) / 10**digits
+        if value < high:
+            return value
+    return low
+
+
+def _classes(info, expected, found):
+    """The number of classes, off the variables of the heads that have as many channels as there are classes."""
+    for name, shape in expected.items():
+        if in_scopes(name, info.heads) and not in_scopes(name, ["AuxLogits"]) and shape[-1] == info.classes:
+            return found[name][-1] if name in found else None
+    return None
+
+
+def _auxiliary(info, found, options):
+    """The options for the auxiliary head in `found`: its convolution's name tells the size of the images."""
+    head = {name for name in found if in_scopes(name, ["AuxLogits"])}
+    channels = options.get("input_shape", (0, 0, 3))[2]
+    for size in (info.input_size, *COMMON_SIZES, *range(info.input_size, info.min_size, -4)):
+        shape = {"input_shape": (size, size, channels)} if size != info.input_size else {}
+        try:
+            expected = specification(info.name, aux_logits=True, **{**options, **shape})
+        except ValueError:  # too small for an auxiliary head
+            continue
+        if head == {name for name in expected if in_scopes(name, ["AuxLogits"])}:
+            return {"aux_logits": True, **shape}
+    return {"aux_logits": True}

@@ -1,0 +1,220 @@
+"""Slim's weights into a Keras model, strictly."""
+
+import dataclasses
+import fnmatch
+import warnings
+
+import numpy as np
+
+from inception_tf.errors import MismatchError, UsageError
+from inception_tf.models.registry import find_network
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import detect, in_scopes
+from inception_tf.slim.names import EMA, bookkeeping, model_variables, scoped
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """What became of every variable of the model and of every tensor of the checkpoint.
+
+    Attributes:
+        sources: a dict from the model's variables (Slim names without the scope) to the tensors they were loaded from.
+        ignored: a dict from tensors of the checkpoint to why they were not loaded.
+        excluded: the model's variables that `exclude_scopes` kept as they were.
+        missing: the model's variables that the checkpoint lacks.
+        unexpected: the tensors under the network's scope that the model lacks.
+        mismatched: a dict from the model's variables to (shape expected, shape found).
+        warnings: texts: NaN or infinite weights, moving averages for a part of the weights only.
+    """
+
+    sources: dict = dataclasses.field(default_factory=dict)
+    ignored: dict = dataclasses.field(default_factory=dict)
+    excluded: list = dataclasses.field(default_factory=list)
+    missing: list = dataclasses.field(default_factory=list)
+    unexpected: list = dataclasses.field(default_factory=list)
+    mismatched: dict = dataclasses.field(default_factory=dict)
+    warnings: list = dataclasses.field(default_factory=list)
+
+    @property
+    def loaded(self):
+        """The model's variables that were loaded."""
+        return list(self.sources)
+
+    @property
+    def ema(self):
+        """How many variables were loaded from their moving average."""
+        return sum(source.endswith(EMA) for source in self.sources.values())
+
+    def __str__(self):
+        parts = [f"{len(self.sources)} loaded"]
+        if self.ema:
+            parts.append(f"{self.ema} of them moving averages")
+        reasons = list(self.ignored.values())
+        parts += [f"{reasons.count(reason)} ignored ({reason})" for reason in dict.fromkeys(reasons)]
+        for kind in ("excluded", "missing", "unexpected", "mismatched"):
+            if getattr(self, kind):
+                parts.append(f"{len(getattr(self, kind))} {kind}")
+        return ", ".join(parts)
+
+    def differences(self):
+        """A line for every variable that does not fit."""
+        return [
+            *(f"missing in the checkpoint: {name}" for name in self.missing),
+            *(f"not in the model: {name}" for name in self.unexpected),
+            *(f"{n} is {tuple(found)}, expected {tuple(want)}" for n, (want, found) in self.mismatched.items()),
+        ]
+
+
+def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", scope=None):
+    """Loads a Slim checkpoint into a Keras model: every variable, or none.
+
+    Args:
+        model: a model of this library.
+        path: a checkpoint, whatever `open_checkpoint` takes.
+        exclude_scopes: globs of scopes to leave alone on both sides, such as ["Logits", "AuxLogits", "Mixed_7*"]; the
+            network's own scope in front is allowed, as in Slim's `--checkpoint_exclude_scopes`.
+        ema: "auto" loads a weight's moving average where the checkpoint has one, "require" demands one for every
+            trainable weight, "ignore" loads the weights themselves.
+        background: "drop" leaves out class 0 of the checkpoint, for a model with one class less.
+        scope: the variable scope in the checkpoint. Default: detected.
+
+    Returns:
+        A `LoadReport`.
+
+    Raises:
+        UsageError: a glob that matches nothing, an unknown option.
+        MismatchError: something is missing, too many, or of another shape; its `report` lists it all. The model is
+            as it was.
+        CheckpointError: no checkpoint, or a damaged one. The model is as it was.
+    """
+    checkpoint = open_checkpoint(path)
+    variables = model_variables(model)
+    report = plan(model, checkpoint, exclude_scopes, ema, background, scope)
+    values = {}
+    for name, source in report.sources.items():
+        value = checkpoint[source]
+        if value.shape[-1:] != tuple(variables[name].shape)[-1:]:
+            value = value[..., 1:]
+        if not np.isfinite(value.astype("float32")).all():
+            report.warnings.append(f"{source} holds NaN or infinite values.")
+        values[name] = value
+    # Nothing is assigned before everything has been read: a damaged file leaves the model as it was.
+    for name, value in values.items():
+        variables[name].assign(value.astype(variables[name].dtype))
+    for text in report.warnings:
+        warnings.warn(f"{checkpoint.path}: {text}", stacklevel=2)
+    return report
+
+
+def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=None):
+    """What `load_slim` with the same arguments would load, without reading a tensor. Raises as it does."""
+    if ema not in ("auto", "require", "ignore"):
+        raise UsageError(f'ema must be "auto", "require" or "ignore". Received: ema={ema!r}')
+    if background not in ("keep", "drop"):
+        raise UsageError(f'background must be "keep" or "drop". Received: background={background!r}')
+    checkpoint = open_checkpoint(path)
+    variables = model_variables(model)
+    network = getattr(model, "card", {}).get("network")
+    if scope is None:
+        scope = detect(checkpoint, network).scope if network else _scope_of(checkpoint, variables)
+    heads = find_network(network).heads if network else ("Logits", "AuxLogits")
+    prefix = scoped(scope, "")
+    excluded = _excluder(exclude_scopes, scope, [*variables, *(n.removeprefix(prefix) for n in checkpoint)])
+
+    report = LoadReport()
+    for name, variable in variables.items():
+        source = _source(checkpoint, scoped(scope, name), ema, variable.trainable)
+        if excluded(name):
+            report.excluded.append(name)
+        elif source is None:
+            report.missing.append(scoped(scope, name) + (EMA if ema == "require" and variable.trainable else ""))
+        elif tuple(variable.shape) == _shape(
+            checkpoint, source, background == "drop" and in_scopes(name, heads), variable
+        ):
+            report.sources[name] = source
+        else:
+            report.mismatched[name] = (tuple(variable.shape), checkpoint.shapes[source])
+    _sort_the_rest(report, checkpoint, prefix, scope, excluded)
+    if report.missing or report.unexpected or report.mismatched:
+        raise MismatchError(_explain(checkpoint, model, report, background), report)
+    if report.ema and any(not s.endswith(EMA) and variables[n].trainable for n, s in report.sources.items()):
+        report.warnings.append(
+            f"{report.ema} of {len(report.sources)} variables have a moving average, the rest have none."
+        )
+    return report
+
+
+def _shape(checkpoint, source, droppable, variable):
+    """The shape of a tensor, without class 0 where it is `droppable` and the variable has one class less."""
+    shape = checkpoint.shapes[source]
+    if droppable and shape and shape[-1] == variable.shape[-1] + 1:
+        return (*shape[:-1], shape[-1] - 1)
+    return shape
+
+
+def _sort_the_rest(report, checkpoint, prefix, scope, excluded):
+    """Files every tensor that is not loaded under `ignored`, with the reason, or under `unexpected`."""
+    used = set(report.sources.values())
+    for name in checkpoint:
+        plain = name.removesuffix(EMA).removeprefix(prefix)
+        reason = bookkeeping(name)
+        if name in used or plain in report.mismatched:
+            continue
+        if reason or not name.startswith(prefix):
+            report.ignored[name] = reason or f"outside the scope {scope}"
+        elif excluded(plain):
+            report.ignored[name] = "excluded"
+        elif plain in report.sources:
+            report.ignored[name] = "its moving average was loaded"
+        else:
+            report.unexpected.append(name)
+
+
+def _source(checkpoint, name, ema, trainable):
+    """The tensor to load a variable from, or None."""
+    if ema != "ignore" and name + EMA in checkpoint:
+        return name + EMA
+    if ema == "require" and trainable:
+        return None
+    return name if name in checkpoint else None
+
+
+def _scope_of(checkpoint, variables):
+    first = next(iter(variables))
+    return next((name[: -len(first)].rstrip("/") for name in checkpoint if name.endswith(first)), "")
+
+
+def _excluder(globs, scope, names):
+    """A function that tells whether a variable is excluded.
+
+    Raises:
+        UsageError: a glob that matches none of `names`.
+    """
+    patterns = [globs] if isinstance(globs, str) else list(globs)
+
+    def matches(name, pattern):
+        pattern = pattern.rstrip("/")
+        candidates = [name, scoped(scope, name)]
+        return any(fnmatch.fnmatchcase(c, p) for c in candidates for p in (pattern, pattern + "/*"))
+
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names):
+            tops = ", ".join(dict.fromkeys(name.split("/")[0] for name in names))
+            raise UsageError(f"exclude_scopes: nothing matches {pattern!r}. The scopes are: {tops}.")
+    return lambda name: any(matches(name, pattern) for pattern in patterns)
+
+
+def _explain(checkpoint, model, report, background):
+    lines = report.differences()
+    shown = lines if len(lines) <= 12 else [*lines[:12], f"… and {len(lines) - 12} more: see the error's report"]
+    hints = []
+    if report.unexpected:
+        hints.append("exclude_scopes leaves scopes out on both sides")
+    if any(want[-1:] != found[-1:] for want, found in report.mismatched.values()):
+        hints.append("classes= must be the checkpoint's, or its head be left out with exclude_scopes")
+    if background == "keep" and any(
+        want[-1:] == (found[-1] - 1,) for want, found in report.mismatched.values() if found
+    ):
+        hints.append('background="drop" leaves out class 0')
+    head = f"{checkpoint.path} does not fit the model {model.name}"
+    return "\n  ".join([f"{head} ({'; '.join(hints)}):" if hints else f"{head}:", *shown])

@@ -1,0 +1,72 @@
+"""Slim's variable names: the rule between them and Keras paths, and what else a checkpoint holds."""
+
+import functools
+import re
+
+import keras
+
+from inception_tf.models.registry import build_model, find_network
+
+# A Keras variable's last word, and Slim's. Words not listed (beta, gamma, moving_mean, …) are the same in both.
+WORDS = {
+    "kernel": "weights",
+    "bias": "biases",
+    "depthwise_kernel": "depthwise_weights",
+    "pointwise_kernel": "pointwise_weights",
+}
+
+EMA = "/ExponentialMovingAverage"
+SLOT = re.compile(r"/(RMSProp|Momentum|Adam|Adagrad|Adadelta|Ftrl|AdaMax|Lion|LARS|LAMB)\w*(_\d+)?$")
+BOOKKEEPING = [
+    (re.compile(r"(^|/)global_step$"), "training step"),
+    (re.compile(r"(^|/)beta[12]_power(_\d+)?$"), "optimizer state"),
+    (re.compile(r"/(biased|local_step)$"), "moving average bookkeeping"),
+    (re.compile(r"(^|/)(learning_rate|current_loss_scale|good_steps|save_counter)$"), "training state"),
+    (re.compile(r"(^|/)_CHECKPOINTABLE_OBJECT_GRAPH$"), "object graph"),
+]
+
+
+def slim_name(path):
+    """The name in a Slim checkpoint, without the scope, of the Keras variable with this path.
+
+    `Mixed_5c/Branch_1/Conv_1_0c_5x5/kernel` gives `Mixed_5c/Branch_1/Conv_1_0c_5x5/weights`.
+    """
+    parent, _, word = path.rpartition("/")
+    return f"{parent}/{WORDS.get(word, word)}"
+
+
+def model_variables(model):
+    """The variables of a Keras model by Slim name, without the scope."""
+    return {slim_name(variable.path): variable for variable in model.weights}
+
+
+def scoped(scope, name):
+    """`name` under the variable scope `scope`, which may be empty."""
+    return f"{scope}/{name}" if scope else name
+
+
+def bookkeeping(name):
+    """What a tensor of a checkpoint is for, when it is not a weight of a network; else None."""
+    if SLOT.search(name.removesuffix(EMA)):
+        return "optimizer slot"
+    if name.endswith(EMA):
+        return "moving average of a weight"
+    return next((reason for pattern, reason in BOOKKEEPING if pattern.search(name)), None)
+
+
+@functools.lru_cache(maxsize=64)
+def _specification(network, options):
+    # Variables made in this scope are never filled: what costs in building a network is left out.
+    with keras.StatelessScope(initialize_variables=False):
+        model = build_model(find_network(network), **dict(options))
+        return {slim_name(variable.path): tuple(variable.shape) for variable in model.weights}
+
+
+def specification(network, **options):
+    """The variables of a network by Slim name, without the scope, with their shapes. Takes no memory for them.
+
+    Args:
+        network: its name.
+        **options: as its constructor takes them.
+    """
+    return dict(_specification(network, tuple(sorted(options.items()))))

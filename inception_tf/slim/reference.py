@@ -1,0 +1,99 @@
+"""The original TF-Slim graph, run in a session: what a converted model is verified against.
+
+The one file that imports TF-Slim.
+"""
+
+import functools
+import importlib
+import inspect
+import sys
+
+from inception_tf.errors import UsageError
+
+MODULES = ("inception_v1", "inception_v2", "inception_v3", "resnet_v1", "resnet_v2", "vgg", "alexnet")
+
+# Our options by the name TF-Slim's functions have for them.
+ARGUMENTS = {"aux_logits": "create_aux_logits", "classes": "num_classes"}
+
+
+@functools.cache
+def import_tf_slim():
+    """Imports TF-Slim 1.1 on a TensorFlow that no longer has the legacy layers where it looks for them."""
+    import tf_keras  # noqa: F401
+
+    legacy = "tf_keras.src.legacy_tf_layers"
+    for module in ("", ".base", ".convolutional", ".core", ".normalization", ".pooling"):
+        sys.modules.setdefault("tf_keras.legacy_tf_layers" + module, importlib.import_module(legacy + module))
+    return importlib.import_module("tf_slim")
+
+
+def _function(network):
+    """TF-Slim's module and function for a network."""
+    import_tf_slim()
+    for module in MODULES:
+        module = importlib.import_module(f"tf_slim.nets.{module}")
+        if hasattr(module, network):
+            return module, getattr(module, network)
+    raise UsageError(f"TF-Slim has no graph of {network}.")
+
+
+def build(network, images, options, scope):
+    """Adds the TF-Slim graph of a network to the default graph.
+
+    Args:
+        network: its name.
+        images: a float32 tensor N×H×W×3.
+        options: a model's options, as its card holds them.
+        scope: the variable scope.
+
+    Returns:
+        Slim's end points: a dict from names to tensors.
+    """
+    module, function = _function(network)
+    arg_scope = next(getattr(module, name) for name in dir(module) if name.endswith("_arg_scope"))
+    if not options.get("include_top", True):
+        function = getattr(module, network + "_base")
+    accepted = inspect.signature(function).parameters
+    arguments = {ARGUMENTS.get(option, option): value for option, value in options.items()}
+    arguments = {name: value for name, value in arguments.items() if name in accepted}
+    if "is_training" in accepted:
+        arguments["is_training"] = False
+    slim = import_tf_slim()
+    with slim.arg_scope(arg_scope()):
+        if "is_training" not in accepted:
+            with slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
+                return function(images, scope=scope, **arguments)[1]
+        return function(images, scope=scope, **arguments)[1]
+
+
+def run(network, images, options, scope, checkpoint, sources):
+    """Runs the TF-Slim graph on a checkpoint's weights.
+
+    Args:
+        network, options, scope: as in `build`.
+        images: float32 N×H×W×3.
+        checkpoint: a `Checkpoint`; TensorFlow's own Saver restores it where it can.
+        sources: a dict from the graph's variables (names without the scope) to the checkpoint's tensors.
+
+    Returns:
+        A dict from the end points' names to numpy arrays.
+
+    Raises:
+        UsageError: TF-Slim has no graph of the network.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from inception_tf.slim.names import scoped
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        placeholder = tf.placeholder(tf.float32, images.shape)
+        end_points = build(network, placeholder, options, scope)
+        variables = {variable.op.name: variable for variable in tf.global_variables()}
+        wanted = {scoped(scope, name): source for name, source in sources.items()}
+        pairs = {wanted.get(name, name): variable for name, variable in variables.items()}
+        if checkpoint.prefix:
+            tf.train.Saver(pairs).restore(session, checkpoint.prefix)
+        else:
+            for name, variable in pairs.items():
+                variable.load(checkpoint[name], session)
+        return session.run(end_points, {placeholder: images})

@@ -1,0 +1,64 @@
+"""A Keras model's weights as a Slim checkpoint, which TF-Slim itself restores."""
+
+from pathlib import Path
+
+from inception_tf.errors import UsageError
+from inception_tf.files import refuse_existing, written_whole
+from inception_tf.slim.names import model_variables, scoped
+
+
+def save_slim(model, path, format="v2", scope=None, overwrite=False):
+    """Writes a model's variables under Slim's names, for `tf.compat.v1.train.Saver` to restore.
+
+    Args:
+        model: a model of this library.
+        path: the prefix of a V2 checkpoint (`path.index` and `path.data-00000-of-00001` are written), or the V1 file.
+        format: "v2" or "v1".
+        scope: the variable scope to write. Default: the model's own.
+        overwrite: whether an existing checkpoint may be replaced.
+
+    Returns:
+        The names written, sorted.
+
+    Raises:
+        UsageError: unknown format, or the path exists.
+        InceptionTFError: the operating system refused to write.
+    """
+    import tensorflow as tf
+
+    if format not in ("v1", "v2"):
+        raise UsageError(f'format must be "v2" or "v1". Received: format={format!r}')
+    path = Path(path)
+    scope = model.card["scope"] if scope is None else scope
+    values = {scoped(scope, name): variable.numpy() for name, variable in sorted(model_variables(model).items())}
+    names = list(values)
+    tensors = [tf.constant(value) for value in values.values()]
+    if format == "v1":
+        with written_whole(path, overwrite) as part, _disk_errors():
+            tf.raw_ops.Save(filename=str(part), tensor_names=names, data=tensors)
+        return names
+    data = path.with_name(path.name + ".data-00000-of-00001")
+    index = path.with_name(path.name + ".index")
+    refuse_existing(index, overwrite)
+    # The index is renamed last: a reader finds the checkpoint by it.
+    with written_whole(index, overwrite) as index_part:
+        with written_whole(data, overwrite=True) as data_part, _disk_errors():
+            prefix = index_part.with_suffix("")
+            tf.raw_ops.SaveV2(
+                prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+            )
+            prefix.with_name(prefix.name + ".data-00000-of-00001").rename(data_part)
+    return names
+
+
+class _disk_errors:
+    """Turns TensorFlow's errors of writing into the operating system's, which `written_whole` reports."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, _):
+        from tensorflow.errors import OpError
+
+        if kind and issubclass(kind, OpError):
+            raise OSError(error.message.splitlines()[0]) from error

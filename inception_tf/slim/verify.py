@@ -1,0 +1,164 @@
+"""The proof: a Keras model beside the original TF-Slim graph, end point by end point."""
+
+import dataclasses
+
+import numpy as np
+
+from inception_tf import tables
+from inception_tf.errors import UsageError
+from inception_tf.models.model import end_points, feature_extractor
+from inception_tf.models.registry import find_network
+from inception_tf.slim import reference
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import detect
+from inception_tf.slim.load import plan
+from inception_tf.slim.pretrained import load_pretrained
+
+TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One end point: the largest |difference|, and that over the largest |value| of the original."""
+
+    end_point: str
+    shape: tuple
+    difference: float
+    relative: float
+    passed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyReport:
+    """The result of `verify`. True where every end point is within the tolerance and the top-5 are the same."""
+
+    network: str
+    reference: str
+    images: int
+    tolerance: float
+    rows: tuple
+    top5: bool | None
+
+    @property
+    def passed(self):
+        return all(row.passed for row in self.rows) and self.top5 is not False
+
+    @property
+    def worst(self):
+        """The largest relative difference of all end points; NaN where one is not finite."""
+        return float(np.max([row.relative for row in self.rows]))
+
+    def __bool__(self):
+        return self.passed
+
+    def __str__(self):
+        rows = [
+            (
+                r.end_point,
+                "×".join(map(str, r.shape)),
+                f"{r.difference:.2e}",
+                f"{r.relative:.2e}",
+                "ok" if r.passed else "FAILED",
+            )
+            for r in self.rows
+        ]
+        table = tables.render(rows, ("end point", "shape", "max |difference|", "relative", ""), "<<>><")
+        return f"{table}\n{self.summary()}"
+
+    def summary(self):
+        """One line: what was compared, and how it went."""
+        failed = [row.end_point for row in self.rows if not row.passed]
+        verdict = "equal" if self.passed else "NOT EQUAL"
+        where = f", first at {failed[0]}" if failed else ""
+        top5 = {True: ", same top-5", False: ", another top-5", None: ""}[self.top5]
+        return (
+            f"{verdict}{where}: {self.network} and {self.reference}, {len(self.rows)} end points on {self.images} "
+            f"image{'s' if self.images != 1 else ''}, worst relative difference {self.worst:.2e} "
+            f"(tolerance {self.tolerance:.0e}){top5}"
+        )
+
+
+def noise(batch, height, width, channels=3, seed=0):
+    """Seeded images to compare on: float32 N×H×W×C, uniform in [-1, 1]."""
+    return np.random.default_rng(seed).uniform(-1, 1, (batch, height, width, channels)).astype("float32")
+
+
+def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto", network=None):
+    """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
+
+    Both run on the same weights and images in this process. TensorFlow's Saver restores the checkpoint into the
+    original graph.
+
+    Args:
+        checkpoint: what `open_checkpoint` takes.
+        model: a Keras model of it, to verify a conversion. Default: one is made.
+        images: float32 N×H×W×3, preprocessed. Default: two images of seeded noise.
+        tolerance: the largest relative difference allowed: max |ours − theirs| / max |theirs| at an end point.
+        ema: as in `load_slim`.
+        network: its name. Default: detected.
+
+    Returns:
+        A `VerifyReport`.
+
+    Raises:
+        CheckpointError, MismatchError: the checkpoint is none, not that of a network known here, or not the model's.
+        UsageError: TF-Slim has no graph of the network.
+    """
+    checkpoint = open_checkpoint(checkpoint)
+    found = detect(checkpoint, network or (model.card["network"] if model is not None else None))
+    info = find_network(found.network)
+    if model is None:
+        options = {} if found.classes else {"include_top": False}
+        model = load_pretrained(info, checkpoint, options, ema=ema)
+    sources = plan(model, checkpoint, ema=ema, scope=found.scope).sources
+    if images is None:
+        height, width, channels = found.options.get("input_shape") or (info.input_size,) * 2 + (3,)
+        height, width, channels = (
+            own or default for own, default in zip(model.input_shape[1:], (height, width, channels))
+        )
+        images = noise(2, height, width, channels)
+    ours = run_keras(model, images)
+    theirs = reference.run(found.network, images, model.card["options"], found.scope, checkpoint, sources)
+    return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
+
+
+def run_keras(model, images):
+    """Every end point of a Keras model on some images, as numpy arrays by Slim's names."""
+    outputs = feature_extractor(model, list(end_points(model))).predict_on_batch(images)
+    return {name: np.asarray(output) for name, output in outputs.items()}
+
+
+def compare(network, source, ours, theirs, tolerance=TOLERANCE):
+    """A `VerifyReport` of two dicts from end points to arrays, over what both have, in our order."""
+    rows = []
+    for name in ours:
+        if name not in theirs:
+            continue
+        a, b = np.asarray(ours[name], "float64"), np.asarray(theirs[name], "float64")
+        if a.shape != b.shape:
+            rows.append(Row(name, a.shape, float("inf"), float("inf"), False))
+            continue
+        difference = float(np.max(np.abs(a - b)))
+        relative = difference / max(float(np.max(np.abs(b))), np.finfo("float32").tiny)
+        rows.append(Row(name, a.shape, difference, relative, bool(relative <= tolerance)))
+    if not rows:
+        raise UsageError(f"There is nothing to compare: {network} and {source} have no end point in common.")
+    images = len(next(iter(ours.values())))
+    top5 = (
+        same_top5(ours["Predictions"], theirs["Predictions"], tolerance) if _both(ours, theirs, "Predictions") else None
+    )
+    return VerifyReport(network, source, images, tolerance, tuple(rows), top5)
+
+
+def _both(a, b, name):
+    return name in a and name in b
+
+
+def same_top5(ours, theirs, tolerance=TOLERANCE):
+    """Whether the five best classes are the same, in order; scores closer than the tolerance may change places."""
+    ours, theirs = (np.reshape(scores, (-1, np.shape(scores)[-1])) for scores in (ours, theirs))
+    for a, b in zip(ours, theirs):
+        best_a, best_b = np.argsort(-a, kind="stable")[:5], np.argsort(-b, kind="stable")[:5]
+        if np.any((best_a != best_b) & (np.abs(b[best_a] - b[best_b]) > tolerance * np.abs(b).max())):
+            return False
+    return True
