@@ -154,8 +154,6 @@ def _unpack(archive, scratch, max_bytes):
                     whole |= is_table
                     if is_table or _BELONGS.fullmatch(name.name):
                         parts[name] = part
-                    elif scratch:
-                        part.unlink()
             # gzip compares its checksum at the end, which tarfile does not read to.
             while stream.read(_CHUNK):
                 pass

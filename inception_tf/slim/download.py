@@ -249,8 +249,6 @@ def _attempt(url, part, note, timeout):
                         part.unlink()
                         raise _Failed(f"{url} is larger than {archives.MAX_BYTES:,} bytes.")
     if total is not None and have != total:
-        if have > total:
-            part.unlink()
         raise _Broken(f"the connection ended after {have:,} of {total:,} bytes")
 
 
