@@ -92,25 +92,22 @@ def fetch(published, *, timeout=30.0, tries=4, pause=1.0):
     return target
 
 
-def cached_conversion(published, convert, **options):
-    """The Keras weights converted from a published checkpoint, made on first use and whenever its file is newer.
+def cached_conversion(published, build):
+    """The Keras model converted from a published checkpoint, made on first use and again when its file is newer.
 
     Args:
         published: a `catalogue.Published`.
-        convert: called as `convert(source, target)`: reads the checkpoint `source`, which `open_checkpoint` takes, and
-            writes `target`, a `.weights.h5`.
-        **options: for `fetch`.
+        build: called as `build(target)`: writes `target`, a `.keras` file, from what `fetch(published)` returns.
 
     Returns:
-        The path of the weights, `home()/<name>/<name>-<CACHE_VERSION>.weights.h5`.
+        The path of the model, `home()/<name>/<name>-<CACHE_VERSION>.keras`. Once it is there, neither the archive nor
+        the network is needed.
     """
-    target = home() / published.name / f"{published.name}-{CACHE_VERSION}.weights.h5"
+    target = home() / published.name / f"{published.name}-{CACHE_VERSION}.keras"
     source = locate(published)
-    if target.is_file() and (source is None or target.stat().st_mtime >= _arrived(source)):
-        return target
-    source = source or fetch(published, **options)
-    with written_whole(target, overwrite=True) as part:
-        convert(source, part)
+    if not target.is_file() or (source and target.stat().st_mtime < _arrived(source)):
+        with written_whole(target, overwrite=True) as part:
+            build(part)
     return target
 
 

@@ -394,34 +394,33 @@ def test_home(tmp_path, monkeypatch):
 def test_converts_once(server, home):
     calls = []
 
-    def convert(source, target):
-        calls.append(source)
-        assert target.name.endswith(".weights.h5")
-        target.write_bytes(source.read_bytes()[::-1])
+    def build(target):
+        calls.append(target.suffix)
+        target.write_bytes(download.fetch(PUBLISHED, **FAST).read_bytes()[::-1])
 
     for _ in range(2):
-        path = download.cached_conversion(PUBLISHED, convert, **FAST)
-        assert path == home / "inception_v3/inception_v3-1.weights.h5"
+        path = download.cached_conversion(PUBLISHED, build)
+        assert path == home / "inception_v3/inception_v3-1.keras"
         assert path.read_bytes() == ARCHIVE[::-1]
-    assert calls == [home / TARGET]
+    assert calls == [".keras"]
 
     # A newer archive, by hand, and with an old date as unpacking gives.
     time.sleep(0.02)
     (home / TARGET).write_bytes(CHANGED)
     os.utime(home / TARGET, (1e9, 1e9))
-    assert download.cached_conversion(PUBLISHED, convert).read_bytes() == CHANGED[::-1]
+    assert download.cached_conversion(PUBLISHED, build).read_bytes() == CHANGED[::-1]
 
-    # The converted weights are enough.
+    # The converted model is enough.
     (home / TARGET).unlink()
-    assert download.cached_conversion(PUBLISHED, convert).read_bytes() == CHANGED[::-1]
+    assert download.cached_conversion(PUBLISHED, build).read_bytes() == CHANGED[::-1]
     assert len(calls) == 2 and server.log == [None]
 
 
-def test_a_conversion_that_fails_leaves_nothing(server, home):
-    def convert(source, target):
+def test_a_conversion_that_fails_leaves_nothing(home):
+    def build(target):
         target.write_bytes(b"half")
         raise InceptionTFError("does not fit")
 
     with pytest.raises(InceptionTFError, match="does not fit"):
-        download.cached_conversion(PUBLISHED, convert, **FAST)
-    assert files(home) == [TARGET]
+        download.cached_conversion(PUBLISHED, build)
+    assert files(home) == []
