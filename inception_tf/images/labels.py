@@ -92,6 +92,29 @@ def _some(values, most=5):
     return ", ".join(map(str, values[:most])) + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
+def class_names(classes, labels=None):
+    """The names of a model's classes.
+
+    Args:
+        classes: how many there are.
+        labels: the names in class order, or the path of a labels file. None is ImageNet for 1001 or 1000 classes, and
+            `class 0`, `class 1`, … for others.
+
+    Returns:
+        A list of `classes` names.
+
+    Raises:
+        UsageError: not as many labels as classes, or a labels file that is none.
+    """
+    if labels is None:
+        return imagenet_labels(classes == 1001) if classes in (1000, 1001) else [f"class {i}" for i in range(classes)]
+    names = load_labels(labels) if isinstance(labels, (str, Path)) else list(labels)
+    if len(names) != classes:
+        hint = " Does the model have a background class that the labels lack?" if len(names) == classes - 1 else ""
+        raise UsageError(f"There are {classes} classes.{hint} Received: {len(names)} labels.")
+    return names
+
+
 def decode_predictions(preds, top=5, labels=None):
     """The best classes of every prediction, best first, as `keras.applications` gives them.
 
@@ -126,11 +149,7 @@ def decode_predictions(preds, top=5, labels=None):
 
     classes = preds.shape[1]
     if labels is not None:
-        names = load_labels(labels) if isinstance(labels, (str, Path)) else list(labels)
-        if len(names) != classes:
-            hint = " Does the model have a background class that the labels lack?" if len(names) == classes - 1 else ""
-            raise UsageError(f"The predictions have {classes} classes.{hint} Received: {len(names)} labels.")
-        ids = range(classes)
+        names, ids = class_names(classes, labels), range(classes)
     elif classes in (1000, 1001):
         names, ids = imagenet_labels(classes == 1001), imagenet_wnids(classes == 1001)
     else:

@@ -121,7 +121,7 @@ def load_weights(info, weights, options, **loading):
 def build_model(info, input_shape=None, name=None, **options):
     """The Keras model of a `Network` with random weights. Arguments as its constructor's."""
     check_options(options)
-    options = {**{p.name: p.default for p in list(inspect.signature(info.build).parameters.values())[1:]}, **options}
+    options = build_options(info, **options)
     input_shape = check_input_shape(info, input_shape, options["include_top"])
     inputs = keras.Input(input_shape, name="images")
     outputs = info.build(inputs, **options)
@@ -134,6 +134,12 @@ def build_model(info, input_shape=None, name=None, **options):
         "labels": None,
     }
     return SlimModel(inputs, outputs, name=name or info.scope, card=card)
+
+
+def build_options(info, **given):
+    """All options of a network's `build`: those given, and its defaults. Others among those given are left out."""
+    defaults = {p.name: p.default for p in list(inspect.signature(info.build).parameters.values())[1:]}
+    return {option: given.get(option, default) for option, default in defaults.items()}
 
 
 def check_input_shape(info, input_shape, include_top):

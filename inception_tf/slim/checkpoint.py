@@ -3,7 +3,6 @@
 import contextlib
 import glob
 import re
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError
-from inception_tf.slim.archives import extract_checkpoint, find_checkpoint
+from inception_tf.slim.archives import extract_checkpoint, find_checkpoint, is_archive
 from inception_tf.slim.names import model_variables, scoped
 
 DATA_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
@@ -127,19 +126,12 @@ def open_checkpoint(path):
         return ModelWeights(load_model(given), given)
     if given.is_dir():
         return _open_prefix(given, find_checkpoint(given))
-    if given.is_file() and tarfile_like(given):
+    if given.is_file() and is_archive(given):
         held = tempfile.TemporaryDirectory(prefix="inception_tf_")
-        extract_checkpoint(given, held.name)
-        return _open_prefix(given, find_checkpoint(held.name), " in a tar archive", held)
+        # Of the files unpacked alone: a `checkpoint` file in an archive can name others.
+        prefix = find_checkpoint(extract_checkpoint(given, held.name))
+        return _open_prefix(given, prefix, " in a tar archive", held)
     return _open_prefix(given, given)
-
-
-def tarfile_like(path):
-    """Whether a file is a tar archive, compressed or not, by its content; a damaged one is told by its name."""
-    with contextlib.suppress(OSError, EOFError):
-        if tarfile.is_tarfile(path):
-            return True
-    return path.name.endswith((".tar", ".tar.gz", ".tgz"))
 
 
 def _open_prefix(given, prefix, suffix="", held=None):

@@ -123,11 +123,12 @@ def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=No
 
     report = LoadReport()
     for name, variable in variables.items():
-        source = _source(checkpoint, scoped(scope, name), ema, variable.trainable)
+        averaged = ema == "require" and variable.trainable
+        source = _source(checkpoint, scoped(scope, name), ema, averaged)
         if excluded(name):
             report.excluded.append(name)
         elif source is None:
-            report.missing.append(scoped(scope, name) + (EMA if ema == "require" and variable.trainable else ""))
+            report.missing.append(scoped(scope, name) + (EMA if averaged else ""))
         elif tuple(variable.shape) == _shape(
             checkpoint, source, background == "drop" and in_scopes(name, heads), variable
         ):
@@ -170,13 +171,17 @@ def _sort_the_rest(report, checkpoint, prefix, scope, excluded):
             report.unexpected.append(name)
 
 
-def _source(checkpoint, name, ema, trainable):
-    """The tensor to load a variable from, or None."""
+def find_sources(checkpoint, names, scope, ema):
+    """A dict from those of `names` (variables without the scope) that the checkpoint has to the tensors to load."""
+    found = {name: _source(checkpoint, scoped(scope, name), ema) for name in names}
+    return {name: source for name, source in found.items() if source is not None}
+
+
+def _source(checkpoint, name, ema, required=False):
+    """The tensor to load a variable from, or None. `required`: only its moving average will do."""
     if ema != "ignore" and name + EMA in checkpoint:
         return name + EMA
-    if ema == "require" and trainable:
-        return None
-    return name if name in checkpoint else None
+    return name if name in checkpoint and not required else None
 
 
 def _scope_of(checkpoint, variables):

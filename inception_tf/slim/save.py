@@ -41,13 +41,14 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     index = path.with_name(path.name + ".index")
     refuse_existing(index, overwrite)
     # The index is renamed last: a reader finds the checkpoint by it.
-    with written_whole(index, overwrite) as index_part:
-        with written_whole(data, overwrite=True) as data_part, _disk_errors():
-            prefix = index_part.with_suffix("")
-            tf.raw_ops.SaveV2(
-                prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
-            )
-            prefix.with_name(prefix.name + ".data-00000-of-00001").rename(data_part)
+    with (
+        written_whole(index, overwrite) as index_part,
+        written_whole(data, overwrite=True) as data_part,
+        _disk_errors(),
+    ):
+        prefix = index_part.with_suffix("")
+        tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
+        prefix.with_name(prefix.name + ".data-00000-of-00001").rename(data_part)
     return names
 
 

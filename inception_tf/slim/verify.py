@@ -7,14 +7,16 @@ import numpy as np
 from inception_tf import tables
 from inception_tf.errors import UsageError
 from inception_tf.models.model import end_points, feature_extractor
-from inception_tf.models.registry import find_network
+from inception_tf.models.registry import build_options, find_network
 from inception_tf.slim import reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.load import plan
+from inception_tf.slim.load import find_sources
+from inception_tf.slim.names import specification
 from inception_tf.slim.pretrained import load_pretrained
 
 TOLERANCE = 1e-5
+CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ def noise(batch, height, width, channels=3, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (batch, height, width, channels)).astype("float32")
 
 
-def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto", network=None):
+def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto", network=None, scope=None, batch=2):
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
     Both run on the same weights and images in this process. TensorFlow's Saver restores the checkpoint into the
@@ -92,33 +94,33 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     Args:
         checkpoint: what `open_checkpoint` takes.
         model: a Keras model of it, to verify a conversion. Default: one is made.
-        images: float32 N×H×W×3, preprocessed. Default: two images of seeded noise.
+        images: float32 N×H×W×3, preprocessed. Default: `batch` images of seeded noise.
         tolerance: the largest relative difference allowed: max |ours − theirs| / max |theirs| at an end point.
-        ema: as in `load_slim`.
+        ema, scope: as in `load_slim`.
         network: its name. Default: detected.
+        batch: how many images of noise.
 
     Returns:
-        A `VerifyReport`.
+        A `VerifyReport` over the end points that both have. Of a model without the background class, the original's
+        other classes are compared.
 
     Raises:
-        CheckpointError, MismatchError: the checkpoint is none, not that of a network known here, or not the model's.
+        CheckpointError, MismatchError: the checkpoint is none, or not that of a network known here.
         UsageError: TF-Slim has no graph of the network.
     """
     checkpoint = open_checkpoint(checkpoint)
-    found = detect(checkpoint, network or (model.card["network"] if model is not None else None))
+    found = detect(checkpoint, network or (model.card["network"] if model is not None else None), scope)
     info = find_network(found.network)
+    top = {"classes": found.classes} if found.classes else {"include_top": False}
+    original = build_options(info, **{**found.options, **top})
     if model is None:
-        options = {} if found.classes else {"include_top": False}
-        model = load_pretrained(info, checkpoint, options, ema=ema)
-    sources = plan(model, checkpoint, ema=ema, scope=found.scope).sources
+        model = load_pretrained(info, checkpoint, top, ema=ema, scope=found.scope)
     if images is None:
-        height, width, channels = found.options.get("input_shape") or (info.input_size,) * 2 + (3,)
-        height, width, channels = (
-            own or default for own, default in zip(model.input_shape[1:], (height, width, channels))
-        )
-        images = noise(2, height, width, channels)
+        published = found.options.get("input_shape", (info.input_size, info.input_size, 3))
+        images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
     ours = run_keras(model, images)
-    theirs = reference.run(found.network, images, model.card["options"], found.scope, checkpoint, sources)
+    sources = find_sources(checkpoint, specification(found.network, **found.options, **top), found.scope, ema)
+    theirs = reference.run(found.network, images, original, found.scope, checkpoint, sources)
     return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
 
@@ -130,11 +132,13 @@ def run_keras(model, images):
 
 def compare(network, source, ours, theirs, tolerance=TOLERANCE):
     """A `VerifyReport` of two dicts from end points to arrays, over what both have, in our order."""
-    rows = []
+    rows, theirs = [], dict(theirs)
     for name in ours:
         if name not in theirs:
             continue
         a, b = np.asarray(ours[name], "float64"), np.asarray(theirs[name], "float64")
+        if name in CLASS_END_POINTS and a.shape[-1] == b.shape[-1] - 1:
+            b = theirs[name] = without_background(b, name == "Predictions")
         if a.shape != b.shape:
             rows.append(Row(name, a.shape, float("inf"), float("inf"), False))
             continue
@@ -148,6 +152,12 @@ def compare(network, source, ours, theirs, tolerance=TOLERANCE):
         same_top5(ours["Predictions"], theirs["Predictions"], tolerance) if _both(ours, theirs, "Predictions") else None
     )
     return VerifyReport(network, source, images, tolerance, tuple(rows), top5)
+
+
+def without_background(scores, normalize):
+    """Scores N×classes without class 0, summing to 1 again where asked."""
+    scores = scores[..., 1:]
+    return scores / scores.sum(axis=-1, keepdims=True) if normalize else scores
 
 
 def _both(a, b, name):

@@ -1,0 +1,38 @@
+"""The best classes of photographs: files, patterns and directories. A bad file is named at the end, not fatal."""
+
+from inception_tf.cli.outcome import Outcome
+
+
+def add_arguments(parser):
+    parser.add_argument("model", help="a .keras file, a SavedModel directory, or a Slim checkpoint")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, patterns or directories")
+    parser.add_argument("--top", type=int, default=5, help="how many classes (5)")
+    parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (default: the model's own)")
+    parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
+    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+
+
+def run(args):
+    from inception_tf import tables
+    from inception_tf.images.files import find_images
+    from inception_tf.inference.classify import classify
+    from inception_tf.inference.engines import open_engine
+
+    paths = find_images(args.images)
+    engine = open_engine(args.model, labels=args.labels)
+    results, failures = classify(engine, paths, top=args.top, batch=args.batch, exif_rotation=args.exif)
+    rows = []
+    for path, best in results.items():
+        rows += [(path if i == 0 else "", name, f"{score:.4f}") for i, (_, name, score) in enumerate(best)]
+    text = tables.render(rows, ("image", "class", "score"), "<<>")
+    if failures:
+        lines = [f"  {path}: {reason}" for path, reason in failures.items()]
+        text += f"\n\n{len(failures)} of {len(paths)} images could not be read:\n" + "\n".join(lines)
+    data = {
+        "images": [
+            {"image": str(path), "classes": [{"index": i, "name": name, "score": score} for i, name, score in best]}
+            for path, best in results.items()
+        ],
+        "failed": [{"image": str(path), "error": reason} for path, reason in failures.items()],
+    }
+    return Outcome(text.strip(), data, 1 if failures else 0)

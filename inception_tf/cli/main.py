@@ -1,0 +1,116 @@
+"""`inception-tf`: parses, runs one command, prints its result."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import warnings
+
+from inception_tf import __version__
+from inception_tf.cli import classify, convert, export, inspect, models, verify
+from inception_tf.cli.outcome import Outcome
+from inception_tf.errors import InceptionTFError, UsageError
+
+COMMANDS = {
+    "inspect": inspect,
+    "convert": convert,
+    "verify": verify,
+    "classify": classify,
+    "export": export,
+    "models": models,
+}
+
+
+def parser():
+    """The argument parser of all commands. Imports neither Keras nor TensorFlow."""
+    top = argparse.ArgumentParser(
+        prog="inception-tf",
+        description="TF-Slim Inception checkpoints alive in Keras 3: converted, proven equal to the original, served.",
+    )
+    top.add_argument("--version", action="version", version=f"inception-tf {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        summary = module.__doc__.strip().splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Formatter)
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+        command.add_argument("--debug", action="store_true", help="print a traceback when something fails")
+        module.add_arguments(command)
+    return top
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def main(argv=None):
+    """Runs a command. Returns its exit code: 0, 1 for a failure, 2 for wrong use, 130 when interrupted."""
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        with _SilentStart():
+            import keras  # noqa: F401
+        outcome = COMMANDS[args.command].run(args)
+        _print(outcome, args.json)
+        return outcome.code
+    except BrokenPipeError:
+        # The reader went away, as `head` does; nothing more can be printed, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("inception-tf: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            raise
+        message, code = _explain(error)
+        if args.json:
+            print(json.dumps({"error": message}))
+        print(f"inception-tf {args.command}: {message}", file=sys.stderr)
+        return code
+
+
+def _explain(error):
+    if isinstance(error, InceptionTFError):
+        return str(error), 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "out of memory. A smaller --batch needs less.", 1
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input/output'}: {error.strerror or error}", 1
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"internal error, {type(error).__name__}: {first} (--debug shows where; please report it)", 1
+
+
+def _print(outcome: Outcome, as_json):
+    if as_json:
+        print(json.dumps(outcome.data, indent=2, default=str))
+    elif outcome.text:
+        print(outcome.text)
+    sys.stdout.flush()
+
+
+class _SilentStart:
+    """Keeps what TensorFlow's libraries say while they load off the terminal; shows it when loading fails."""
+
+    def __enter__(self):
+        import tempfile
+
+        self.log = tempfile.TemporaryFile()
+        self.stderr = os.dup(2)
+        os.dup2(self.log.fileno(), 2)
+
+    def __exit__(self, kind, *_):
+        sys.stderr.flush()
+        os.dup2(self.stderr, 2)
+        os.close(self.stderr)
+        if kind:
+            self.log.seek(0)
+            os.write(2, self.log.read())
+        self.log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

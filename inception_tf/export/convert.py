@@ -1,0 +1,113 @@
+"""A checkpoint to a Keras file, a SavedModel or another checkpoint."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from inception_tf.errors import MismatchError
+from inception_tf.export.savedmodel import save_savedmodel
+from inception_tf.files import refuse_existing, written_whole
+from inception_tf.images.labels import class_names
+from inception_tf.models.registry import create_model
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import detect
+from inception_tf.slim.save import save_slim
+from inception_tf.slim.verify import VerifyReport, verify
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `convert` did: `seconds` holds those of reading, verifying and writing."""
+
+    source: str
+    target: str
+    network: str
+    classes: int | None
+    loaded: str
+    verified: VerifyReport | None
+    seconds: dict
+
+    def text(self):
+        """A line for each step."""
+        classes = f", {self.classes} classes" if self.classes else ", no classifier"
+        lines = [f"{self.source}: {self.network}{classes}. {self.loaded}."]
+        lines.append(f"Verified: {self.verified.summary()}." if self.verified else "Not verified.")
+        times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
+        return "\n".join([*lines, f"Written: {self.target} ({times})."])
+
+    def data(self):
+        """The facts for JSON."""
+        facts = dataclasses.asdict(self)
+        if self.verified:
+            facts["verified"] |= {"passed": self.verified.passed, "worst": self.verified.worst}
+        return facts
+
+
+def convert(
+    checkpoint,
+    target,
+    overwrite=False,
+    check=True,
+    labels=None,
+    network=None,
+    include_top=None,
+    background="keep",
+    **loading,
+):
+    """Converts a checkpoint. Nothing is written unless all of it succeeds.
+
+    Args:
+        checkpoint: what `open_checkpoint` takes.
+        target: `name.keras`, `name.weights.h5`, `name.ckpt` (a Slim checkpoint), or another name: a SavedModel.
+        overwrite: whether `target` may be replaced.
+        check: whether to `verify` the model, on one image of noise, before it is written.
+        labels: the class names, a list or a file, to travel in the model.
+        network: its name. Default: detected.
+        include_top: whether to convert the classifier. Default: when the checkpoint holds one.
+        background: "drop" leaves class 0 out.
+        **loading: `ema` and `scope`, as `load_slim` takes them.
+
+    Returns:
+        A `Conversion`.
+
+    Raises:
+        UsageError: the target exists, or the labels do not fit.
+        CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
+    """
+    target = Path(target)
+    refuse_existing(target, overwrite)
+    start = time.perf_counter()
+    checkpoint = open_checkpoint(checkpoint)
+    found = detect(checkpoint, network, loading.get("scope"))
+    include_top = found.classes is not None if include_top is None else include_top
+    model = create_model(found.network, checkpoint, include_top=include_top, background=background, **loading)
+    classes = model.card["options"]["classes"] if include_top else None
+    if labels is not None:
+        model.card["labels"] = class_names(classes, labels)
+    seconds = {"read": time.perf_counter() - start}
+
+    report = None
+    if check:
+        start = time.perf_counter()
+        report = verify(checkpoint, model, network=network, batch=1, **loading)
+        seconds["verify"] = time.perf_counter() - start
+        if not report:
+            raise MismatchError(f"Not converted, the Keras model is {report.summary()}.", report)
+    start = time.perf_counter()
+    write(model, target, overwrite)
+    seconds["write"] = time.perf_counter() - start
+    return Conversion(
+        str(checkpoint.path), str(target), found.network, classes, model.card["weights"]["report"], report, seconds
+    )
+
+
+def write(model, target, overwrite=False):
+    """Writes a model in the form that the name of `target` asks for; see `convert`."""
+    target = Path(target)
+    if target.name.endswith((".keras", ".weights.h5")):
+        with written_whole(target, overwrite) as part:
+            model.save(part) if target.suffix == ".keras" else model.save_weights(part)
+    elif ".ckpt" in target.name:
+        save_slim(model, target, overwrite=overwrite)
+    else:
+        save_savedmodel(model, target, overwrite=overwrite)

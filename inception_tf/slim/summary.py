@@ -1,0 +1,140 @@
+"""What a checkpoint holds, in a few lines."""
+
+import collections
+import dataclasses
+import fnmatch
+
+import numpy as np
+
+from inception_tf import tables
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import Detection, rank
+from inception_tf.slim.names import EMA, SLOT, bookkeeping
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A checkpoint's facts.
+
+    Attributes:
+        path, container: what was opened.
+        step: the training step, or None.
+        bytes: of all tensors.
+        dtypes: how many tensors there are of each dtype.
+        detection: the `Detection`, fitting or not, or None.
+        parameters: the numbers in the network's weights.
+        averages: how many weights have a moving average.
+        optimizers: the optimizers whose slots are there.
+        bookkeeping: how many tensors there are for each purpose other than being a weight.
+        not_finite: the tensors that hold NaN or infinite values.
+        tensors: a dict of the tensors listed to (dtype, shape).
+    """
+
+    path: str
+    container: str
+    step: int | None
+    bytes: int
+    dtypes: dict
+    detection: Detection | None
+    parameters: int
+    averages: int
+    optimizers: list
+    bookkeeping: dict
+    not_finite: list
+    tensors: dict
+
+    def data(self):
+        """The facts for JSON."""
+        return dataclasses.asdict(self)
+
+    def text(self):
+        """The facts as lines of two columns."""
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
+        rows = [
+            ("checkpoint", self.path),
+            ("container", self.container),
+            ("tensors", f"{dtypes}; {self.bytes / 1e6:.1f} MB"),
+            ("step", self.step if self.step is not None else "not recorded"),
+            *self._network(),
+            ("parameters", f"{self.parameters:,}"),
+            ("moving averages", f"of {self.averages} weights" if self.averages else "none"),
+            ("optimizer", ", ".join(self.optimizers) or "none"),
+        ]
+        if self.bookkeeping:
+            rows.append(("besides weights", ", ".join(f"{n} {kind}" for kind, n in self.bookkeeping.items())))
+        if self.not_finite:
+            more = f" and {len(self.not_finite) - 3} more" if len(self.not_finite) > 3 else ""
+            rows.append(("WARNING", f"NaN or infinite values in {', '.join(self.not_finite[:3])}{more}"))
+        text = tables.render(rows, align="<<")
+        if self.tensors:
+            listed = [
+                (name, dtype, "×".join(map(str, shape)) or "scalar") for name, (dtype, shape) in self.tensors.items()
+            ]
+            text += "\n\n" + tables.render(listed, ("tensor", "dtype", "shape"))
+        return text
+
+    def _network(self):
+        found = self.detection
+        if found is None:
+            return [("network", "none known here")]
+        if found.match < 1:
+            return [
+                ("network", f"none fits. Nearest: {found.network}, {100 * found.match:.0f}% of whose variables fit"),
+                *(("", difference) for difference in found.differences),
+            ]
+        options = ", ".join(f"{name}={value}" for name, value in found.options.items())
+        return [
+            ("network", f"{found.network}: every variable of its trunk is there"),
+            ("scope", found.scope or "none"),
+            ("classes", found.classes or "no classifier"),
+            ("options", options or "as published"),
+        ]
+
+
+def summarize(checkpoint, variables=None):
+    """Reads a whole checkpoint and tells what it holds.
+
+    Args:
+        checkpoint: what `open_checkpoint` takes.
+        variables: a glob of the tensors to list, or None.
+
+    Returns:
+        A `Summary`.
+
+    Raises:
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+    checkpoint = open_checkpoint(checkpoint)
+    size, not_finite = 0, []
+    for name in checkpoint:
+        value = np.asarray(checkpoint[name])
+        size += value.nbytes
+        if value.dtype.kind in "fV" and not np.isfinite(value.astype("float32")).all():
+            not_finite.append(name)
+    weights = {
+        name.removesuffix(EMA): shape
+        for name, shape in checkpoint.shapes.items()
+        if not bookkeeping(name.removesuffix(EMA))
+    }
+    slots = sorted({match[1] for name in checkpoint if (match := SLOT.search(name))})
+    if "beta1_power" in {name.rpartition("/")[2] for name in checkpoint} and "Adam" not in slots:
+        slots.append("Adam")
+    listed = fnmatch.filter(checkpoint, variables) if variables else []
+    return Summary(
+        path=str(checkpoint.path),
+        container=checkpoint.container,
+        step=checkpoint.step,
+        bytes=size,
+        dtypes=dict(collections.Counter(_dtype(checkpoint, name) for name in checkpoint).most_common()),
+        detection=rank(checkpoint),
+        parameters=sum(int(np.prod(shape)) for shape in weights.values()),
+        averages=sum(name.endswith(EMA) for name in checkpoint),
+        optimizers=slots,
+        bookkeeping=dict(collections.Counter(filter(None, map(bookkeeping, checkpoint))).most_common()),
+        not_finite=not_finite,
+        tensors={name: (_dtype(checkpoint, name), checkpoint.shapes[name]) for name in listed},
+    )
+
+
+def _dtype(checkpoint, name):
+    return np.dtype(checkpoint.dtypes[name]).name
