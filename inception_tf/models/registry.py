@@ -29,8 +29,9 @@ COMMON_ARGUMENTS = """
             checkpoint in any container; or the path of a `.weights.h5` file. What is not given among `classes`,
             `aux_logits`, `depth_multiplier` and the like is read from the checkpoint. A `classes` that differs from the
             checkpoint's starts new heads on the checkpoint's trunk. Nothing is downloaded unless a name is given.
-        input_shape: (height, width, channels); height and width may be None. Default: {size}×{size}×3, with
-            `include_top=False` any size. At least {minimum}×{minimum}.
+        input_shape: (height, width, channels); height and width may be None. Default:
+            {size}×{size}×{channels}, with `include_top=False` any size. At least {minimum}×{minimum}, with
+            `include_top=False` {trunk}×{trunk}.
         pooling: with `include_top=False`, None for the feature map N×h×w×C, "avg" or "max" for N×C.
         classes: the number of classes, the background class included where there is one.
         classifier_activation: the activation of the logits, None for the logits themselves.
@@ -60,9 +61,13 @@ class Network:
         scope: its default variable scope.
         input_size: the side of the images it was published for.
         min_size: the smallest side at which every layer has an output.
+        min_trunk_size: the same without the top, where that is smaller.
+        channels: those of the images it was published for.
         classes: the classes of the published checkpoint, 1001 with the background class.
         preprocessing: the kind of `inception_tf.images.Preprocessing`.
-        heads: the scopes whose variables depend on the number of classes, or exist for the classifier alone.
+        heads: the scopes whose variables depend on the number of classes.
+        top: further scopes that the classifier alone has. A new number of classes leaves them as they are.
+        variants: options that give other variables, in the order in which a checkpoint is tried for them.
         build: the function from (inputs, **options) to the output tensor.
     """
 
@@ -71,8 +76,12 @@ class Network:
     input_size: int
     min_size: int
     classes: int
+    min_trunk_size: int = None
+    channels: int = 3
     preprocessing: str = "inception"
     heads: tuple = ("Logits", "AuxLogits")
+    top: tuple = ()
+    variants: tuple = ({},)
     build: Callable = None
 
     @property
@@ -103,7 +112,9 @@ def network(**facts):
             return load_weights(info, weights, given)
 
         constructor.__signature__ = signature
-        common = COMMON_ARGUMENTS.format(size=info.input_size, minimum=info.min_size)
+        common = COMMON_ARGUMENTS.format(
+            size=info.input_size, channels=info.channels, minimum=info.min_size, trunk=smallest_side(info, False)
+        )
         constructor.__doc__ = inspect.cleandoc(build.__doc__) + inspect.cleandoc("\n" + common).join(["\n\n", "\n"])
         constructor.network = info
         return constructor
@@ -130,7 +141,7 @@ def build_model(info, input_shape=None, name=None, **options):
         "network": info.name,
         "scope": info.scope,
         "options": options,
-        "preprocessing": {"kind": info.preprocessing, "size": size},
+        "preprocessing": {"kind": info.preprocessing, "size": size, "channels": input_shape[2]},
         "labels": None,
     }
     return SlimModel(inputs, outputs, name=name or info.scope, card=card)
@@ -145,18 +156,22 @@ def build_options(info, **given):
 def check_input_shape(info, input_shape, include_top):
     """The shape of one image, checked, with the default filled in."""
     if input_shape is None:
-        return (info.input_size, info.input_size, 3) if include_top else (None, None, 3)
+        return (*((info.input_size,) * 2 if include_top else (None, None)), info.channels)
     try:
         height, width, channels = (None if side is None else int(side) for side in input_shape)
     except (TypeError, ValueError):
         raise UsageError(f"input_shape is (height, width, channels). Received: input_shape={input_shape}") from None
     if channels is None or channels < 1:
         raise UsageError(f"The number of channels must be known. Received: input_shape={input_shape}")
-    if any(side is not None and side < info.min_size for side in (height, width)):
-        raise UsageError(
-            f"{info.name} needs images of at least {info.min_size}×{info.min_size}. Received: input_shape={input_shape}"
-        )
+    least = smallest_side(info, include_top)
+    if any(side is not None and side < least for side in (height, width)):
+        raise UsageError(f"{info.name} needs images of at least {least}×{least}. Received: input_shape={input_shape}")
     return height, width, channels
+
+
+def smallest_side(info, include_top):
+    """The smallest side of an image at which every layer of a network, with its top or without, has an output."""
+    return info.min_size if include_top else info.min_trunk_size or info.min_size
 
 
 def check_options(options):
