@@ -112,16 +112,29 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     found = detect(checkpoint, network or (model.card["network"] if model is not None else None), scope)
     info = find_network(found.network)
     top = {"classes": found.classes} if found.classes else {"include_top": False}
-    original = build_options(info, **{**found.options, **top})
     if model is None:
         model = load_pretrained(info, checkpoint, top, ema=ema, scope=found.scope)
     if images is None:
         published = found.options.get("input_shape", (info.input_size, info.input_size, 3))
         images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
-    ours = run_keras(model, images)
-    sources = find_sources(checkpoint, specification(found.network, **found.options, **top), found.scope, ema)
-    theirs = reference.run(found.network, images, original, found.scope, checkpoint, sources)
+    ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema)
     return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
+
+
+def run_original(checkpoint, images, found, ema="auto"):
+    """Every end point of TF-Slim's graph of a checkpoint on some images, as numpy arrays by Slim's names.
+
+    Args:
+        checkpoint: what `open_checkpoint` takes.
+        images: float32 N×H×W×3, preprocessed.
+        found: what `detect` found in it.
+        ema: as in `load_slim`.
+    """
+    checkpoint = open_checkpoint(checkpoint)
+    options = {**found.options, **({"classes": found.classes} if found.classes else {"include_top": False})}
+    sources = find_sources(checkpoint, specification(found.network, **options), found.scope, ema)
+    options = build_options(find_network(found.network), **options)
+    return reference.run(found.network, images, options, found.scope, checkpoint, sources)
 
 
 def run_keras(model, images):
