@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.export.savedmodel import read_card
+from inception_tf.export.card import read_card
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.model import load_model
