@@ -6,6 +6,8 @@ Slim checkpoint but for the last word (`kernel` there is `weights`). Feature map
 
 import keras
 
+from inception_tf.errors import UsageError
+
 CHANNELS = 3  # the axis that branches are concatenated on
 
 serializable = keras.saving.register_keras_serializable(package="inception_tf")
@@ -45,6 +47,33 @@ class Conv2D(keras.layers.Conv2D):
         config = super().get_config()
         del config["data_format"]
         return {**config, "normalizer": self.normalizer}
+
+
+@serializable
+class Conv2DSame(Conv2D):
+    """`resnet_utils.conv2d_same`: with strides, the padding is the same on all sides, whatever the image's size.
+
+    `SAME` itself pads an even-sized map less on top and on the left.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        if self.strides == (1, 1):
+            return super().convolution_op(inputs, kernel)
+        margins = [((size - 1) // 2, size // 2) for size in self.kernel_size]
+        inputs = keras.ops.pad(inputs, [(0, 0), *margins, (0, 0)])
+        return keras.ops.conv(inputs, kernel, strides=self.strides, padding="valid", data_format=self.data_format)
+
+
+@serializable
+class SqueezedConv2D(Conv2D):
+    """A convolution that classifies, squeezed from N×1×1×C to N×C; of a larger map the mean."""
+
+    def call(self, inputs, training=None):
+        return keras.ops.mean(super().call(inputs, training=training), axis=(1, 2))
+
+    def compute_output_shape(self, input_shape):
+        batch, *_, channels = super().compute_output_shape(input_shape)
+        return batch, channels
 
 
 @serializable
@@ -108,6 +137,16 @@ class Scope(keras.layers.Layer):
 
 
 @serializable
+class Repeat(Scope):
+    """`slim.repeat`: layers one after another, each an end point `scope/layer`."""
+
+    def end_points(self, x, output):
+        """A dict from Slim's names to Keras tensors, from those that the scope has for its input and output."""
+        tensors = {f"{self.name}/{layer.name}": (x := layer(x)) for layer in self.layers[:-1]}
+        return {**tensors, f"{self.name}/{self.layers[-1].name}": output}
+
+
+@serializable
 class Mixed(Scope):
     """An Inception block: branches side by side on one input, concatenated on the channels.
 
@@ -136,6 +175,74 @@ class Mixed(Scope):
     def from_config(cls, config):
         branches = [keras.saving.deserialize_keras_object(branch) for branch in config.pop("branches")]
         return cls(branches, **config)
+
+
+@serializable
+class Residual(Scope):
+    """A residual unit: `steps`, added to the input.
+
+    Args:
+        steps: as in `Scope`.
+        preact: the batch norm that `steps` starts from, or None.
+        shortcut: the layer on the other way, or None. A convolution starts from the preactivated input.
+        scale: the factor on what `steps` gives. With the activation "relu6" that is then cut to [-6, 6].
+        activation: that of the sum, or None.
+    """
+
+    def __init__(self, steps, *, preact=None, shortcut=None, scale=1.0, activation=None, **kwargs):
+        super().__init__(steps, **kwargs)
+        self.preact = preact
+        self.shortcut = shortcut
+        self.scale = scale
+        self.activation = activation
+
+    def build(self, input_shape):
+        for layer in (self.preact, self.shortcut):
+            if layer and not layer.built:
+                layer.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs, training=None):
+        x = run(self.preact, inputs, training) if self.preact else inputs
+        shortcut = inputs
+        if self.shortcut:
+            shortcut = run(self.shortcut, x if isinstance(self.shortcut, Conv2D) else inputs, training)
+        residual = super().call(x, training=training)
+        if self.scale != 1:
+            residual = residual * self.scale
+        if self.activation == "relu6":
+            residual = keras.ops.clip(residual, -6.0, 6.0)
+        return keras.activations.get(self.activation)(shortcut + residual)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "preact": serialize(self.preact),
+            "shortcut": serialize(self.shortcut),
+            "scale": self.scale,
+            "activation": self.activation,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        layers = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("preact", "shortcut")}
+        return super().from_config({**config, **layers})
+
+
+@serializable
+class BatchNorm(keras.layers.BatchNormalization):
+    """`slim.batch_norm` on its own, with an activation after it. Arguments as in `keras.layers.BatchNormalization`."""
+
+    def __init__(self, *, activation="relu", axis=CHANNELS, **kwargs):
+        super().__init__(axis=axis, **kwargs)
+        self.activation = keras.activations.get(activation)
+
+    def call(self, inputs, training=None):
+        return self.activation(super().call(inputs, training=training))
+
+    def get_config(self):
+        return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}
 
 
 @serializable
@@ -176,9 +283,9 @@ def batch_norm(arguments, name="BatchNorm", **kwargs):
     return keras.layers.BatchNormalization(axis=CHANNELS, name=name, **arguments, **kwargs)
 
 
-def conv(name, filters, kernel, strides=1, padding="same", **kwargs):
-    """A `Conv2D` in the order a network's table is read in: Slim's name first."""
-    return Conv2D(filters, kernel, strides=strides, padding=padding, name=name, **kwargs)
+def conv(name, filters, kernel, strides=1, padding="same", kind=Conv2D, **kwargs):
+    """A `Conv2D`, or another `kind` of it, in the order a network's table is read in: Slim's name first."""
+    return kind(filters, kernel, strides=strides, padding=padding, name=name, **kwargs)
 
 
 def max_pool(name, size=3, strides=1, padding="same"):
@@ -211,18 +318,41 @@ def global_pool(x, pooling):
     return kind(data_format="channels_last", name="global_pool")(x)
 
 
-def pre_logits(x, kernel, dropout, spatial_squeeze):
+def pre_logits(x, kernel, dropout, spatial_squeeze, strides=2):
     """The end point PreLogits: the last feature map, average-pooled, then dropout.
 
     With `spatial_squeeze` the whole map is averaged: Slim's pooling for every image it can squeeze (a map no larger
-    than `kernel`), and its `global_pool` for larger ones. Without, Slim's `kernel`×`kernel` pooling with stride 2
-    leaves a map of N×h×w×C.
+    than `kernel`), and its `global_pool` for larger ones. Without, Slim's `kernel`×`kernel` pooling leaves a map of
+    N×h×w×C.
     """
     if spatial_squeeze:
         pool = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name="AvgPool_1a")
     else:
-        pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides=2, padding="valid")
+        pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides, padding="valid")
     return Scope([pool, keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(x)
+
+
+def flattened_logits(x, classes, dropout):
+    """Global average pooling and a fully connected layer: global_pool, PreLogitsFlatten and Logits of Slim's newer
+    networks, which take images of any size. Returns N×classes."""
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name="global_pool")(x)
+    flat = [keras.layers.Flatten(name="Flatten"), keras.layers.Dropout(dropout, name="Dropout")]
+    x = Scope(flat, name="PreLogitsFlatten")(x)
+    return Scope([keras.layers.Dense(classes, name="Logits")], name="Logits")(x)
+
+
+def aux_pool(name, x):
+    """The pooling that Slim's newer auxiliary heads begin with, and the size of the map it makes of `x`.
+
+    Their next convolution is as large as that map. An unknown size counts as the 5×5 of the published networks.
+
+    Raises:
+        UsageError: the map `x` is smaller than the pooling.
+    """
+    if any(size is not None and size < 5 for size in x.shape[1:3]):
+        raise UsageError(f"aux_logits needs larger images: the head's map is {x.shape[1]}×{x.shape[2]}, below 5×5.")
+    pool = avg_pool(name, 5, strides=3, padding="valid")
+    return pool, tuple(size or 5 for size in pool.compute_output_shape(x.shape)[1:3])
 
 
 def logits(x, name, steps, spatial_squeeze):
@@ -235,10 +365,10 @@ def logits(x, name, steps, spatial_squeeze):
     return Scope(steps, name=name)(x)
 
 
-def predictions(x, aux, activation):
+def predictions(x, aux, activation, name="Predictions"):
     """The model's output: the logits `x`, activated; the auxiliary head `aux` (or None) is tied to it."""
     if aux is not None:
         x = Auxiliary(name="Auxiliary")([x, aux])
     if activation is None:
         return x
-    return keras.layers.Activation(activation, dtype="float32", name="Predictions")(x)
+    return keras.layers.Activation(activation, dtype="float32", name=name)(x)

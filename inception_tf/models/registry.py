@@ -16,6 +16,14 @@ from inception_tf.models.model import SlimModel
 # A network's name and the constructor in inception_tf/models/ that makes it. A new network is one more line here.
 CONSTRUCTORS = {
     "inception_v3": "inception_v3:InceptionV3",
+    "inception_v4": "inception_v4:InceptionV4",
+    "inception_resnet_v2": "inception_resnet_v2:InceptionResNetV2",
+    "resnet_v1_50": "resnet_v1:ResNetV1_50",
+    "resnet_v1_101": "resnet_v1:ResNetV1_101",
+    "resnet_v1_152": "resnet_v1:ResNetV1_152",
+    "resnet_v2_50": "resnet_v2:ResNetV2_50",
+    "resnet_v2_101": "resnet_v2:ResNetV2_101",
+    "resnet_v2_152": "resnet_v2:ResNetV2_152",
 }
 
 # How `load_slim` is to load `weights`.
