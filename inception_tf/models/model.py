@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.models.blocks import Auxiliary, serializable
+from inception_tf.models.blocks import Auxiliary, Repeat, serializable
 
 
 @serializable
@@ -53,8 +53,13 @@ def end_points(model):
         A dict from Slim's names (Conv2d_1a_3x3 … Mixed_7c, AuxLogits, PreLogits, Logits, Predictions) to Keras
         tensors, from which `keras.Model(model.input, tensor)` makes a model.
     """
-    hidden = (keras.layers.InputLayer, Auxiliary)
-    return {layer.name: layer.output for layer in model.layers if not isinstance(layer, hidden)}
+    tensors = {}
+    for layer in model.layers:
+        if isinstance(layer, Repeat):
+            tensors.update(layer.end_points(layer.input, layer.output))
+        elif not isinstance(layer, (keras.layers.InputLayer, Auxiliary)):
+            tensors[layer.name] = layer.output
+    return tensors
 
 
 def feature_extractor(model, names):

@@ -115,7 +115,7 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     if model is None:
         model = load_pretrained(info, checkpoint, top, ema=ema, scope=found.scope)
     if images is None:
-        published = found.options.get("input_shape", (info.input_size, info.input_size, 3))
+        published = found.options.get("input_shape", (info.input_size, info.input_size, info.channels))
         images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
     ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema)
     return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
