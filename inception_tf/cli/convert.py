@@ -32,6 +32,7 @@ def run(args):
         labels=args.labels,
         network=args.network,
         background=args.background,
+        size=args.size,
         include_top=False if args.no_top else None,
         **options.loading(args),
     )

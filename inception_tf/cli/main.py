@@ -11,6 +11,7 @@ from inception_tf import __version__
 from inception_tf.cli import classify, convert, export, inspect, models, verify
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.quiet import silent_start
 
 COMMANDS = {
     "inspect": inspect,
@@ -51,7 +52,7 @@ def main(argv=None):
     warnings.simplefilter("ignore", FutureWarning)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        with _SilentStart():
+        with silent_start():
             import keras  # noqa: F401
         outcome = COMMANDS[args.command].run(args)
         _print(outcome, args.json)
@@ -90,26 +91,6 @@ def _print(outcome: Outcome, as_json):
     elif outcome.text:
         print(outcome.text)
     sys.stdout.flush()
-
-
-class _SilentStart:
-    """Keeps what TensorFlow's libraries say while they load off the terminal; shows it when loading fails."""
-
-    def __enter__(self):
-        import tempfile
-
-        self.log = tempfile.TemporaryFile()
-        self.stderr = os.dup(2)
-        os.dup2(self.log.fileno(), 2)
-
-    def __exit__(self, kind, *_):
-        sys.stderr.flush()
-        os.dup2(self.stderr, 2)
-        os.close(self.stderr)
-        if kind:
-            self.log.seek(0)
-            os.write(2, self.log.read())
-        self.log.close()
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def convert(
     network=None,
     include_top=None,
     background="keep",
+    size=None,
     **loading,
 ):
     """Converts a checkpoint. Nothing is written unless all of it succeeds.
@@ -65,6 +66,8 @@ def convert(
         network: its name. Default: detected.
         include_top: whether to convert the classifier. Default: when the checkpoint holds one.
         background: "drop" leaves class 0 out.
+        size: the side of the images it was trained on, or (height, width), which no checkpoint tells. Default: the
+            published one's.
         **loading: `ema` and `scope`, as `load_slim` takes them.
 
     Returns:
@@ -80,7 +83,11 @@ def convert(
     checkpoint = open_checkpoint(checkpoint)
     found = detect(checkpoint, network, loading.get("scope"))
     include_top = found.classes is not None if include_top is None else include_top
-    model = create_model(found.network, checkpoint, include_top=include_top, background=background, **loading)
+    shape = {}
+    if size is not None:
+        channels = found.options.get("input_shape", (0, 0, 3))[2]
+        shape["input_shape"] = (*((size, size) if isinstance(size, int) else size), channels)
+    model = create_model(found.network, checkpoint, include_top=include_top, background=background, **shape, **loading)
     classes = model.card["options"]["classes"] if include_top else None
     if labels is not None:
         model.card["labels"] = class_names(classes, labels)

@@ -9,6 +9,7 @@ import inspect
 import sys
 
 from inception_tf.errors import UsageError
+from inception_tf.quiet import no_deprecations
 
 MODULES = ("inception_v1", "inception_v2", "inception_v3", "resnet_v1", "resnet_v2", "vgg", "alexnet")
 
@@ -50,20 +51,32 @@ def build(network, images, options, scope):
         Slim's end points: a dict from names to tensors.
     """
     module, function = _function(network)
-    arg_scope = next(getattr(module, name) for name in dir(module) if name.endswith("_arg_scope"))
+    # dir() finds add_arg_scope, the decorator, too.
+    arg_scope = next(getattr(module, name) for name in dir(module) if name.endswith("_arg_scope") and name[:3] != "add")
     if not options.get("include_top", True):
-        function = getattr(module, network + "_base")
+        function = getattr(module, network + "_base", function)
     accepted = inspect.signature(function).parameters
     arguments = {ARGUMENTS.get(option, option): value for option, value in options.items()}
+    if "spatial_squeeze" not in accepted:
+        arguments["global_pool"] = options.get("spatial_squeeze", True)
     arguments = {name: value for name, value in arguments.items() if name in accepted}
     if "is_training" in accepted:
         arguments["is_training"] = False
     slim = import_tf_slim()
-    with slim.arg_scope(arg_scope()):
-        if "is_training" not in accepted:
-            with slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
-                return function(images, scope=scope, **arguments)[1]
-        return function(images, scope=scope, **arguments)[1]
+    with slim.arg_scope(arg_scope()), slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
+        end_points = function(images, scope=scope, **arguments)[1]
+    if arguments.get("global_pool"):
+        end_points.update(_pooled(end_points, scope))
+    return end_points
+
+
+def _pooled(end_points, scope):
+    """The end points that research/slim's ResNets have at a pooled top, and those on PyPI not, from the same graph."""
+    import tensorflow.compat.v1 as tf
+
+    tops = {"predictions": end_points["predictions"], f"{scope}/spatial_squeeze": end_points[f"{scope}/logits"]}
+    squeezed = {name: tf.squeeze(tensor, [1, 2]) for name, tensor in tops.items()}
+    return {"global_pool": tf.get_default_graph().get_tensor_by_name(f"{scope}/pool5:0"), **squeezed}
 
 
 def run(network, images, options, scope, checkpoint, sources):
@@ -85,7 +98,7 @@ def run(network, images, options, scope, checkpoint, sources):
 
     from inception_tf.slim.names import scoped
 
-    with tf.Graph().as_default(), tf.Session() as session:
+    with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
         placeholder = tf.placeholder(tf.float32, images.shape)
         end_points = build(network, placeholder, options, scope)
         variables = {variable.op.name: variable for variable in tf.global_variables()}
