@@ -297,6 +297,11 @@ def avg_pool(name, size=3, strides=1, padding="same"):
     return keras.layers.AveragePooling2D(size, strides, padding, data_format="channels_last", name=name)
 
 
+def trunc_normal(stddev):
+    """Slim's initializer, as a description: layers that share an initializer itself start with the same values."""
+    return {"class_name": "TruncatedNormal", "config": {"stddev": stddev}}
+
+
 def scaled(depth_multiplier, min_depth):
     """Slim's `depth`: the function that narrows a layer's filters to `depth_multiplier`, not below `min_depth`."""
     return lambda filters: max(int(filters * depth_multiplier), min_depth)

@@ -15,6 +15,8 @@ from inception_tf.models.model import SlimModel
 
 # A network's name and the constructor in inception_tf/models/ that makes it. A new network is one more line here.
 CONSTRUCTORS = {
+    "inception_v1": "inception_v1:InceptionV1",
+    "inception_v2": "inception_v2:InceptionV2",
     "inception_v3": "inception_v3:InceptionV3",
     "inception_v4": "inception_v4:InceptionV4",
     "inception_resnet_v2": "inception_resnet_v2:InceptionResNetV2",
@@ -24,6 +26,11 @@ CONSTRUCTORS = {
     "resnet_v2_50": "resnet_v2:ResNetV2_50",
     "resnet_v2_101": "resnet_v2:ResNetV2_101",
     "resnet_v2_152": "resnet_v2:ResNetV2_152",
+    "vgg_16": "vgg:VGG16",
+    "vgg_19": "vgg:VGG19",
+    "alexnet_v2": "alexnet:AlexNetV2",
+    "lenet": "lenet:LeNet",
+    "nin": "nin:NetworkInNetwork",
 }
 
 # How `load_slim` is to load `weights`.
