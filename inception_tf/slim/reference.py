@@ -10,6 +10,7 @@ import sys
 
 from inception_tf.errors import UsageError
 from inception_tf.quiet import no_deprecations
+from inception_tf.slim.names import scoped
 
 MODULES = ("inception_v1", "inception_v2", "inception_v3", "resnet_v1", "resnet_v2", "vgg", "alexnet")
 
@@ -36,6 +37,14 @@ def _function(network):
         if hasattr(module, network):
             return module, getattr(module, network)
     raise UsageError(f"TF-Slim has no graph of {network}.")
+
+
+def has_graph(network):
+    """Whether TF-Slim on PyPI builds the network."""
+    try:
+        return bool(_function(network))
+    except UsageError:
+        return False
 
 
 def build(network, images, options, scope):
@@ -66,17 +75,17 @@ def build(network, images, options, scope):
     with slim.arg_scope(arg_scope()), slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
-        end_points.update(_pooled(end_points, scope))
+        end_points.update(_pooled(end_points, scoped(scope, "")))
     return end_points
 
 
-def _pooled(end_points, scope):
+def _pooled(end_points, prefix):
     """The end points that research/slim's ResNets have at a pooled top, and those on PyPI not, from the same graph."""
     import tensorflow.compat.v1 as tf
 
-    tops = {"predictions": end_points["predictions"], f"{scope}/spatial_squeeze": end_points[f"{scope}/logits"]}
+    tops = {"predictions": end_points["predictions"], f"{prefix}spatial_squeeze": end_points[f"{prefix}logits"]}
     squeezed = {name: tf.squeeze(tensor, [1, 2]) for name, tensor in tops.items()}
-    return {"global_pool": tf.get_default_graph().get_tensor_by_name(f"{scope}/pool5:0"), **squeezed}
+    return {"global_pool": tf.get_default_graph().get_tensor_by_name(f"{prefix}pool5:0"), **squeezed}
 
 
 def run(network, images, options, scope, checkpoint, sources):
@@ -89,14 +98,12 @@ def run(network, images, options, scope, checkpoint, sources):
         sources: a dict from the graph's variables (names without the scope) to the checkpoint's tensors.
 
     Returns:
-        A dict from the end points' names to numpy arrays.
+        A dict from the end points' names, without the scope, to numpy arrays.
 
     Raises:
         UsageError: TF-Slim has no graph of the network.
     """
     import tensorflow.compat.v1 as tf
-
-    from inception_tf.slim.names import scoped
 
     with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
         placeholder = tf.placeholder(tf.float32, images.shape)
@@ -104,9 +111,14 @@ def run(network, images, options, scope, checkpoint, sources):
         variables = {variable.op.name: variable for variable in tf.global_variables()}
         wanted = {scoped(scope, name): source for name, source in sources.items()}
         pairs = {wanted.get(name, name): variable for name, variable in variables.items()}
+        if not options.get("include_top", True):
+            # A network that TF-Slim builds with its top only: the top is not compared.
+            session.run([variable.initializer for variable in variables.values()])
+            pairs = {wanted[name]: variable for name, variable in variables.items() if name in wanted}
         if checkpoint.prefix:
             tf.train.Saver(pairs).restore(session, checkpoint.prefix)
         else:
             for name, variable in pairs.items():
                 variable.load(checkpoint[name], session)
-        return session.run(end_points, {placeholder: images})
+        arrays = session.run(end_points, {placeholder: images})
+    return {name.removeprefix(scoped(scope, "")): array for name, array in arrays.items()}
