@@ -120,7 +120,6 @@ class Scope(keras.layers.Layer):
         return shape
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
         steps = [
             [serialize(layer) for layer in step] if isinstance(step, list) else serialize(step) for step in self.steps
         ]
@@ -215,7 +214,6 @@ class Residual(Scope):
         return keras.activations.get(self.activation)(shortcut + residual)
 
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "preact": serialize(self.preact),
@@ -258,6 +256,14 @@ class Auxiliary(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
+
+
+def serialize(layer):
+    """A layer's config inside another's. It is built by that layer, in whose scope its variables get their paths."""
+    config = keras.saving.serialize_keras_object(layer)
+    if config:
+        config.pop("build_config", None)
+    return config
 
 
 def run(layer, x, training):
