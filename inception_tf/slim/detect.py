@@ -9,8 +9,8 @@ from inception_tf.models.registry import CONSTRUCTORS, find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import EMA, bookkeeping, scoped, specification
 
-# Image sizes tried in this order for an auxiliary head named after another kernel than the published one.
-COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96)
+# Image sizes tried in this order for a classifier whose layers are named or shaped after the size.
+COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96, 64, 48, 32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Detection:
         network: the network's name.
         scope: the variable scope of its variables, "InceptionV3" or what it was renamed to.
         classes: the classes of its classifier, or None where it holds none.
-        options: what its constructor must be given to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the like,
-            as far as they differ from the defaults.
+        options: what its constructor must be given to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the
+            like, as far as they differ from the defaults.
         match: the share of the network's trunk variables that are there with their shapes, 1.0 for all.
         differences: the first variables that differ, as text, where `match` is below 1.
     """
@@ -91,32 +91,46 @@ def rank(checkpoint, network=None, scope=None):
 
 
 def _fit(weights, info, scope):
-    """The `Detection` of `weights` as the network `info`, or None when nothing fits."""
+    """The best `Detection` of `weights` as a variant of the network `info`, or None when nothing fits."""
+    best = None
+    for variant in info.variants:
+        found = _fit_variant(weights, info, scope, variant)
+        if found and (best is None or found.match > best.match):
+            best = found
+        if best is None or best.match == 1:
+            break
+    return best
+
+
+def _fit_variant(weights, info, scope, variant):
     aux = {"aux_logits": True} if "aux_logits" in info.options else {}
-    expected = specification(info.name, **aux)
+    expected = specification(info.name, **aux, **variant)
     scope = _find_scope(weights, expected) if scope is None else scope
     if scope is None:
         return None
     prefix = scoped(scope, "")
     found = {name.removeprefix(prefix): shape for name, shape in weights.items() if name.startswith(prefix)}
-    trunk = {name: shape for name, shape in expected.items() if not in_scopes(name, info.heads)}
+    classifier = (*info.heads, *info.top)
+    trunk = {name: shape for name, shape in expected.items() if not in_scopes(name, classifier)}
     if not any(name in found for name in trunk):
         return None
 
-    options = _width(info, trunk, found)
-    channels = found.get(next(iter(trunk)), (0, 0, 3))[2:3]
-    if channels and channels != next(iter(trunk.values()))[2:3]:
+    options = {**variant, **_width(info, trunk, found)}
+    first, shape = next(iter(trunk.items()))
+    channels = found.get(first, shape)[2:3]
+    if channels and channels != shape[2:3]:
         options["input_shape"] = (info.input_size, info.input_size, *channels)
     if options:
         expected = specification(info.name, **aux, **options)
         trunk = {name: expected[name] for name in trunk}
     fits = [name for name in trunk if found.get(name) == trunk[name]]
-    others = [name for name in found if name not in trunk and not in_scopes(name, info.heads)]
+    others = [name for name in found if name not in trunk and not in_scopes(name, classifier)]
     match = len(fits) / (len(trunk) + len(others))
 
     classes = _classes(info, expected, found)
     if aux and classes and any(in_scopes(name, ["AuxLogits"]) for name in found):
-        options.update(_auxiliary(info, found, options))
+        options["aux_logits"] = True
+    options.update(_image_size(info, found, options))
     differences = [f"{n} is {_shape(found.get(n))}, not {_shape(s)}" for n, s in trunk.items() if found.get(n) != s]
     differences += [f"{name} is not in the network" for name in others]
     return Detection(info.name, scope, classes, options, match, tuple(differences[:4]))
@@ -177,16 +191,21 @@ def _classes(info, expected, found):
     return None
 
 
-def _auxiliary(info, found, options):
-    """The options for the auxiliary head in `found`: its convolution's name tells the size of the images."""
-    head = {name for name in found if in_scopes(name, ["AuxLogits"])}
-    channels = options.get("input_shape", (0, 0, 3))[2]
-    for size in (info.input_size, *COMMON_SIZES, *range(info.input_size, info.min_size, -4)):
+def _image_size(info, found, options):
+    """The option `input_shape`, where a layer of the classifier in `found` is named or shaped after the size."""
+    scopes = [*info.top, *(["AuxLogits"] if options.get("aux_logits") else [])]
+    scopes = [scope for scope in scopes if any(in_scopes(name, [scope]) for name in found)]
+
+    def head(variables):
+        return {name: shape[:-1] for name, shape in variables.items() if in_scopes(name, scopes)}
+
+    channels = options.get("input_shape", (0, 0, info.channels))[2]
+    sizes = (info.input_size, *COMMON_SIZES, *range(info.input_size, info.min_size, -4)) if scopes else ()
+    for size in sizes:
         shape = {"input_shape": (size, size, channels)} if size != info.input_size else {}
         try:
-            expected = specification(info.name, aux_logits=True, **{**options, **shape})
-        except ValueError:  # too small for an auxiliary head
+            if head(found) == head(specification(info.name, **{**options, **shape})):
+                return shape
+        except ValueError:  # too small for the classifier
             continue
-        if head == {name for name in expected if in_scopes(name, ["AuxLogits"])}:
-            return {"aux_logits": True, **shape}
-    return {"aux_logits": True}
+    return {}

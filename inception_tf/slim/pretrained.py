@@ -75,10 +75,10 @@ def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), backg
 
     excluded = [exclude_scopes] if isinstance(exclude_scopes, str) else list(exclude_scopes)
     there = [*model_variables(model), *(name.removeprefix(scoped(found.scope, "")) for name in checkpoint)]
-    for head in info.heads:
-        unused = not keeps_top or (head == "AuxLogits" and not model.card["options"].get("aux_logits"))
-        if unused and any(in_scopes(name, [head]) for name in there):
-            excluded.append(head)
+    aux_logits = model.card["options"].get("aux_logits")
+    unused = [head for head in info.heads if not keeps_top or (head == "AuxLogits" and not aux_logits)]
+    unused += () if include_top else info.top
+    excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in there)]
     report = load_slim(model, checkpoint, excluded, background=background, scope=found.scope, **loading)
     weights = {"source": source, "step": checkpoint.step, "report": str(report)}
     model.card.update({"scope": found.scope, "weights": weights})
