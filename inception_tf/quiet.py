@@ -8,10 +8,21 @@ import tempfile
 import warnings
 
 
-@contextlib.contextmanager
-def silent_start():
-    """Keeps what TensorFlow's libraries say while they load off standard error; shows it when loading fails."""
+def start_keras():
+    """Imports Keras and has its backend find its devices, without a word unless that fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _kept_off_stderr():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _kept_off_stderr():
+    """Keeps what libraries write to the process's standard error; shows it when the body fails."""
     with tempfile.TemporaryFile() as log:
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)

@@ -14,6 +14,7 @@ def add_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the target when it exists")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with TF-Slim's graph")
     parser.add_argument("--labels", metavar="FILE", help="the class names, a line each, to travel in the model")
+    parser.add_argument("--size", type=int, help="the side of the images it was trained on (the published one's)")
     parser.add_argument(
         "--background", choices=("keep", "drop"), default="keep", help="class 0 of the checkpoint (keep)"
     )

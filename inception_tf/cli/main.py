@@ -11,7 +11,7 @@ from inception_tf import __version__
 from inception_tf.cli import classify, convert, export, inspect, models, verify
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.quiet import silent_start
+from inception_tf.quiet import start_keras
 
 COMMANDS = {
     "inspect": inspect,
@@ -47,13 +47,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def main(argv=None):
     """Runs a command. Returns its exit code: 0, 1 for a failure, 2 for wrong use, 130 when interrupted."""
     args = parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        with silent_start():
-            import keras  # noqa: F401
+        start_keras()
         outcome = COMMANDS[args.command].run(args)
         _print(outcome, args.json)
         return outcome.code
