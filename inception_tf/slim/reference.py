@@ -3,6 +3,7 @@
 The one file that imports TF-Slim.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -72,11 +73,28 @@ def build(network, images, options, scope):
     if "is_training" in accepted:
         arguments["is_training"] = False
     slim = import_tf_slim()
-    with slim.arg_scope(arg_scope()), slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
+    first = _plain_convolution(slim) if options.get("use_separable_conv") is False else contextlib.nullcontext()
+    with first, slim.arg_scope(arg_scope()), slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
         end_points.update(_pooled(end_points, scoped(scope, "")))
     return end_points
+
+
+@contextlib.contextmanager
+def _plain_convolution(slim):
+    """Makes separable convolutions plain, as research/slim's `use_separable_conv=False`: PyPI's graph lacks that."""
+
+    @slim.add_arg_scope
+    def plain(inputs, filters, kernel, depth_multiplier, **arguments):
+        return slim.conv2d(inputs, filters, kernel, **arguments)
+
+    separable = slim.layers.separable_conv2d
+    slim.layers.separable_conv2d = plain
+    try:
+        yield
+    finally:
+        slim.layers.separable_conv2d = separable
 
 
 def _pooled(end_points, prefix):
