@@ -1,22 +1,30 @@
 """The proof: a Keras model beside the original TF-Slim graph, end point by end point."""
 
 import dataclasses
+import json
 
 import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import UsageError
 from inception_tf.models.model import end_points, feature_extractor
-from inception_tf.models.registry import build_options, find_network
-from inception_tf.slim import reference
+from inception_tf.models.registry import build_model, build_options, find_network
+from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import find_sources
-from inception_tf.slim.names import specification
+from inception_tf.slim.names import model_variables, scoped, specification
 from inception_tf.slim.pretrained import load_pretrained
 
 TOLERANCE = 1e-5
-CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions")
+CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions", "logits", "spatial_squeeze", "predictions", "fc8")
+PREDICTIONS = ("Predictions", "predictions")
+
+# Options that leave the layers' arithmetic as it is.
+NEUTRAL = ("include_top", "pooling", "classes", "classifier_activation", "dropout", "aux_logits")
+
+# Our options by the names that research/slim's functions have for them.
+OPTIONS = {**{theirs: ours for ours, theirs in reference.ARGUMENTS.items()}, "activation_fn": "activation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +97,8 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
     Both run on the same weights and images in this process. TensorFlow's Saver restores the checkpoint into the
-    original graph.
+    original graph. A network whose graph TF-Slim on PyPI lacks is compared with golden data instead, on images and
+    weights of its own, and the model's variables with the checkpoint's tensors, bit for bit: see `verify_golden`.
 
     Args:
         checkpoint: what `open_checkpoint` takes.
@@ -106,7 +115,7 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
 
     Raises:
         CheckpointError, MismatchError: the checkpoint is none, or not that of a network known here.
-        UsageError: TF-Slim has no graph of the network.
+        UsageError: TF-Slim has no graph of the network, and there is no golden data of it.
     """
     checkpoint = open_checkpoint(checkpoint)
     found = detect(checkpoint, network or (model.card["network"] if model is not None else None), scope)
@@ -114,14 +123,17 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     top = {"classes": found.classes} if found.classes else {"include_top": False}
     if model is None:
         model = load_pretrained(info, checkpoint, top, ema=ema, scope=found.scope)
+    if not reference.has_graph(found.network):
+        return verify_golden(checkpoint, model, found, tolerance, ema)
     if images is None:
         published = found.options.get("input_shape", (info.input_size, info.input_size, info.channels))
         images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
-    ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema)
+    graph = {option: value for option, value in model.card["options"].items() if option not in NEUTRAL}
+    ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)
     return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
 
-def run_original(checkpoint, images, found, ema="auto"):
+def run_original(checkpoint, images, found, ema="auto", graph=None):
     """Every end point of TF-Slim's graph of a checkpoint on some images, as numpy arrays by Slim's names.
 
     Args:
@@ -129,12 +141,74 @@ def run_original(checkpoint, images, found, ema="auto"):
         images: float32 N×H×W×3, preprocessed.
         found: what `detect` found in it.
         ema: as in `load_slim`.
+        graph: options that no variable tells of, `spatial_squeeze` and the like. Default: the network's.
     """
     checkpoint = open_checkpoint(checkpoint)
     options = {**found.options, **({"classes": found.classes} if found.classes else {"include_top": False})}
     sources = find_sources(checkpoint, specification(found.network, **options), found.scope, ema)
-    options = build_options(find_network(found.network), **options)
+    options = build_options(find_network(found.network), **{**(graph or {}), **options})
     return reference.run(found.network, images, options, found.scope, checkpoint, sources)
+
+
+def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
+    """Compares a network with golden data of its original graph, and a model's variables with a checkpoint's tensors.
+
+    Arguments as in `verify`; `found` is what `detect` found in the checkpoint.
+
+    Returns:
+        A `VerifyReport`: a row for every golden end point, of the network on the golden data's weights and images, and
+        the row "variables": the largest difference between a variable of `model` and its tensor.
+
+    Raises:
+        UsageError: there is no golden data of the network, or none with the model's options.
+    """
+    info, data = find_network(found.network), golden.load(found.network)
+    case, options = _golden_case(info, data, model.card["options"])
+    network = build_model(info, input_shape=case["images"][1:], **options)
+    for name, variable in model_variables(network).items():
+        variable.assign(golden.deterministic_weights(scoped(info.scope, name), variable.shape))
+    rows = golden.compare(case, run_keras(network, golden.deterministic_images(*case["images"])))
+    rows = [Row(*row, passed=bool(row[-1] <= tolerance)) for row in rows]
+    rows.append(_compare_variables(checkpoint, model, found, ema))
+    source = (
+        f"golden data of {data['source']['path']} (tensorflow/models at {data['source']['commit'][:7]}) on published "
+        "weights, its variables and the checkpoint's tensors"
+    )
+    return VerifyReport(found.network, source, case["images"][0], tolerance, tuple(rows), None)
+
+
+def _golden_case(info, data, options):
+    """The case of golden data whose graph is that of a model's `options`, and the case's own options."""
+
+    def graph(options):
+        options = build_options(info, **options)
+        return json.dumps({option: value for option, value in options.items() if option not in NEUTRAL})
+
+    for case in data["cases"].values():
+        arguments = {OPTIONS.get(name, name): value for name, value in case["arguments"].items()}
+        own = {option: value for option, value in arguments.items() if option in info.options}
+        own |= {"aux_logits": arguments.get("aux_logits", True)} if "aux_logits" in info.options else {}
+        own |= {"include_top": False} if case["base"] else {}
+        if graph(own) == graph(options):
+            return case, own
+    raise UsageError(f"There is no golden data of {info.name} with these options: {graph(options)}")
+
+
+def _compare_variables(checkpoint, model, found, ema):
+    """The `Row` of a model's variables beside the checkpoint's tensors; equal only bit for bit."""
+    variables = model_variables(model)
+    sources = find_sources(checkpoint, variables, found.scope, ema)
+    passed, difference, largest = len(sources) == len(variables), 0.0, 0.0
+    for name, source in sources.items():
+        ours, theirs = variables[name].numpy(), checkpoint[source]
+        if ours.shape != theirs.shape:  # without the background class
+            theirs = theirs[..., 1:]
+        theirs = theirs.astype(ours.dtype)
+        passed = passed and ours.tobytes() == theirs.tobytes()
+        difference = max(difference, float(np.abs(ours - theirs).max()))
+        largest = max(largest, float(np.abs(theirs).max()))
+    relative = difference / max(largest, np.finfo("float32").tiny)
+    return Row("variables", (len(variables),), difference, relative, passed)
 
 
 def run_keras(model, images):
@@ -151,7 +225,7 @@ def compare(network, source, ours, theirs, tolerance=TOLERANCE):
             continue
         a, b = np.asarray(ours[name], "float64"), np.asarray(theirs[name], "float64")
         if name in CLASS_END_POINTS and a.shape[-1] == b.shape[-1] - 1:
-            b = theirs[name] = without_background(b, name == "Predictions")
+            b = theirs[name] = without_background(b, name in PREDICTIONS)
         if a.shape != b.shape:
             rows.append(Row(name, a.shape, float("inf"), float("inf"), False))
             continue
@@ -161,9 +235,9 @@ def compare(network, source, ours, theirs, tolerance=TOLERANCE):
     if not rows:
         raise UsageError(f"There is nothing to compare: {network} and {source} have no end point in common.")
     images = len(next(iter(ours.values())))
-    top5 = (
-        same_top5(ours["Predictions"], theirs["Predictions"], tolerance) if _both(ours, theirs, "Predictions") else None
-    )
+    names = (*PREDICTIONS, *find_network(network).heads)  # the logits, where Slim has no predictions
+    scores = next((name for name in names if name in ours and name in theirs), None)
+    top5 = same_top5(ours[scores], theirs[scores], tolerance) if scores else None
     return VerifyReport(network, source, images, tolerance, tuple(rows), top5)
 
 
@@ -171,10 +245,6 @@ def without_background(scores, normalize):
     """Scores N×classes without class 0, summing to 1 again where asked."""
     scores = scores[..., 1:]
     return scores / scores.sum(axis=-1, keepdims=True) if normalize else scores
-
-
-def _both(a, b, name):
-    return name in a and name in b
 
 
 def same_top5(ours, theirs, tolerance=TOLERANCE):
