@@ -27,11 +27,15 @@ def run(args):
     from inception_tf.slim.verify import verify
 
     checkpoint = open_checkpoint(args.checkpoint)
+    model = load_model(args.model) if args.model else None
     images = None
     if args.images:
-        info = find_network(detect(checkpoint, args.network, args.scope).network)
-        images = Preprocessing(info.preprocessing, info.input_size)(find_images(args.images))
-    model = load_model(args.model) if args.model else None
+        if model is not None:
+            preprocessing = Preprocessing.from_config(dict(model.card["preprocessing"]))
+        else:
+            info = find_network(detect(checkpoint, args.network, args.scope).network)
+            preprocessing = Preprocessing(info.preprocessing, info.input_size)
+        images = preprocessing(find_images(args.images))
     report = verify(checkpoint, model, images, args.tolerance, network=args.network, **options.loading(args))
     data = {**dataclasses.asdict(report), "passed": report.passed, "worst": report.worst}
     return Outcome(str(report), data, 0 if report else 1)

@@ -41,7 +41,7 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
             try:
                 waiting.append((path, engine.preprocessing(read_image(path, exif_rotation))))
             except (ImageError, OSError) as error:
-                failures[path] = str(error)
+                failures[path] = str(error).removeprefix(f"{path}: ")
             if len(waiting) == batch:
                 flush()
             progress.advance()
