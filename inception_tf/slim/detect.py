@@ -130,7 +130,8 @@ def _fit_variant(weights, info, scope, variant):
     classes = _classes(info, expected, found)
     if aux and classes and any(in_scopes(name, ["AuxLogits"]) for name in found):
         options["aux_logits"] = True
-    options.update(_image_size(info, found, options))
+    if match == 1:  # only then is the search worth its time
+        options.update(_image_size(info, found, options))
     differences = [f"{n} is {_shape(found.get(n))}, not {_shape(s)}" for n, s in trunk.items() if found.get(n) != s]
     differences += [f"{name} is not in the network" for name in others]
     return Detection(info.name, scope, classes, options, match, tuple(differences[:4]))
