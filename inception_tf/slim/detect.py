@@ -10,7 +10,7 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import EMA, bookkeeping, scoped, specification
 
 # Image sizes tried in this order for a classifier whose layers are named or shaped after the size.
-COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96, 64, 48, 32)
+COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96, 64, 48, 32, 384, 416, 448, 512)
 
 
 @dataclasses.dataclass(frozen=True)
