@@ -123,6 +123,8 @@ def run(network, images, options, scope, checkpoint, sources):
     """
     import tensorflow.compat.v1 as tf
 
+    # Read before the graph is entered: inside it a Keras model's variables have no values.
+    values = {} if checkpoint.prefix else {source: checkpoint[source] for source in sources.values()}
     with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
         placeholder = tf.placeholder(tf.float32, images.shape)
         end_points = build(network, placeholder, options, scope)
@@ -137,6 +139,6 @@ def run(network, images, options, scope, checkpoint, sources):
             tf.train.Saver(pairs).restore(session, checkpoint.prefix)
         else:
             for name, variable in pairs.items():
-                variable.load(checkpoint[name], session)
+                variable.load(values[name], session)
         arrays = session.run(end_points, {placeholder: images})
     return {name.removeprefix(scoped(scope, "")): array for name, array in arrays.items()}
