@@ -1,0 +1,85 @@
+"""Real Slim checkpoints for every test: TF-Slim's own graphs, TensorFlow 1's own optimizers, averages and Saver."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from slim_files import build_slim, tf1_session, train_and_save, write_tensors
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of reference data beside the repository."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slim_variables():
+    """A function from a network to its variables, a dict from Slim's names to shapes, as read off TF-Slim's graphs."""
+
+    def read(network):
+        facts = json.loads((ROOT / "tests/models/slim_variables" / f"{network}.json").read_text())
+        return {name: tuple(shape) for name, shape in facts.items()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def slim_graph():
+    """A function that builds a TF-Slim graph and returns its variables, a dict from names to shapes; it keeps them.
+
+    Args:
+        network: its name.
+        scope: the variable scope. Default: the network's.
+        size: the side of the images, or (height, width). Default: the network's.
+        channels: of the images. Default: the network's.
+        **options: as the network's constructor takes them. Default: that of SMALL, 5 classes, no auxiliary head.
+    """
+    import tensorflow.compat.v1 as tf
+
+    @functools.cache
+    def variables(network="inception_v3", **arguments):
+        with tf.Graph().as_default():
+            return {v.op.name: tuple(v.shape.as_list()) for v in build_slim(network, **arguments)}
+
+    return variables
+
+
+@pytest.fixture(scope="session")
+def slim_checkpoint(tmp_path_factory, slim_graph):
+    """A function from `slim_graph`'s arguments, and `format`, to the checkpoint of that graph; it keeps them.
+
+    The weights follow from the names. Tests read these files; what a test damages it copies first.
+    """
+    from inception_tf.slim.golden import deterministic_weights
+
+    @functools.cache
+    def make(network="inception_v3", format="v2", **arguments):
+        path = tmp_path_factory.mktemp("slim") / "model.ckpt-20000"
+        shapes = slim_graph(network, **arguments)
+        return write_tensors(path, {name: deterministic_weights(name, shapes[name]) for name in shapes}, format)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """What a training run of TF-Slim leaves: a small Inception-v3 of 5 classes with its auxiliary head, at step 20000.
+
+    Attributes: path, of a V2 checkpoint with its `checkpoint` file. weights, shadows: dicts from the weights' names to
+    arrays, the ExponentialMovingAverage shadows having other values. others: the names of all other tensors.
+    """
+    with tf1_session() as session:
+        variables = build_slim(aux_logits=True)
+        paths, weights, shadows, others = train_and_save(session, variables, tmp_path_factory.mktemp("trained"), ["v2"])
+    return SimpleNamespace(path=paths["v2"], weights=weights, shadows=shadows, others=others)
