@@ -22,6 +22,8 @@ MAX_MEMBERS = 10_000
 # (tensorflow/core/lib/io/format.h, kTableMagicNumber).
 _TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5})")
+# What follows the prefix of V1 shards; the Saver's `checkpoint` file has question marks for the number.
+_SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}$")
 _CHUNK = 1 << 20
 # tarfile reads a header's extension whole: no honest one is near this.
 _MAX_READ = 16 << 20
@@ -57,7 +59,7 @@ def find_checkpoint(where):
     states = [file for file in files if file.name == "checkpoint"]
     latest = _latest(states[0]) if len(states) == 1 else None
     if latest:
-        beside = states[0].parent / PureWindowsPath(latest).name
+        beside = states[0].parent / _SHARD.sub("", PureWindowsPath(latest).name)
         if beside in found:
             return beside
         # A list of files may come out of an archive, whose word must not lead to files outside it.
@@ -82,10 +84,11 @@ def find_checkpoint(where):
 
 
 def candidates(where):
-    """Every V2 prefix, or where there is none every V1 file, in a directory or a list of files."""
+    """Every V2 prefix, or where there is none every V1 file, or prefix of its shards, in a directory or a list of files."""
     files = _list(where)
     prefixes = [file.with_suffix("") for file in files if file.suffix == ".index"]
-    return prefixes or [file for file in files if _is_table(file)]
+    v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if _is_table(file))
+    return prefixes or list(dict.fromkeys(v1))
 
 
 def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):

@@ -1,5 +1,6 @@
 """Opening a checkpoint of any container, as a lazy mapping from variable names to arrays."""
 
+import collections
 import contextlib
 import glob
 import re
@@ -13,8 +14,8 @@ from inception_tf.errors import CheckpointError
 from inception_tf.slim.archives import extract_checkpoint, find_checkpoint, is_archive
 from inception_tf.slim.names import model_variables, scoped
 
-DATA_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
-V1_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+# What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
+FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
 
 
 class Checkpoint(Mapping):
@@ -79,11 +80,9 @@ class SaverCheckpoint(Checkpoint):
 
     @contextlib.contextmanager
     def _errors(self, what=""):
-        from tensorflow.errors import OpError
-
         try:
             yield
-        except (OpError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        except Exception as error:  # of many types, IndexError and MemoryError among them
             reason = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason[0][:200]}") from error
 
@@ -119,13 +118,21 @@ def open_checkpoint(path):
     """
     if isinstance(path, Checkpoint):
         return path
-    given = Path(path)
+    try:
+        return _open(Path(path))
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}") from error
+
+
+def _open(given):
     if given.name.endswith(".keras"):
         from inception_tf.models.model import load_model
 
         return ModelWeights(load_model(given), given)
     if given.is_dir():
         return _open_prefix(given, find_checkpoint(given))
+    if given.name == "checkpoint" and given.is_file():
+        return _open_prefix(given, find_checkpoint(given.parent))
     if given.is_file() and is_archive(given):
         held = tempfile.TemporaryDirectory(prefix="inception_tf_")
         # Of the files unpacked alone: a `checkpoint` file in an archive can name others.
@@ -135,45 +142,49 @@ def open_checkpoint(path):
 
 
 def _open_prefix(given, prefix, suffix="", held=None):
-    prefix = Path(prefix)
-    prefix = prefix.with_name(DATA_SHARD.sub("", prefix.name).removesuffix(".index"))
-    index = prefix.with_name(prefix.name + ".index")
-    shards = sorted(
-        p.name for p in prefix.parent.glob(glob.escape(prefix.name) + ".data-*") if DATA_SHARD.search(p.name)
-    )
-    if index.is_file():
-        total = int(DATA_SHARD.search(shards[0])[2]) if shards else 1
-        expected = [f"{prefix.name}.data-{i:05d}-of-{total:05d}" for i in range(total)]
-        absent = sorted(set(expected) - set(shards))
+    prefix = Path(prefix).absolute()
+    prefix = prefix.with_name(FILE_OF.sub("", prefix.name))
+    if set("*?[\\") & set(str(prefix)):
+        # TensorFlow takes its paths for patterns, and not all can be escaped.
+        links = tempfile.TemporaryDirectory(prefix="inception_tf_")
+        for file in prefix.parent.glob(glob.escape(prefix.name) + "*"):
+            Path(links.name, "model" + file.name.removeprefix(prefix.name)).symlink_to(file)
+        prefix, held = Path(links.name, "model"), (held, links)
+    index = f"{prefix.name}.index"
+    total, absent = _shards(prefix, ".data")
+    if prefix.with_name(index).is_file():
+        absent = absent if total else [f"{prefix.name}.data-00000-of-00001"]
         if absent:
-            raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing beside {index.name}.")
+            raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing beside {index}.")
         return SaverCheckpoint(given, str(prefix), f"V2{f', {total} shards' if total > 1 else ''}{suffix}", held)
-    if shards:
-        raise CheckpointError(f"{given} is incomplete: {index.name} is missing beside {shards[0]}.")
-    pattern, container = _v1_pattern(given, prefix)
-    return SaverCheckpoint(given, pattern, container + suffix, held)
+    if total:
+        raise CheckpointError(f"{given} is incomplete: {index} is missing beside its .data files.")
+    total, absent = _shards(prefix, "")
+    if not total:
+        _check_v1(given, prefix)
+        return SaverCheckpoint(given, str(prefix), f"V1{suffix}", held)
+    if absent:
+        raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing.")
+    return SaverCheckpoint(given, f"{prefix}-?????-of-{total:05d}", f"V1, {total} shards{suffix}", held)
 
 
-def _v1_pattern(given, prefix):
-    """What TensorFlow's V1 reader takes, which is a glob pattern, and the container's name."""
-    match = V1_SHARD.search(prefix.name)
-    stem = prefix.name[: match.start()] if match else prefix.name
-    shards = [p for p in sorted(prefix.parent.glob(glob.escape(stem) + "-*-of-*")) if V1_SHARD.search(p.name)]
-    if shards and (match or not prefix.exists()):
-        total = int(V1_SHARD.search(shards[0].name)[2])
-        if len(shards) != total:
-            raise CheckpointError(f"{given} is incomplete: {len(shards)} of its {total} shards are there.")
-        pattern = glob.escape(str(prefix.with_name(stem))) + f"-?????-of-{total:05d}"
-        return pattern, f"V1, {total} shards"
-    if not prefix.exists():
-        near = (
-            sorted(p.name for p in prefix.parent.glob(glob.escape(prefix.name) + "*"))[:5]
-            if prefix.parent.is_dir()
-            else []
-        )
+def _shards(prefix, mark):
+    """How many shards `prefix` has, 0 for none, and the names of those missing. Of several shardings the fullest."""
+    found = collections.defaultdict(set)
+    for file in prefix.parent.glob(f"{glob.escape(prefix.name)}{mark}-*-of-*"):
+        if match := re.fullmatch(r"-(\d{5})-of-(\d{5})", file.name.removeprefix(prefix.name + mark)):
+            found[int(match[2])].add(int(match[1]))
+    total = max(found, key=lambda total: (len(found[total]) / total, total), default=0)
+    return total, [f"{prefix.name}{mark}-{i:05d}-of-{total:05d}" for i in range(total) if i not in found[total]]
+
+
+def _check_v1(given, path):
+    """Raises a `CheckpointError` where there is no file, or one that is no V1 checkpoint."""
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob(glob.escape(path.name) + "*"))[:5]
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise CheckpointError(f"There is no checkpoint at {given}.{hint}")
-    with prefix.open("rb") as file:
+    with path.open("rb") as file:
         head = file.read(512)
         size = file.seek(0, 2)
         file.seek(max(0, size - 8))
@@ -181,7 +192,6 @@ def _v1_pattern(given, prefix):
     if magic != bytes.fromhex("57fb808b247547db"):
         kind = "is empty" if not size else f"is {guess(head)}, or a damaged checkpoint"
         raise CheckpointError(f"{given} is no checkpoint: it {kind}.")
-    return glob.escape(str(prefix)), "V1"
 
 
 def guess(head):

@@ -1,0 +1,330 @@
+import gzip
+import itertools
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from slim_files import read_tensors, tf1_session, train_and_save, write_tensors
+
+from inception_tf.errors import CheckpointError
+from inception_tf.slim.checkpoint import SaverCheckpoint, open_checkpoint
+
+FORMATS = ["v1", "v2", "sharded_v1", "sharded_v2"]
+# Names that mean something to a shell, to glob and to TensorFlow's own pattern matching.
+ODD_NAMES = ["with space", "ünïcødé 名", "run[1]", "a*b?", "{x,y}", "back\\slash", "percent%20", "-dash", "it's"]
+TENSORS = {
+    "InceptionV3/Conv2d_1a_3x3/weights": np.arange(864, dtype=np.float32).reshape(3, 3, 3, 32),
+    "InceptionV3/Conv2d_1a_3x3/BatchNorm/beta": np.linspace(-1, 1, 32, dtype=np.float32),
+    "double": np.array([1e300, -0.0]),
+    "global_step": np.int64(1234),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A convolution of TF-Slim with RMSProp's slots and moving averages, in every format of TensorFlow 1's Saver."""
+    import tensorflow.compat.v1 as tf
+
+    from inception_tf.slim.reference import import_tf_slim
+
+    slim = import_tf_slim()
+    with tf1_session(devices=3) as session:
+        devices = itertools.cycle(f"/cpu:{i}" for i in range(3))
+        with tf.device(lambda op: next(devices) if "Variable" in op.type else "/cpu:0"):
+            slim.conv2d(tf.zeros((1, 9, 9, 3)), 8, 3, normalizer_fn=slim.batch_norm, scope="InceptionV3/Conv2d_1a_3x3")
+            results = train_and_save(session, tf.global_variables(), tmp_path_factory.mktemp("saved"), FORMATS)
+    paths, weights, shadows, others = results
+    return SimpleNamespace(**paths, weights=weights, shadows=shadows, others=others)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder of one small checkpoint in each format: v1, v2, sharded_v2."""
+    folder = tmp_path_factory.mktemp("small")
+    write_tensors(folder / "v1" / "m.ckpt", TENSORS, "v1")
+    write_tensors(folder / "v2" / "m.ckpt", TENSORS)
+    write_tensors(folder / "sharded_v2" / "m.ckpt", TENSORS, shards=3)
+    return folder
+
+
+def same(checkpoint, tensors):
+    assert list(checkpoint) == sorted(tensors)
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(checkpoint[name], value)
+        assert checkpoint[name].dtype == value.dtype == checkpoint.dtypes[name]
+        assert checkpoint.shapes[name] == np.shape(value)
+    return True
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_reads_what_tensorflows_saver_wrote(saved, format):
+    path = getattr(saved, format)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.container == {"v1": "V1", "v2": "V2"}.get(format, f"V{format[-1]}, 3 shards")
+    assert set(checkpoint) == set(saved.weights) | set(saved.others)
+    assert checkpoint.step == 20000
+    for name, value in saved.weights.items():
+        np.testing.assert_array_equal(checkpoint[name], value)
+        np.testing.assert_array_equal(checkpoint[f"{name}/ExponentialMovingAverage"], saved.shadows[name])
+    assert "InceptionV3" not in checkpoint and checkpoint.get("nothing") is None
+    with pytest.raises(KeyError):
+        checkpoint["nothing"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_directory_is_its_latest_checkpoint(saved, format):
+    folder = getattr(saved, format).parent
+    assert (folder / "checkpoint").is_file()
+    assert open_checkpoint(folder).step == 20000
+
+
+def test_a_directory_names_its_latest(small, tmp_path):
+    for step in (5, 40, 300):
+        write_tensors(tmp_path / f"model.ckpt-{step}", TENSORS | {"global_step": np.int64(step)})
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-40"\n')
+    assert open_checkpoint(tmp_path).step == 40
+    (tmp_path / "checkpoint").unlink()
+    assert open_checkpoint(tmp_path).step == 300
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_file_of_a_checkpoint_stands_for_it(saved, format):
+    path = getattr(saved, format)
+    files = [file for file in path.parent.iterdir() if file.name.startswith(path.name)]
+    assert len(files) == {"v1": 1, "v2": 2, "sharded_v1": 3, "sharded_v2": 4}[format]
+    for file in [*files, path.parent / "checkpoint", str(path), f"{path}.meta"]:
+        assert open_checkpoint(file).step == 20000, file
+
+
+def test_takes_an_open_checkpoint(saved):
+    checkpoint = open_checkpoint(saved.v2)
+    assert open_checkpoint(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize("format", ["v1", "v2", "sharded_v2"])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
+def test_reads_archives(small, tmp_path, format, suffix):
+    archive = tmp_path / f"slim{suffix}"
+    with tarfile.open(archive, "w" if suffix == ".tar" else "w:gz") as tar:
+        tar.add(small / format, "nested/model")
+    checkpoint = open_checkpoint(archive)
+    assert same(checkpoint, TENSORS)
+    assert checkpoint.container.endswith("in a tar archive")
+    assert checkpoint.path == archive
+
+
+def test_an_archives_unpacked_files_go_with_it(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(small / "v1", "model")
+    checkpoint = open_checkpoint(tmp_path / "a.tar")
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    del checkpoint
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("format", ["v1", "v2", "sharded_v2"])
+def test_odd_paths(small, tmp_path, name, format):
+    shutil.copytree(small / format, tmp_path / name / name)
+    for file in (tmp_path / name / name).iterdir():
+        file.rename(file.with_name(file.name.replace("m.ckpt", name)))
+    assert same(open_checkpoint(tmp_path / name / name / name), TENSORS)
+    assert same(open_checkpoint(str(tmp_path / name / name)), TENSORS)
+
+
+def test_a_pattern_does_not_open_its_neighbours(small, tmp_path):
+    shutil.copy(small / "v1/m.ckpt", tmp_path / "m1.ckpt")
+    with pytest.raises(CheckpointError, match="There is no checkpoint at"):
+        open_checkpoint(tmp_path / "m[1].ckpt")
+    with pytest.raises(CheckpointError, match="There is no checkpoint at"):
+        open_checkpoint(tmp_path / "m*.ckpt")
+
+
+@pytest.mark.parametrize("format", ["v1", "v2"])
+def test_relative_paths(small, monkeypatch, format):
+    monkeypatch.chdir(small / format)
+    assert same(open_checkpoint("m.ckpt"), TENSORS)
+    assert same(open_checkpoint("."), TENSORS)
+    assert same(open_checkpoint(Path("../v2/m.ckpt")), TENSORS)
+
+
+def test_reads_no_tensor_before_it_is_asked(saved, monkeypatch):
+    read = []
+    real = SaverCheckpoint.read
+    monkeypatch.setattr(SaverCheckpoint, "read", lambda self, name: read.append(name) or real(self, name))
+    checkpoint = open_checkpoint(saved.v2)
+    assert len(checkpoint) > 10 and "global_step" in checkpoint and checkpoint.shapes["global_step"] == ()
+    assert read == []
+    checkpoint["global_step"]
+    assert read == ["global_step"]
+
+
+def test_reads_variables_that_were_partitioned(tmp_path):
+    import tensorflow.compat.v1 as tf
+
+    with tf1_session() as session:
+        with tf.variable_scope("net", partitioner=tf.fixed_size_partitioner(3)):
+            parts = tf.get_variable("weights", (10, 4))
+        session.run(tf.global_variables_initializer())
+        value = session.run(parts.as_tensor())
+        tf.train.Saver().save(session, str(tmp_path / "m.ckpt"))
+    assert same(open_checkpoint(tmp_path / "m.ckpt"), {"net/weights": value})
+
+
+def test_reads_half_precision(tmp_path):
+    import tensorflow as tf
+
+    tensors = {"a": tf.cast([1.0, 0.1], tf.bfloat16).numpy(), "b": np.array([1, 0.1], np.float16)}
+    write_tensors(tmp_path / "m.ckpt", tensors)
+    assert same(open_checkpoint(tmp_path / "m.ckpt"), tensors)
+
+
+def error(path):
+    """The message of the CheckpointError of opening and reading: a line or two, naming the path."""
+    with pytest.raises(CheckpointError) as raised:
+        for _ in open_checkpoint(path).values():
+            pass
+    text = str(raised.value)
+    assert len(text) < 600 and text.count("\n") < 2 and Path(path).name in text, text
+    return text
+
+
+def test_nothing_there(tmp_path):
+    assert "There is no checkpoint at" in error(tmp_path / "model.ckpt")
+    write_tensors(tmp_path / "model.ckpt-100", TENSORS)
+    assert "model.ckpt-100.index" in error(tmp_path / "model.ckpt")
+    assert "There is no checkpoint at" in error(tmp_path / "no" / "such" / "folder" / "model.ckpt")
+    assert "File name too long" in error(tmp_path / ("n" * 300))
+
+
+def test_an_empty_directory(tmp_path):
+    assert "holds no TF-Slim checkpoint" in error(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"", "is empty"),
+        (b"x", "a file of another kind"),
+        (b"<!DOCTYPE html><html><body>404</body></html>" * 30, "an HTML page"),
+        (b"\n <HTML>", "an HTML page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "JPEG"),
+        (bytes(1000), "another kind"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.ckpt", "model.tar.gz", "model.tar"])
+def test_a_file_that_is_no_checkpoint(tmp_path, name, content, what):
+    (tmp_path / name).write_bytes(content)
+    text = error(tmp_path / name)
+    assert what in text or name != "model.ckpt"
+
+
+def test_a_keras_file_that_is_none(tmp_path):
+    (tmp_path / "a.keras").write_bytes(b"PK\x03\x04 not really")
+    assert "a.keras is no Keras model, or damaged" in error(tmp_path / "a.keras")
+    assert "There is no model at" in error(tmp_path / "b.keras")
+
+
+def test_missing_parts(small, tmp_path):
+    shutil.copytree(small / "sharded_v2", tmp_path / "a")
+    (tmp_path / "a/m.ckpt.data-00001-of-00003").unlink()
+    assert "m.ckpt.data-00001-of-00003 missing" in error(tmp_path / "a/m.ckpt")
+    shutil.copytree(small / "v2", tmp_path / "b")
+    (tmp_path / "b/m.ckpt.data-00000-of-00001").unlink()
+    assert "m.ckpt.data-00000-of-00001 missing" in error(tmp_path / "b/m.ckpt")
+    shutil.copytree(small / "v2", tmp_path / "c")
+    (tmp_path / "c/m.ckpt.index").unlink()
+    assert "m.ckpt.index is missing" in error(tmp_path / "c/m.ckpt")
+
+
+def test_a_missing_v1_shard(saved, tmp_path):
+    shutil.copytree(saved.sharded_v1.parent, tmp_path / "a")
+    (tmp_path / "a/model.ckpt-20000-00001-of-00003").unlink()
+    assert "model.ckpt-20000-00001-of-00003 missing" in error(tmp_path / "a/model.ckpt-20000")
+
+
+def test_shards_of_an_older_sharding_are_no_shards(small, tmp_path):
+    shutil.copytree(small / "sharded_v2", tmp_path / "a")
+    (tmp_path / "a/m.ckpt.data-00000-of-00001").write_bytes(b"older")
+    (tmp_path / "a/m.ckpt.data-00000-of-00007").write_bytes(b"older")
+    assert same(open_checkpoint(tmp_path / "a/m.ckpt"), TENSORS)
+    (tmp_path / "a/m.ckpt.data-00002-of-00003").unlink()
+    error(tmp_path / "a/m.ckpt")
+
+
+def truncated(data):
+    return {
+        f"cut to {n}": data[:n] for n in (0, 1, 7, 48, len(data) // 3, len(data) // 2, len(data) - 9, len(data) - 1)
+    }
+
+
+def flipped(data):
+    """One bit flipped at places all over, and at every byte of the last 60, where the footer is."""
+    places = {*range(0, len(data), max(1, len(data) // 40)), *range(max(0, len(data) - 60), len(data))}
+    return {f"bit at {n}": data[:n] + bytes([data[n] ^ 16]) + data[n + 1 :] for n in places}
+
+
+def outcome(path):
+    """What reading everything gives: "equal", "refused", or the wrong value's name."""
+    try:
+        got = dict(open_checkpoint(path))
+    except CheckpointError as e:
+        assert len(str(e)) < 600 and str(e).count("\n") < 2, e
+        return "refused"
+    for name, value in TENSORS.items():
+        if name not in got or not np.array_equal(got[name], value):
+            return f"wrong {name}"
+    return "equal"
+
+
+@pytest.mark.parametrize("file", ["v1/m.ckpt", "v2/m.ckpt.index", "v2/m.ckpt.data-00000-of-00001"])
+def test_a_damaged_file_is_refused_or_reads_as_it_was(small, tmp_path, file):
+    data = (small / file).read_bytes()
+    folder = tmp_path / "a"
+    for how, bad in (truncated(data) | flipped(data)).items():
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(small / Path(file).parent, folder)
+        (folder / Path(file).name).write_bytes(bad)
+        result = outcome(folder / "m.ckpt")
+        # A flipped bit may hit bytes that nothing depends on; a wrong value must never come out, nor half a file.
+        assert result == "refused" or (result == "equal" and how.startswith("bit")), (how, result)
+
+
+def test_a_damaged_archive_is_refused(small, tmp_path):
+    with tarfile.open(tmp_path / "good.tar.gz", "w:gz") as tar:
+        tar.add(small / "v1/m.ckpt", "m.ckpt")
+    data = (tmp_path / "good.tar.gz").read_bytes()
+    for how, bad in (truncated(data) | flipped(data)).items():
+        (tmp_path / "bad.tar.gz").write_bytes(bad)
+        result = outcome(tmp_path / "bad.tar.gz")
+        assert result == "refused" or (result == "equal" and how.startswith("bit")), (how, result)
+
+
+def test_an_archive_of_something_else(tmp_path):
+    (tmp_path / "readme.txt").write_text("hello")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "readme.txt", "readme.txt")
+    assert "holds no checkpoint" in error(tmp_path / "a.tar.gz")
+
+
+def test_a_gzipped_checkpoint_is_no_archive(small, tmp_path):
+    with gzip.open(tmp_path / "m.ckpt.gz", "wb") as file:
+        file.write((small / "v1/m.ckpt").read_bytes())
+    error(tmp_path / "m.ckpt.gz")
+
+
+def test_a_pipe_is_no_checkpoint_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    assert "There is no checkpoint at" in error(tmp_path / "fifo")
+
+
+def test_agrees_with_tensorflows_reader(saved):
+    theirs = read_tensors(saved.sharded_v2)
+    assert same(open_checkpoint(saved.sharded_v2), theirs)
