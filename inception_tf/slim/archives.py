@@ -84,7 +84,7 @@ def find_checkpoint(where):
 
 
 def candidates(where):
-    """Every V2 prefix, or where there is none every V1 file, or prefix of its shards, in a directory or a list of files."""
+    """Every V2 prefix, or where there is none every V1 file or prefix of V1 shards, in a directory or list of files."""
     files = _list(where)
     prefixes = [file.with_suffix("") for file in files if file.suffix == ".index"]
     v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if _is_table(file))
