@@ -1,0 +1,180 @@
+"""Does a SavedModel answer as its Keras model does, where there is no Keras?
+
+`python -m inception_tf.export.check SAVED_MODEL INPUTS OUTPUTS` is the fresh process: TensorFlow's loader alone.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import ExportError
+
+# The largest difference allowed, over the largest value of the output. TensorFlow fuses layers where Keras runs them
+# one by one, and sixteen bits are rounded less often then.
+TOLERANCE = 1e-5
+TOLERANCE_16_BIT = 1e-2
+
+
+def check_savedmodel(model, path, names, top=5):
+    """Runs every signature of a SavedModel on seeded inputs in a fresh process without Keras, and compares.
+
+    The encoded images are preprocessed here by NumPy, so the graph's preprocessing is compared too.
+
+    Args:
+        model: the Keras model it was made of; run here, on the CPU.
+        path: the SavedModel.
+        names: its class names in order, None for a model without its top.
+        top: how many classes `predict_image_bytes` returns, at most.
+
+    Raises:
+        ExportError: it does not load or run; a signature is missing, or gives other outputs or values than `model`.
+    """
+    tolerance = TOLERANCE if all(layer.compute_dtype == "float32" for layer in model.layers) else TOLERANCE_16_BIT
+    inputs, expected, probabilities = _cases(model, top)
+    results = run_fresh(path, inputs)
+    for signature, outputs in expected.items():
+        got = results[signature]
+        if set(got) != set(outputs):
+            raise ExportError(f"The export's {signature} gives {sorted(got)}, not {sorted(outputs)}.")
+        for key, wanted in outputs.items():
+            if key != "classes":
+                _compare(f"{signature}/{key}", got[key], wanted, tolerance)
+        if "classes" in got:
+            _compare_names(signature, got, probabilities, names, tolerance)
+
+
+def _compare(what, got, wanted, tolerance):
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        shapes = f"{got.dtype} {got.shape}, where the Keras model gives {wanted.dtype} {wanted.shape}"
+        raise ExportError(f"The export's {what} is {shapes}.")
+    if not np.isfinite(wanted).all():
+        raise ExportError(f"The Keras model's own {what} holds NaN or infinity: are its weights broken?")
+    relative = np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny)
+    if not relative <= tolerance:
+        raise ExportError(
+            f"The export's {what} differs from the Keras model's by {relative:.1e} of its maximum (limit {tolerance})."
+        )
+
+
+def _compare_names(signature, got, probabilities, names, tolerance):
+    """Every name must have the score it stands beside; so equal scores may come in any order."""
+    for row, classes, scores in zip(probabilities, got["classes"], got["scores"]):
+        for name, score in zip(classes, scores):
+            known = [p for p, other in zip(row, names) if other == name.decode()]
+            if not any(abs(p - score) <= tolerance * row.max() for p in known):
+                raise ExportError(f"The export's {signature} gives {name.decode()!r} {score:.4g}, not {known}.")
+
+
+def _cases(model, top):
+    """Seeded inputs of every signature, what `model` answers, and its probabilities of the encoded images."""
+    import keras
+    import tensorflow as tf
+
+    from inception_tf.export.savedmodel import activation_of, classifier, has_top, preprocessing_of
+    from inception_tf.slim.verify import noise
+
+    def run(layers, images):
+        with tf.device("CPU"):
+            outputs = keras.tree.flatten(layers(images, training=False))
+        return [np.asarray(keras.ops.cast(output, "float32")) for output in outputs]
+
+    size = [own or default for own, default in zip(model.input_shape[1:3], model.card["preprocessing"]["size"])]
+    images = noise(2, *size, model.input_shape[-1])
+    if not has_top(model):
+        (features,) = run(model, images)
+        return {"serving_default": {"images": images}}, {"serving_default": {"features": features}}, None
+
+    activation = activation_of(model)
+    whole = keras.Model(model.inputs[0], [*classifier(model), model.outputs[0]])
+    features, logits, outputs = run(whole, images)
+    if model.card["options"].get("classifier_activation") is None:
+        outputs = np.asarray(activation(logits))
+    if features.shape[1:-1] == (1, 1):
+        features = features[:, 0, 0]
+    inputs = {name: {"images": images} for name in ("serving_default", "features")}
+    expected = {
+        "serving_default": {"logits": logits, "probabilities": outputs},
+        "features": {"features": features},
+    }
+    preprocessing = preprocessing_of(model)
+    if preprocessing is None:
+        return inputs, expected, None
+
+    encoded = _encoded_images()
+    _, logits, _ = run(whole, preprocessing(encoded))
+    probabilities = np.asarray(activation(logits if logits.ndim == 2 else logits.mean((1, 2))))
+    inputs["predict_image_bytes"] = {"image_bytes": np.array(encoded, object)}
+    expected["predict_image_bytes"] = {"classes": None, "scores": -np.sort(-probabilities)[:, :top]}
+    return inputs, expected, probabilities
+
+
+def _encoded_images():
+    """A JPEG and a PNG of different sizes; smooth, since noise would test the decoders' rounding above all."""
+    import tensorflow as tf
+
+    noise = np.random.default_rng(0).uniform(0, 255, (2, 5, 7, 3))
+    small, large = (np.uint8(tf.image.resize(noise[i], size)) for i, size in enumerate([(240, 320), (400, 300)]))
+    return [tf.io.encode_jpeg(small).numpy(), tf.io.encode_png(large).numpy()]
+
+
+def run_fresh(path, inputs):
+    """Runs signatures of a SavedModel in a fresh process in which neither Keras can be imported, on the CPU.
+
+    Args:
+        path: the SavedModel.
+        inputs: a dict from signatures to dicts from input names to arrays.
+
+    Returns:
+        A dict from signatures to dicts from output names to arrays; strings are bytes.
+
+    Raises:
+        ExportError: it does not load or run, or lacks a signature; says why in a line.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        given, results = Path(scratch, "inputs"), Path(scratch, "outputs")
+        given.write_bytes(pickle.dumps(inputs))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path))),
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        command = [sys.executable, "-m", __name__, os.path.abspath(path), given, results]
+        done = subprocess.run(command, env=environment, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+            raise ExportError(f"The export does not run without Keras: {reason[-1][:300]}")
+        return pickle.loads(results.read_bytes())
+
+
+def main(path, given, results):
+    """The fresh process."""
+    sys.modules.update({"keras": None, "tf_keras": None})  # an import of them now fails
+    import tensorflow as tf
+
+    inputs = pickle.loads(Path(given).read_bytes())
+    try:
+        signatures = tf.saved_model.load(path).signatures
+        missing = set(inputs) - set(signatures)
+        if missing:
+            sys.exit(f"it lacks the signature {', '.join(sorted(missing))}.")
+
+        def run(name):
+            outputs = signatures[name](**{key: tf.constant(array) for key, array in inputs[name].items()})
+            return {key: output.numpy() for key, output in outputs.items()}
+
+        with ThreadPoolExecutor() as pool:  # TensorFlow optimises each graph on one core
+            outputs = dict(zip(inputs, pool.map(run, inputs)))
+    except (tf.errors.OpError, OSError) as error:
+        sys.exit(str(error).splitlines()[0])
+    Path(results).write_bytes(pickle.dumps(outputs))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,69 @@
+"""TensorFlow's own C++ loader, as TensorFlow Serving uses it, runs every signature."""
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import inception_tf as itf
+
+pytestmark = pytest.mark.slow  # g++ needs ten seconds
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory):
+    """The path of probe.cc compiled against the libraries of TensorFlow's wheel."""
+    compiler, libraries = shutil.which("g++"), Path(tf.sysconfig.get_lib())
+    if not compiler:
+        pytest.skip("no g++")
+    wanted = [
+        libraries / "libtensorflow_cc.so.2",
+        Path(tf.sysconfig.get_include()) / "tensorflow/cc/saved_model/loader.h",
+    ]
+    for file in wanted:
+        if not file.exists():
+            pytest.skip(f"this TensorFlow has no {file.name}")
+    binary = tmp_path_factory.mktemp("cpp") / "probe"
+    source = Path(__file__).with_name("probe.cc")
+    link = [*tf.sysconfig.get_link_flags(), "-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{libraries}"]
+    command = [compiler, "-O0", "-w", *tf.sysconfig.get_compile_flags(), source, "-o", binary, *link]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return binary
+
+
+def test_every_signature_runs_in_cpp(probe, exported, model, tmp_path):
+    images = np.random.default_rng(3).uniform(-1, 1, (2, 107, 107, 3)).astype("float32")
+    (tmp_path / "images").write_bytes(images.tobytes())
+    picture = Image.fromarray(np.random.default_rng(4).integers(0, 256, (3, 5, 3), dtype=np.uint8)).resize((320, 200))
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    (tmp_path / "image.jpg").write_bytes(file.getvalue())
+    command = [probe, exported, tmp_path / "image.jpg", tmp_path / "images", *map(str, images.shape[:3])]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+    outputs = {}
+    for line in ran.stdout.splitlines():
+        signature, key, dtype, shape, *values = line.split("\t")
+        values = np.array(values, str if dtype == "string" else dtype)
+        outputs[signature, key] = values.reshape([int(side) for side in shape.split(",")])
+
+    keras = itf.feature_extractor(model, ["PreLogits", "Logits", "Predictions"])(images, training=False)
+    scores = model.predict(itf.preprocess_input(file.getvalue(), size=107), verbose=0)
+    best = itf.decode_predictions(scores, top=3, labels=model.card["labels"])[0]
+    expected = {
+        ("serving_default", "logits"): keras["Logits"],
+        ("serving_default", "probabilities"): keras["Predictions"],
+        ("features", "features"): keras["PreLogits"][:, 0, 0],
+        ("predict_image_bytes", "scores"): np.array([[score for *_, score in best]]),
+    }
+    assert outputs.pop(("predict_image_bytes", "classes")).tolist() == [[name for _, name, _ in best]]
+    assert set(outputs) == set(expected)
+    for key, value in expected.items():
+        assert np.abs(outputs[key] - value).max() <= 1e-5 * np.abs(value).max(), key

@@ -1,0 +1,370 @@
+import io
+import json
+import os
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+import inception_tf as itf
+from inception_tf.errors import ExportError, InceptionTFError, UsageError
+from inception_tf.export import savedmodel
+from inception_tf.export.savedmodel import classifier, export_savedmodel, save_savedmodel
+from inception_tf.images.labels import imagenet_labels
+from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.models.registry import create_model, list_models
+
+PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"}
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported))
+
+
+@pytest.fixture(scope="module")
+def signatures(loaded):
+    return loaded.signatures
+
+
+@pytest.fixture(scope="module")
+def graph(exported):
+    """The graph of all signatures."""
+    saved = SavedModel.FromString((exported / "saved_model.pb").read_bytes())
+    return saved.meta_graphs[0].graph_def
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).uniform(-1, 1, (3, 107, 107, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def files():
+    """Encoded images of five formats and sizes, smooth."""
+
+    def encode(kind, width, height, seed):
+        noise = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(file, kind)
+        return file.getvalue()
+
+    sizes = {"JPEG": (320, 200), "PNG": (31, 407), "GIF": (64, 64), "BMP": (107, 107), "WEBP": (500, 333)}
+    return [encode(kind, *size, seed) for seed, (kind, size) in enumerate(sizes.items())]
+
+
+def close(a, b):
+    return np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def nodes(graph):
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+def test_signatures(signatures):
+    specs = {
+        name: {
+            direction: {key: (spec.dtype.name, spec.shape.as_list()) for key, spec in specs.items()}
+            for direction, specs in (
+                ("in", signature.structured_input_signature[1]),
+                ("out", signature.structured_outputs),
+            )
+        }
+        for name, signature in signatures.items()
+    }
+    images = {"images": ("float32", [None, 107, 107, 3])}
+    assert specs == {
+        "serving_default": {
+            "in": images,
+            "out": {"logits": ("float32", [None, 7]), "probabilities": ("float32", [None, 7])},
+        },
+        "features": {"in": images, "out": {"features": ("float32", [None, 203])}},
+        "predict_image_bytes": {
+            "in": {"image_bytes": ("string", [None])},
+            "out": {"classes": ("string", [None, 3]), "scores": ("float32", [None, 3])},
+        },
+    }
+
+
+def test_float_signatures_answer_as_keras(signatures, model, images):
+    expected = itf.feature_extractor(model, ["PreLogits", "Logits", "Predictions"])(images, training=False)
+    answer = signatures["serving_default"](images=images)
+    assert close(answer["logits"], expected["Logits"])
+    assert close(answer["probabilities"], expected["Predictions"])
+    assert close(signatures["features"](images=images)["features"], expected["PreLogits"][:, 0, 0])
+
+
+def test_encoded_images_answer_as_keras(signatures, model, files):
+    answer = signatures["predict_image_bytes"](image_bytes=tf.constant(files))
+    probabilities = model.predict(itf.preprocess_input(files, size=107), verbose=0)
+    expected = itf.decode_predictions(probabilities, top=3, labels=model.card["labels"])
+    names = [[name.decode() for name in row] for row in answer["classes"].numpy()]
+    assert names == [[name for _, name, _ in row] for row in expected]
+    assert len({name for row in names for name in row}) > 3, "the images should differ"
+    assert close(answer["scores"], np.array([[score for *_, score in row] for row in expected]))
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", b"\xff\xd8\xff\xe0 no JPEG"])
+def test_no_image(signatures, files, data):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        signatures["predict_image_bytes"](image_bytes=tf.constant([files[0], data]))
+
+
+def test_labels_are_an_asset(exported, model):
+    assert (exported / "assets/labels.txt").read_text("utf-8").splitlines() == model.card["labels"]
+
+
+def test_no_python_in_the_graph(graph):
+    ops = {node.op for node in nodes(graph)}
+    assert "Conv2D" in ops
+    assert not ops & PYTHON_OPS
+
+
+def test_no_xla_unasked(graph):
+    attributes = {key for node in nodes(graph) for key in node.attr}
+    attributes |= {key for function in graph.library.function for key in function.attr}
+    assert "_XlaMustCompile" not in attributes
+
+
+def test_no_machine_paths(exported):
+    written = b"".join(file.read_bytes() for file in exported.rglob("*") if file.is_file())
+    for path in (exported, Path(savedmodel.__file__), Path(keras.__file__)):
+        assert str(path.parent).encode() not in written
+
+
+def test_variables_stay_variables_without_the_auxiliary_head(loaded, model, graph):
+    saved = loaded.weights
+    expected = {v.path: v.numpy() for v in model.weights if not v.path.startswith("AuxLogits/")}
+    assert len(expected) < len(model.weights)
+    assert set(saved) == set(expected)
+    for path, value in expected.items():
+        np.testing.assert_array_equal(saved[path].numpy(), value)
+    body = next(f for f in graph.library.function if any(node.op == "Conv2D" for node in f.node_def))
+    assert sum(node.op == "Conv2D" for node in body.node_def) == 95  # all but the auxiliary head's three
+
+
+def test_xla(signatures, images):
+    function = signatures["serving_default"]
+    expected = function(images=images)
+    answer = tf.function(lambda images: function(images=images), jit_compile=True)(tf.constant(images))
+    assert close(answer["logits"], expected["logits"])
+    assert close(answer["probabilities"], expected["probabilities"])
+
+
+ALL = {"serving_default", "features", "predict_image_bytes"}
+
+
+@pytest.mark.parametrize(
+    "network, options, signatures",
+    [
+        ("lenet", {"include_top": False}, {"serving_default"}),
+        ("lenet", {"input_shape": (28, 28, 5)}, {"serving_default", "features"}),
+        ("nin", {"classes": 1001, "input_shape": (None, None, 3), "classifier_activation": None}, ALL),
+        ("nin", {"classes": 4, "input_shape": (300, 260, 1), "spatial_squeeze": False}, ALL),
+    ],
+    ids=["headless", "multispectral", "sizeless logits", "dense grey"],
+)
+def test_other_models(tmp_path, checked_here, network, options, signatures):
+    model = create_model(network, **options)
+    path = save_savedmodel(model, tmp_path / "export")  # checks every signature
+    loaded = tf.saved_model.load(str(path))
+    serving = loaded.signatures["serving_default"]
+    assert set(loaded.signatures) == signatures
+    if not model.card["options"]["include_top"]:
+        assert list(serving.structured_outputs) == ["features"]
+        assert not (path / "assets/labels.txt").exists()
+    if options.get("spatial_squeeze") is False:
+        assert serving.structured_outputs["probabilities"].shape.rank == 4
+    if options.get("classes") == 1001:
+        assert (path / "assets/labels.txt").read_text("utf-8").splitlines() == imagenet_labels()
+        images = np.ones((1, 180, 250, 3), "float32")
+        answer = serving(images=images)
+        assert close(answer["logits"], model(images))
+        assert close(answer["probabilities"], tf.nn.softmax(model(images)))
+
+
+def test_sixteen_bits(tmp_path, checked_here):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = create_model("lenet", classes=3)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert "bfloat16" in {layer.compute_dtype for layer in model.layers}
+    path = save_savedmodel(model, tmp_path / "export")
+    loaded = tf.saved_model.load(str(path))
+    outputs = [signature.structured_outputs for signature in loaded.signatures.values()]
+    assert {spec.dtype for specs in outputs for spec in specs.values()} == {tf.float32, tf.string}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", list_models())
+def test_classifier_of_every_network(network):
+    model = create_model(network, classes=3)
+    features, logits = classifier(model)
+    assert logits.shape == (None, 3)
+    names = {id(layer.output): layer.name for layer in model.layers}
+    assert names[id(logits)].lower() in {"logits", "fc8", "spatial_squeeze"}
+    assert names[id(features)].lower() in {
+        "prelogits", "prelogitsflatten", "global_pool", "dropout3", "dropout7", "mlpconv4"
+    }  # fmt: skip
+    keras.utils.clear_session()
+
+
+@pytest.mark.slow
+def test_full_size(tmp_path):
+    model = create_model("inception_v3")
+    assert export_savedmodel(model, tmp_path) == tmp_path / "1"
+
+
+# Versions, and writing whole. LeNet, whose preprocessing has one channel, keeps these short.
+
+
+def test_next_version(lenet, tmp_path):
+    for name in ("2", "007", ".export.9", "12.old", "latest", "-20"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "30").touch()  # a file, but a name that is taken
+    path = export_savedmodel(lenet, tmp_path, check=False)
+    assert path == tmp_path / "31"
+    assert json.loads((path / "assets.extra/inception_tf.json").read_text())["network"] == "lenet"
+    assert export_savedmodel(lenet, tmp_path / "new" / "er", check=False) == tmp_path / "new" / "er" / "1"
+
+
+def test_many_exports_at_once_while_a_server_polls(model, tmp_path, monkeypatch):
+    def write(model, part, *_):
+        (part / "variables").mkdir(parents=True)
+        (part / "saved_model.pb").touch()
+
+    done, seen = threading.Event(), []
+
+    def poll():
+        while not done.is_set():
+            seen.extend((v.name, (v / "saved_model.pb").exists()) for v in tmp_path.iterdir() if v.name.isdigit())
+
+    monkeypatch.setattr(savedmodel, "_write", write)
+    server = threading.Thread(target=poll)
+    server.start()
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: export_savedmodel(model, tmp_path), range(40)))
+    done.set()
+    server.join()
+    assert {path.name for path in paths} == {str(i) for i in range(1, 41)}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths}
+    assert seen and all(whole for _, whole in seen)
+
+
+def test_save_replaces_only_when_asked(lenet, tmp_path):
+    path = save_savedmodel(lenet, tmp_path / "a" / "lenet", check=False)
+    before = (path / "fingerprint.pb").read_bytes()
+    with pytest.raises(UsageError, match="exists"):
+        save_savedmodel(lenet, path, check=False)
+    assert (path / "fingerprint.pb").read_bytes() == before
+    save_savedmodel(lenet, path, overwrite=True, labels=list("abcdefghij"), check=False)
+    assert (path / "assets/labels.txt").read_text() == "\n".join("abcdefghij") + "\n"
+    assert os.listdir(path.parent) == ["lenet"]
+
+
+@pytest.fixture
+def small_disk():
+    """No file can grow beyond 64 kB, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_full_disk(lenet, tmp_path, small_disk):
+    for export in (lambda: export_savedmodel(lenet, tmp_path), lambda: save_savedmodel(lenet, tmp_path / "x")):
+        with pytest.raises(InceptionTFError, match="(?i)could not be written: .*file too large") as error:
+            export()
+        assert len(str(error.value).splitlines()) == 1
+        assert os.listdir(tmp_path) == []
+
+
+def test_unwritable(lenet):
+    with pytest.raises(ExportError, match="Cannot write to /proc/self/export: No such file"):
+        export_savedmodel(lenet, "/proc/self/export")
+
+
+def test_wrong_use(lenet, model, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UsageError, match="not a directory"):
+        export_savedmodel(lenet, file)
+    with pytest.raises(ExportError, match="Not a directory"):
+        export_savedmodel(lenet, file / "below")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1/saved_model.pb").touch()
+    with pytest.raises(UsageError, match="is a SavedModel itself"):
+        export_savedmodel(lenet, tmp_path / "1")
+    with pytest.raises(UsageError, match="`top` must be at least 1. Received: 0"):
+        export_savedmodel(lenet, tmp_path, top=0)
+    with pytest.raises(UsageError, match="7 classes.*background class.*Received: 6 labels"):
+        export_savedmodel(model, tmp_path, labels=model.card["labels"][:6])
+    with pytest.raises(UsageError, match="a line of text"):
+        export_savedmodel(lenet, tmp_path, labels=["two\nlines", *"bcdefghij"])
+    with pytest.raises(UsageError, match="no classifier"):
+        headless = create_model("lenet", include_top=False)
+        export_savedmodel(headless, tmp_path, labels=["a"])
+    with pytest.raises(UsageError, match="Received: Sequential"):
+        export_savedmodel(keras.Sequential(), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["1", "file"]
+
+
+# The check must be able to fail.
+
+
+def test_a_mismatch_leaves_nothing(lenet, tmp_path, monkeypatch):
+    save = tf.saved_model.save
+
+    def save_other(servable, *args):
+        kernel = servable.weights["fc4/kernel"]
+        value = kernel.numpy()
+        kernel.assign(value * 1.001)
+        save(servable, *args)
+        kernel.assign(value)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_other)
+    with pytest.raises(ExportError, match="serving_default/(logits|probabilities) differs from the Keras model's by"):
+        export_savedmodel(lenet, tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", ["order of labels", "preprocessing", "top", "features"])
+def test_mismatches_are_named(lenet, tmp_path, monkeypatch, checked_here, wrong):
+    from inception_tf.export.check import check_savedmodel
+
+    names = [f"class {i}" for i in range(10)]
+    path = save_savedmodel(lenet, tmp_path / "export", check=False)
+    check_savedmodel(lenet, path, names)
+    if wrong == "order of labels":
+        with pytest.raises(ExportError, match="predict_image_bytes gives 'class "):
+            check_savedmodel(lenet, path, names[::-1])
+    elif wrong == "preprocessing":
+        monkeypatch.setattr(Preprocessing, "__call__", lambda *_: np.zeros((2, 28, 28, 1), "float32"))
+        with pytest.raises(ExportError, match="predict_image_bytes/scores differs"):
+            check_savedmodel(lenet, path, names)
+    elif wrong == "top":
+        with pytest.raises(ExportError, match=r"scores is float32 \(2, 5\), .* float32 \(2, 4\)"):
+            check_savedmodel(lenet, path, names, top=4)
+    else:
+        monkeypatch.setattr(savedmodel, "classifier", lambda model: (model.outputs[0], classifier(model)[1]))
+        with pytest.raises(ExportError, match="features/features is"):
+            check_savedmodel(lenet, path, names)
+
+
+def test_broken_weights_are_told(tmp_path, checked_here):
+    model = create_model("lenet", classes=3)
+    model.get_layer("conv1").kernel.assign(np.full((5, 5, 1, 32), np.nan))
+    with pytest.raises(ExportError, match="own .* holds NaN"):
+        save_savedmodel(model, tmp_path / "export")
+    assert os.listdir(tmp_path) == []
