@@ -1,0 +1,30 @@
+"""A `.keras` file of this library."""
+
+import numpy as np
+
+from inception_tf.slim.containers.base import Checkpoint
+from inception_tf.slim.names import model_variables, scoped
+
+
+class ModelWeights(Checkpoint):
+    """The variables of a Keras model under the names they have in a Slim checkpoint."""
+
+    def __init__(self, model, path):
+        card = getattr(model, "card", {})
+        self.model = model
+        scope = card.get("scope", "")
+        self._variables = {scoped(scope, name): variable for name, variable in model_variables(model).items()}
+        shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
+        super().__init__(path, "Keras", shapes, {name: np.dtype(v.dtype) for name, v in self._variables.items()})
+
+    def read(self, name):
+        return np.asarray(self._variables[name])
+
+
+def open_here(given, place):
+    """The weights of the `.keras` file `place`, or None where it has another name."""
+    if not place.name.endswith(".keras"):
+        return None
+    from inception_tf.models.model import load_model
+
+    return ModelWeights(load_model(place), given)

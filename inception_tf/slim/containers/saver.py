@@ -1,0 +1,112 @@
+"""What TensorFlow's Saver writes: V1 and V2, sharded or not. What no other container takes is tried as one of these."""
+
+import collections
+import contextlib
+import glob
+import re
+import tempfile
+from pathlib import Path
+
+from inception_tf.errors import CheckpointError
+from inception_tf.slim.containers.base import Checkpoint
+
+# What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
+FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
+
+
+class SaverCheckpoint(Checkpoint):
+    """What TensorFlow's Saver writes, in its format V1 or V2."""
+
+    def __init__(self, path, prefix, container, held=None):
+        self.path, self.prefix = path, prefix
+        self.held = held
+        with self._errors():
+            from tensorflow.python.training import py_checkpoint_reader
+
+            self._reader = py_checkpoint_reader.NewCheckpointReader(prefix)
+            shapes = {name: tuple(shape) for name, shape in self._reader.get_variable_to_shape_map().items()}
+            dtypes = {name: dtype.as_numpy_dtype for name, dtype in self._reader.get_variable_to_dtype_map().items()}
+        super().__init__(path, container, shapes, dtypes)
+
+    def read(self, name):
+        with self._errors(f": its tensor {name} cannot be read"):
+            return self._reader.get_tensor(name)
+
+    @contextlib.contextmanager
+    def _errors(self, what=""):
+        try:
+            yield
+        except Exception as error:  # of many types, IndexError and MemoryError among them
+            reason = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason[0][:200]}") from error
+
+
+def open_here(given, place):
+    """The checkpoint of which `place` is the prefix or a file."""
+    held, prefix = None, Path(place).absolute()
+    prefix = prefix.with_name(FILE_OF.sub("", prefix.name))
+    if set("*?[\\") & set(str(prefix)):
+        # TensorFlow takes its paths for patterns, and not all can be escaped.
+        links = tempfile.TemporaryDirectory(prefix="inception_tf_")
+        for file in prefix.parent.glob(glob.escape(prefix.name) + "*"):
+            Path(links.name, "model" + file.name.removeprefix(prefix.name)).symlink_to(file)
+        prefix, held = Path(links.name, "model"), links
+    index = f"{prefix.name}.index"
+    total, absent = _shards(prefix, ".data")
+    if prefix.with_name(index).is_file():
+        absent = absent if total else [f"{prefix.name}.data-00000-of-00001"]
+        if absent:
+            raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing beside {index}.")
+        return SaverCheckpoint(given, str(prefix), f"V2, {total} shards" if total > 1 else "V2", held)
+    if total:
+        raise CheckpointError(f"{given} is incomplete: {index} is missing beside its .data files.")
+    total, absent = _shards(prefix, "")
+    if not total:
+        _check_v1(given, prefix)
+        return SaverCheckpoint(given, str(prefix), "V1", held)
+    if absent:
+        raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing.")
+    return SaverCheckpoint(given, f"{prefix}-?????-of-{total:05d}", f"V1, {total} shards", held)
+
+
+def _shards(prefix, mark):
+    """How many shards `prefix` has, 0 for none, and the names of those missing. Of several shardings the fullest."""
+    found = collections.defaultdict(set)
+    for file in prefix.parent.glob(f"{glob.escape(prefix.name)}{mark}-*-of-*"):
+        if match := re.fullmatch(r"-(\d{5})-of-(\d{5})", file.name.removeprefix(prefix.name + mark)):
+            found[int(match[2])].add(int(match[1]))
+    total = max(found, key=lambda total: (len(found[total]) / total, total), default=0)
+    return total, [f"{prefix.name}{mark}-{i:05d}-of-{total:05d}" for i in range(total) if i not in found[total]]
+
+
+def _check_v1(given, path):
+    """Raises a `CheckpointError` where there is no file, or one that is no V1 checkpoint."""
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob(glob.escape(path.name) + "*"))[:5]
+        hint = f" Beside it: {', '.join(near)}." if near else ""
+        raise CheckpointError(f"There is no checkpoint at {given}.{hint}")
+    with path.open("rb") as file:
+        head = file.read(512)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 8))
+        magic = file.read()
+    if magic != bytes.fromhex("57fb808b247547db"):
+        kind = "is empty" if not size else f"is {guess(head)}, or a damaged checkpoint"
+        raise CheckpointError(f"{given} is no checkpoint: it {kind}.")
+
+
+def guess(head):
+    """What a file that is no checkpoint looks like, by its first bytes."""
+    kinds = [
+        (b"\x89HDF", "an HDF5 (Keras) file"),
+        (b"PK\x03\x04", "a zip (.keras) file"),
+        (b"\x1f\x8b", "a gzip file"),
+        (b"\xff\xd8\xff", "a JPEG image"),
+        (b"\x89PNG", "a PNG image"),
+    ]
+    for magic, kind in kinds:
+        if head.startswith(magic):
+            return kind
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "an HTML page"
+    return "a file of another kind"
