@@ -1,0 +1,186 @@
+"""The commands, as a user types them."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_tf.cli.main import COMMANDS, main
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), "uint8")).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(slim_checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("converted") / "flowers.keras"
+    labels = path.with_name("labels.txt")
+    labels.write_text("".join(f"{i}:flower {i}\n" for i in range(5)))
+    arguments = ["convert", slim_checkpoint(), path, "--labels", labels, "--no-verify", "--size", 107]
+    assert main(list(map(str, arguments))) == 0
+    return path
+
+
+def run(capsys, *arguments):
+    """The exit code, standard output and standard error of a command."""
+    code = main(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_answers_at_once_without_tensorflow():
+    script = (
+        "import sys; from inception_tf.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
+    )
+    start = time.perf_counter()
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    seconds = time.perf_counter() - start
+    assert out.rstrip().endswith("[]"), out
+    assert all(command in out for command in COMMANDS)
+    assert seconds < 5  # a guard against an import, not a measurement: half a second is usual
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["inspect"], ["classify", "model.keras"], ["convert", "a"]])
+def test_wrong_use_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: inception-tf" in capsys.readouterr().err
+
+
+def test_inspect(slim_checkpoint, capsys):
+    code, out, _ = run(capsys, "inspect", slim_checkpoint())
+    assert code == 0
+    assert "inception_v3" in out and "V2" in out and "classes" in out
+
+    code, out, _ = run(capsys, "inspect", slim_checkpoint(), "--json", "--variables", "*/Logits/*")
+    data = json.loads(out)
+    assert data["detection"]["network"] == "inception_v3" and data["detection"]["classes"] == 5
+    assert list(data["tensors"]) == [
+        "InceptionV3/Logits/Conv2d_1c_1x1/biases",
+        "InceptionV3/Logits/Conv2d_1c_1x1/weights",
+    ]
+
+
+def test_convert_verifies_writes_and_goes_back(slim_checkpoint, tmp_path, capsys):
+    import inception_tf as itf
+
+    code, out, _ = run(capsys, "convert", slim_checkpoint(), tmp_path / "model.keras", "--json")
+    data = json.loads(out)
+    assert code == 0 and data["verified"]["passed"] and data["verified"]["worst"] <= 1e-5
+
+    code, out, err = run(capsys, "convert", slim_checkpoint(), tmp_path / "model.keras")
+    assert code == 2 and "exists" in err and "--force" in err
+
+    code, _, _ = run(capsys, "convert", tmp_path / "model.keras", tmp_path / "back.ckpt", "--no-verify")
+    before, after = itf.open_checkpoint(slim_checkpoint()), itf.open_checkpoint(tmp_path / "back.ckpt")
+    assert code == 0 and set(before) == set(after)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_convert_to_weights_alone(slim_checkpoint, tmp_path, capsys):
+    import inception_tf as itf
+
+    code, _, _ = run(capsys, "convert", slim_checkpoint(), tmp_path / "model.weights.h5", "--no-verify")
+    model = itf.create_model(
+        "inception_v3", weights=tmp_path / "model.weights.h5", classes=5, **itf.detect(slim_checkpoint()).options
+    )
+    expected = itf.open_checkpoint(slim_checkpoint())["InceptionV3/Logits/Conv2d_1c_1x1/biases"]
+    assert code == 0
+    assert np.array_equal(model.get_layer("Logits").weights[-1], expected)
+
+
+def test_convert_refuses_a_model_that_differs(slim_checkpoint, tmp_path, capsys, monkeypatch):
+    from inception_tf.slim import verify
+
+    original = verify.run_original
+
+    def wrong(*arguments):
+        end_points = dict(original(*arguments))
+        end_points["Mixed_6b"] = end_points["Mixed_6b"] * 1.001
+        return end_points
+
+    monkeypatch.setattr(verify, "run_original", wrong)
+    code, out, err = run(capsys, "convert", slim_checkpoint(), tmp_path / "model.keras")
+    assert code == 1 and "first at Mixed_6b" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_names_what_is_wrong_with_the_labels(slim_checkpoint, tmp_path, capsys):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("daisy\nrose\n")
+    code, _, err = run(capsys, "convert", slim_checkpoint(), tmp_path / "m.keras", "--labels", labels, "--no-verify")
+    assert code == 2 and "5 classes" in err and "2 labels" in err
+    assert not (tmp_path / "m.keras").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html>404</html>", b"\x00" * 5000])
+@pytest.mark.parametrize("command", [["inspect"], ["verify"], ["convert", "--no-verify"]])
+def test_no_checkpoint(content, command, tmp_path, capsys):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(content)
+    target = [tmp_path / "out.keras"] if "convert" in command else []
+    code, out, err = run(capsys, command[0], path, *target, *command[1:])
+    assert code == 1 and not out
+    assert "is no checkpoint" in err and len(err.splitlines()) <= 2 and "Traceback" not in err
+    assert not (tmp_path / "out.keras").exists()
+
+
+def test_verify(slim_checkpoint, converted, photograph, capsys):
+    code, out, _ = run(capsys, "verify", slim_checkpoint(), "--model", converted, "--images", photograph)
+    assert code == 0 and "Mixed_7c" in out and "same top-5" in out
+    code, out, _ = run(capsys, "verify", slim_checkpoint(), "--model", converted, "--tolerance", "1e-12", "--json")
+    assert code == 1 and not json.loads(out)["passed"]
+
+
+def test_classify_keeps_going_past_a_bad_file(converted, photograph, tmp_path, capsys):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    code, out, _ = run(capsys, "classify", converted, photograph, bad, photograph.parent, "--top", "2")
+    assert code == 1
+    assert "1 of 2 images could not be read" in out and "bad.jpg" in out and out.count("flower") == 2
+
+    code, out, _ = run(capsys, "classify", converted, photograph, "--json")
+    (image,) = json.loads(out)["images"]
+    scores = [entry["score"] for entry in image["classes"]]
+    assert code == 0 and len(scores) == 5 and scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
+
+    code, _, err = run(capsys, "classify", converted, tmp_path / "nothing-*.jpg")
+    assert code == 2 and "nothing-*.jpg" in err
+
+
+def test_export_and_classify_with_it(converted, photograph, tmp_path, capsys):
+    code, out, _ = run(capsys, "export", converted, tmp_path / "serving", "--json")
+    assert code == 0 and json.loads(out)["path"] == str(tmp_path / "serving" / "1")
+    answers = []
+    for model in (converted, tmp_path / "serving"):
+        code, out, _ = run(capsys, "classify", model, photograph, "--json")
+        assert code == 0
+        answers.append({entry["name"]: entry["score"] for entry in json.loads(out)["images"][0]["classes"]})
+    assert answers[0] == pytest.approx(answers[1], abs=1e-5)
+
+
+def test_models(capsys):
+    code, out, _ = run(capsys, "models", "inception_v3")
+    assert code == 0 and "imagenet" in out and "ens4_adv" in out and "78.0" in out
+    code, out, _ = run(capsys, "models", "--json")
+    names = {entry["network"] for entry in json.loads(out)}
+    assert {"inception_v1", "inception_v3", "resnet_v2_152", "vgg_16"} <= names
+    code, _, err = run(capsys, "models", "incepton*")
+    assert code == 2 and "incepton*" in err
+
+
+def test_a_failure_is_json_too(tmp_path, capsys):
+    code, out, err = run(capsys, "inspect", tmp_path / "nothing.ckpt", "--json")
+    assert code == 1 and "nothing.ckpt" in json.loads(out)["error"] and "nothing.ckpt" in err

@@ -1,0 +1,96 @@
+"""What all rooms use: whole files, tables, progress; and that importing stays cheap."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from inception_tf import tables
+from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.files import written_whole
+from inception_tf.progress import Progress
+
+
+def test_a_file_is_written_whole(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    with written_whole(target) as part:
+        part.write_text("new")
+        assert not target.exists() and part.suffix == ".txt"
+    assert target.read_text() == "new"
+    with pytest.raises(UsageError, match="exists"), written_whole(target):
+        pass
+    with written_whole(target, overwrite=True) as part:
+        part.write_text("newer")
+    assert target.read_text() == "newer"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file(tmp_path, error):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(error), written_whole(target, overwrite=True) as part:
+        part.write_text("half")
+        raise error
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("old", ["directory", "file", "nothing"])
+def test_a_directory_replaces_what_was_there(tmp_path, old):
+    target = tmp_path / "model"
+    if old == "directory":
+        (target / "stale").mkdir(parents=True)
+    elif old == "file":
+        target.write_text("stale")
+    with written_whole(target, overwrite=True) as part:
+        part.mkdir()
+        (part / "fresh").touch()
+    assert [path.name for path in target.iterdir()] == ["fresh"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_operating_systems_errors_are_ours(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.touch()
+    with pytest.raises(InceptionTFError, match="Cannot write"), written_whole(blocker / "below"):
+        pass
+    with pytest.raises(InceptionTFError, match="No space left"), written_whole(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+
+
+def test_tables_align_numbers_right():
+    text = tables.render([("a", 1, None), ("long", 20, 0.5)], ("name", "n", "x"))
+    assert text.splitlines() == ["name   n    x", "----  --  ---", "a      1", "long  20  0.5"]
+    assert tables.render([]) == ""
+
+
+def test_progress_is_for_terminals_only():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    pipe, terminal = io.StringIO(), Terminal()
+    for stream in (pipe, terminal):
+        with Progress("Reading", 100, "images", stream) as progress:
+            progress.last -= 1
+            progress.advance(40)
+            progress.advance(60)
+    assert pipe.getvalue() == ""
+    assert "40%" in terminal.getvalue() and "100%" in terminal.getvalue()
+
+
+def test_importing_the_package_imports_neither_keras_nor_tensorflow():
+    script = "import inception_tf, sys; print({'keras', 'tensorflow', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "set()"
+
+
+def test_every_public_name_is_there():
+    import inception_tf
+
+    for name in inception_tf.__all__:
+        assert callable(getattr(inception_tf, name)), name
+        assert getattr(inception_tf, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = inception_tf.nothing
