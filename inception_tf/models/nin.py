@@ -31,6 +31,7 @@ LAYOUTS = {
         (3, 1, "same", (192, 192, None), False),  # 8×8×classes
     ],
 }
+COUNTS = ({}, {"convolutions_1x1": 1}, {"convolutions_1x1": 0})
 
 
 @network(
@@ -40,11 +41,7 @@ LAYOUTS = {
     min_size=11,
     classes=10,
     heads=("Logits",),
-    variants=(
-        {},
-        *({"convolutions_1x1": count} for count in (1, 0)),
-        *({"layout": "cifar10", "convolutions_1x1": count} for count in (2, 1, 0)),
-    ),
+    variants=tuple({**layout, **count} for layout in ({}, {"layout": "cifar10"}) for count in COUNTS),
 )
 def NetworkInNetwork(
     inputs,
@@ -60,11 +57,11 @@ def NetworkInNetwork(
 ):
     """Network in Network (arXiv 1312.4400), for images of any size.
 
-    `layout`: "imagenet", the authors' network for 224×224 images, or "cifar10", the paper's for 32×32.
-    `convolutions_1x1`: how many 1×1 convolutions follow the n×n of every block, 2 in the paper; 0 makes it a plain
-    network of the same widths. `fully_connected`: a fully connected layer on the last map in place of global average
-    pooling, which the paper compares with; the image's size must then be known. Logits are rectified, as all layers of
-    the paper are.
+    `layout`: "imagenet", the authors' network for 224×224 images, or "cifar10", the paper's for 32×32 ones, which
+    `input_shape` must then say. `convolutions_1x1`: how many 1×1 convolutions follow the n×n of every block, 2 in the
+    paper; 0 makes it a plain network of the same widths. `fully_connected`: a fully connected layer on the last map in
+    place of global average pooling, which the paper compares with; the image's size must then be known. Logits are
+    rectified, as all layers of the paper are.
     """
     check(inputs, layout, convolutions_1x1, fully_connected and include_top, spatial_squeeze)
     x = inputs
