@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test test-all lint clean
 
 demo: .venv/ready
-	$(BIN)/python tools/demo.py
+	$(BIN)/python tools/demo.py $(ARGS)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -m "not slow"
