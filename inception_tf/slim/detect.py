@@ -25,6 +25,7 @@ class Detection:
             like, as far as they differ from the defaults.
         match: the share of the network's trunk variables that are there with their shapes, 1.0 for all.
         differences: the first variables that differ, as text, where `match` is below 1.
+        others: further scopes with as many of its variables.
     """
 
     network: str
@@ -33,6 +34,7 @@ class Detection:
     options: dict
     match: float
     differences: tuple = ()
+    others: tuple = ()
 
 
 def weights_of(checkpoint):
@@ -40,35 +42,47 @@ def weights_of(checkpoint):
     shapes = {}
     for name, shape in checkpoint.shapes.items():
         plain = name.removesuffix(EMA)
-        if not bookkeeping(plain):
+        if not bookkeeping(plain, checkpoint):
             shapes.setdefault(plain, shape)
     return shapes
 
 
-def detect(checkpoint, network=None, scope=None):
+def detect(checkpoint, network=None, scope=None, partial=False):
     """Detects the network, the scope, the classes, the auxiliary head and the width of a checkpoint.
 
     Args:
         checkpoint: what `open_checkpoint` takes.
         network: its name, when it is known.
         scope: its variable scope, when it is known.
+        partial: whether a half of the trunk is enough, where what differs is listed later.
 
     Returns:
         A `Detection` whose trunk fits whole.
 
     Raises:
-        MismatchError: no network fits. Names the nearest and the first variables that differ.
+        MismatchError: no network fits; names the nearest and the first variables that differ. Or it is there under
+            several scopes, and none is the network's own.
         CheckpointError: no checkpoint.
     """
     checkpoint = open_checkpoint(checkpoint)
     best = rank(checkpoint, network, scope)
+    if best is None and any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
+        raise MismatchError(
+            f"{checkpoint.path} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), not one of "
+            "TF-Slim: its tensors have no names of variables. Load it with the code that wrote it."
+        )
     if best is None:
         some = ", ".join(list(weights_of(checkpoint))[:3])
         raise MismatchError(f"{checkpoint.path} holds no network known here. It begins with: {some}.")
-    if best.match < 1:
+    if best.match < (0.5 if partial else 1):
         raise MismatchError(
             f"{checkpoint.path} does not hold {network or 'a network known here'}. Nearest: {best.network}, "
             f"{100 * best.match:.0f}% of whose variables fit. First differences: {'; '.join(best.differences)}."
+        )
+    if best.others and best.scope != find_network(best.network).scope:
+        scopes = ", ".join([best.scope, *best.others])
+        raise MismatchError(
+            f"{checkpoint.path} holds {best.network} under several scopes. Give scope=, one of: {scopes}."
         )
     return best
 
@@ -105,9 +119,10 @@ def _fit(weights, info, scope):
 def _fit_variant(weights, info, scope, variant):
     aux = {"aux_logits": True} if "aux_logits" in info.options else {}
     expected = specification(info.name, **aux, **variant)
-    scope = _find_scope(weights, expected) if scope is None else scope
-    if scope is None:
+    scopes = _find_scopes(weights, expected, info) if scope is None else [scope]
+    if not scopes:
         return None
+    scope = scopes[0]
     prefix = scoped(scope, "")
     found = {name.removeprefix(prefix): shape for name, shape in weights.items() if name.startswith(prefix)}
     classifier = (*info.heads, *info.top)
@@ -134,7 +149,7 @@ def _fit_variant(weights, info, scope, variant):
         options.update(_image_size(info, found, options))
     differences = [f"{n} is {_shape(found.get(n))}, not {_shape(s)}" for n, s in trunk.items() if found.get(n) != s]
     differences += [f"{name} is not in the network" for name in others]
-    return Detection(info.name, scope, classes, options, match, tuple(differences[:4]))
+    return Detection(info.name, scope, classes, options, match, tuple(differences[:4]), tuple(scopes[1:]))
 
 
 def in_scopes(name, scopes):
@@ -146,15 +161,17 @@ def _shape(shape):
     return "missing" if shape is None else "×".join(map(str, shape)) or "a scalar"
 
 
-def _find_scope(weights, expected):
-    """The scope under which most of the expected variables are found."""
+def _find_scopes(weights, expected, info):
+    """The scopes under which most of the expected variables are found, the network's own first."""
     counts = collections.Counter()
     for name in weights:
         parts = name.split("/")
         for i in range(len(parts)):
             if "/".join(parts[i:]) in expected:
                 counts["/".join(parts[:i])] += 1
-    return counts.most_common(1)[0][0] if counts else None
+    most = max(counts.values(), default=0)
+    scopes = [scope for scope in counts if counts[scope] == most]
+    return sorted(scopes, key=lambda scope: scope != info.scope)
 
 
 def _width(info, trunk, found):
@@ -166,7 +183,7 @@ def _width(info, trunk, found):
         return {}
     least = min(narrow for _, narrow in pairs)
     # int(wide * multiplier) == narrow, but for the layers that min_depth holds up.
-    free = [(wide, narrow) for wide, narrow in pairs if narrow > least] or list(pairs)
+    free = [(wide, narrow) for wide, narrow in pairs if narrow > least] or [max(pairs)]
     low, high = max(n / w for w, n in free), min((n + 1) / w for w, n in free)
     multiplier = simplest(low, high)
     for min_depth in (16, least):
@@ -202,11 +219,22 @@ def _image_size(info, found, options):
 
     channels = options.get("input_shape", (0, 0, info.channels))[2]
     sizes = (info.input_size, *COMMON_SIZES, *range(info.input_size, info.min_size, -4)) if scopes else ()
+    height, width = _kernel(head(found))
+    sides = {}  # of the images, by the side of the largest kernel that they give
     for size in sizes:
         shape = {"input_shape": (size, size, channels)} if size != info.input_size else {}
         try:
-            if head(found) == head(specification(info.name, **{**options, **shape})):
-                return shape
+            expected = head(specification(info.name, **{**options, **shape}))
         except ValueError:  # too small for the classifier
             continue
+        if head(found) == expected:
+            return shape
+        sides.setdefault(_kernel(expected)[0], size)
+        if height != width and {height, width} <= set(sides):
+            return {"input_shape": (sides[height], sides[width], channels)}
     return {}
+
+
+def _kernel(shapes):
+    """The largest (height, width) of a convolution's kernel."""
+    return max((shape[:2] for shape in shapes.values() if len(shape) == 3), default=(0, 0))

@@ -12,6 +12,9 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes
 from inception_tf.slim.names import EMA, bookkeeping, model_variables, scoped
 
+# The variables that training does not train.
+MOVING = ("/moving_mean", "/moving_variance")
+
 
 @dataclasses.dataclass
 class LoadReport:
@@ -72,7 +75,7 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
         model: a model of this library.
         path: a checkpoint, whatever `open_checkpoint` takes.
         exclude_scopes: globs of scopes to leave alone on both sides, such as ["Logits", "AuxLogits", "Mixed_7*"]; the
-            network's own scope in front is allowed, as in Slim's `--checkpoint_exclude_scopes`.
+            network's own scope in front is allowed, and a string with commas, as Slim's `--checkpoint_exclude_scopes`.
         ema: "auto" loads a weight's moving average where the checkpoint has one, "require" demands one for every
             trainable weight, "ignore" loads the weights themselves.
         background: "drop" leaves out class 0 of the checkpoint, for a model with one class less.
@@ -82,7 +85,7 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
         A `LoadReport`.
 
     Raises:
-        UsageError: a glob that matches nothing, an unknown option.
+        UsageError: a glob that matches nothing, an unknown option, no class to drop.
         MismatchError: something is missing, too many, or of another shape; its `report` lists it all. The model is
             as it was.
         CheckpointError: no checkpoint, or a damaged one. The model is as it was.
@@ -116,29 +119,32 @@ def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=No
     variables = model_variables(model)
     network = getattr(model, "card", {}).get("network")
     if scope is None:
-        scope = detect(checkpoint, network).scope if network else _scope_of(checkpoint, variables)
+        scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")
     prefix = scoped(scope, "")
     excluded = _excluder(exclude_scopes, scope, [*variables, *(n.removeprefix(prefix) for n in checkpoint)])
 
+    droppable = [name for name in variables if background == "drop" and in_scopes(name, heads)]
     report = LoadReport()
     for name, variable in variables.items():
-        averaged = ema == "require" and variable.trainable
+        # By name: a frozen layer's weights are not `trainable` in Keras.
+        averaged = ema == "require" and not name.endswith(MOVING)
         source = _source(checkpoint, scoped(scope, name), ema, averaged)
         if excluded(name):
             report.excluded.append(name)
         elif source is None:
             report.missing.append(scoped(scope, name) + (EMA if averaged else ""))
-        elif tuple(variable.shape) == _shape(
-            checkpoint, source, background == "drop" and in_scopes(name, heads), variable
-        ):
+        elif tuple(variable.shape) == _shape(checkpoint, source, name in droppable, variable):
             report.sources[name] = source
         else:
             report.mismatched[name] = (tuple(variable.shape), checkpoint.shapes[source])
     _sort_the_rest(report, checkpoint, prefix, scope, excluded)
     if report.missing or report.unexpected or report.mismatched:
-        raise MismatchError(_explain(checkpoint, model, report, background), report)
-    if report.ema and any(not s.endswith(EMA) and variables[n].trainable for n, s in report.sources.items()):
+        raise MismatchError(_explain(checkpoint, model, report, background, heads), report)
+    kept = [name for name in droppable if name in report.sources]
+    if kept and all(checkpoint.shapes[report.sources[name]] == tuple(variables[name].shape) for name in kept):
+        raise UsageError('background="drop" needs a model with one class less than the checkpoint; this has as many.')
+    if report.ema and any(not s.endswith(EMA) and not n.endswith(MOVING) for n, s in report.sources.items()):
         report.warnings.append(
             f"{report.ema} of {len(report.sources)} variables have a moving average, the rest have none."
         )
@@ -158,7 +164,7 @@ def _sort_the_rest(report, checkpoint, prefix, scope, excluded):
     used = set(report.sources.values())
     for name in checkpoint:
         plain = name.removesuffix(EMA).removeprefix(prefix)
-        reason = bookkeeping(name)
+        reason = bookkeeping(name, checkpoint)
         if name in used or plain in report.mismatched:
             continue
         if reason or not name.startswith(prefix):
@@ -186,7 +192,8 @@ def _source(checkpoint, name, ema, required=False):
 
 def _scope_of(checkpoint, variables):
     first = next(iter(variables))
-    return next((name[: -len(first)].rstrip("/") for name in checkpoint if name.endswith(first)), "")
+    names = (name.removesuffix(EMA) for name in checkpoint)
+    return next((name[: -len(first)].rstrip("/") for name in names if name.endswith(first)), "")
 
 
 def _excluder(globs, scope, names):
@@ -195,7 +202,7 @@ def _excluder(globs, scope, names):
     Raises:
         UsageError: a glob that matches none of `names`.
     """
-    patterns = [globs] if isinstance(globs, str) else list(globs)
+    patterns = globs.split(",") if isinstance(globs, str) else list(globs)
 
     def matches(name, pattern):
         pattern = pattern.rstrip("/")
@@ -209,13 +216,13 @@ def _excluder(globs, scope, names):
     return lambda name: any(matches(name, pattern) for pattern in patterns)
 
 
-def _explain(checkpoint, model, report, background):
+def _explain(checkpoint, model, report, background, heads):
     lines = report.differences()
     shown = lines if len(lines) <= 12 else [*lines[:12], f"… and {len(lines) - 12} more: see the error's report"]
     hints = []
-    if report.unexpected:
+    if report.unexpected or report.missing:
         hints.append("exclude_scopes leaves scopes out on both sides")
-    if any(want[-1:] != found[-1:] for want, found in report.mismatched.values()):
+    if any(in_scopes(name, heads) for name in report.mismatched):
         hints.append("classes= must be the checkpoint's, or its head be left out with exclude_scopes")
     if background == "keep" and any(
         want[-1:] == (found[-1] - 1,) for want, found in report.mismatched.values() if found

@@ -45,9 +45,15 @@ def scoped(scope, name):
     return f"{scope}/{name}" if scope else name
 
 
-def bookkeeping(name):
-    """What a tensor of a checkpoint is for, when it is not a weight of a network; else None."""
-    if SLOT.search(name.removesuffix(EMA)):
+def bookkeeping(name, others=()):
+    """What a tensor of a checkpoint is for, when it is not a weight of a network; else None.
+
+    Args:
+        name: the tensor's.
+        others: the names beside it. Under the name of another tensor lie its optimizer slots, whatever they are called.
+    """
+    plain = name.removesuffix(EMA)
+    if SLOT.search(plain) or plain.rpartition("/")[0] in others:
         return "optimizer slot"
     if name.endswith(EMA):
         return "moving average of a weight"

@@ -29,6 +29,8 @@ def load_pretrained(info, weights, options, **loading):
     if isinstance(weights, Checkpoint):
         return _load_checkpoint(info, weights, weights.path.name, options, **loading)
     if str(weights).endswith(".h5"):
+        if loading:
+            raise UsageError(f"{', '.join(loading)} tells how to load a Slim checkpoint. Received: weights={weights}")
         return _load_h5(info, Path(weights), options)
     path, source = Path(weights), Path(weights).name
     if not is_path(weights):
@@ -38,7 +40,12 @@ def load_pretrained(info, weights, options, **loading):
 
 
 def is_path(weights):
-    """Whether `weights` is a path: something is there, or it looks like one. Else it is a published name."""
+    """Whether `weights` is a path: something is there, or it looks like one. Else it is a published name.
+
+    A string such as "imagenet" is the name even beside a folder that is called so.
+    """
+    if isinstance(weights, str) and weights in {published.weights for published in catalogue.catalogue()}:
+        return False
     path = Path(weights)
     there = path.exists() or path.with_name(path.name + ".index").exists()
     return there or any(mark in str(weights) for mark in ("/", "\\", ".ckpt", ".tar", ".keras"))
@@ -54,7 +61,7 @@ def _converted(info, published):
 
 
 def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), background="keep", scope=None, **loading):
-    found = detect(checkpoint, info.name, scope)
+    found = detect(checkpoint, info.name, scope, partial=True)
     dropped = 1 if background == "drop" else 0
     classes = found.classes and found.classes - dropped
     wanted = options.get("classes", classes)
@@ -73,7 +80,7 @@ def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), backg
     read = {option: value for option, value in found.options.items() if keeps_top or option != "aux_logits"}
     model = build_model(info, **{**read, **({"classes": wanted} if wanted else {}), **options})
 
-    excluded = [exclude_scopes] if isinstance(exclude_scopes, str) else list(exclude_scopes)
+    excluded = exclude_scopes.split(",") if isinstance(exclude_scopes, str) else list(exclude_scopes)
     there = [*model_variables(model), *(name.removeprefix(scoped(found.scope, "")) for name in checkpoint)]
     aux_logits = model.card["options"].get("aux_logits")
     unused = [head for head in info.heads if not keeps_top or (head == "AuxLogits" and not aux_logits)]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from inception_tf.errors import UsageError
 from inception_tf.files import refuse_existing, written_whole
 from inception_tf.slim.names import model_variables, scoped
@@ -21,7 +23,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         The names written, sorted.
 
     Raises:
-        UsageError: unknown format, or the path exists.
+        UsageError: unknown format, the path exists, or no scope is known.
         InceptionTFError: the operating system refused to write.
     """
     import tensorflow as tf
@@ -29,17 +31,24 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     if format not in ("v1", "v2"):
         raise UsageError(f'format must be "v2" or "v1". Received: format={format!r}')
     path = Path(path)
-    scope = model.card["scope"] if scope is None else scope
-    values = {scoped(scope, name): variable.numpy() for name, variable in sorted(model_variables(model).items())}
-    names = list(values)
-    tensors = [tf.constant(value) for value in values.values()]
+    if scope is None:
+        if "scope" not in getattr(model, "card", {}):
+            raise UsageError(f"{model.name} is no model of this library: give the variable scope to write, scope=.")
+        scope = model.card["scope"]
+    variables = {scoped(scope, name): variable for name, variable in sorted(model_variables(model).items())}
+    names = list(variables)
+    tensors = [tf.constant(np.asarray(variable), tf.float32) for variable in variables.values()]
+    data = path.with_name(path.name + ".data-00000-of-00001")
+    index = path.with_name(path.name + ".index")
+    for file in (path, index, data):
+        refuse_existing(file, overwrite)
     if format == "v1":
         with written_whole(path, overwrite) as part, _disk_errors():
             tf.raw_ops.Save(filename=str(part), tensor_names=names, data=tensors)
+        # A V2 checkpoint of the same name would be read in its place.
+        index.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
         return names
-    data = path.with_name(path.name + ".data-00000-of-00001")
-    index = path.with_name(path.name + ".index")
-    refuse_existing(index, overwrite)
     # The index is renamed last: a reader finds the checkpoint by it.
     with (
         written_whole(index, overwrite) as index_part,

@@ -114,8 +114,9 @@ def summarize(checkpoint, variables=None):
     weights = {
         name.removesuffix(EMA): shape
         for name, shape in checkpoint.shapes.items()
-        if not bookkeeping(name.removesuffix(EMA))
+        if not bookkeeping(name.removesuffix(EMA), checkpoint)
     }
+    purposes = (bookkeeping(name, checkpoint) for name in checkpoint)
     slots = sorted({match[1] for name in checkpoint if (match := SLOT.search(name))})
     if "beta1_power" in {name.rpartition("/")[2] for name in checkpoint} and "Adam" not in slots:
         slots.append("Adam")
@@ -130,7 +131,7 @@ def summarize(checkpoint, variables=None):
         parameters=sum(int(np.prod(shape)) for shape in weights.values()),
         averages=sum(name.endswith(EMA) for name in checkpoint),
         optimizers=slots,
-        bookkeeping=dict(collections.Counter(filter(None, map(bookkeeping, checkpoint))).most_common()),
+        bookkeeping=dict(collections.Counter(filter(None, purposes)).most_common()),
         not_finite=not_finite,
         tensors={name: (_dtype(checkpoint, name), checkpoint.shapes[name]) for name in listed},
     )
