@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
   tf::SavedModelBundle bundle;
   Check(tf::LoadSavedModel({}, {}, argv[1], {"serve"}, &bundle));
   for (const auto& [signature, def] : bundle.GetSignatures()) {
+    if (def.method_name().empty()) continue;  // the initialisation, which has run
     std::vector<std::pair<std::string, tf::Tensor>> inputs;
     std::vector<std::string> names, keys;
     for (const auto& [key, input] : def.inputs())
@@ -50,7 +51,6 @@ int main(int argc, char** argv) {
       keys.push_back(key);
       names.push_back(output.name());
     }
-    if (names.empty()) continue;
     std::vector<tf::Tensor> outputs;
     Check(bundle.GetSession()->Run(inputs, names, {}, &outputs));
     for (size_t i = 0; i < outputs.size(); ++i) {

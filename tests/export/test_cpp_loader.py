@@ -30,7 +30,8 @@ def probe(tmp_path_factory):
             pytest.skip(f"this TensorFlow has no {file.name}")
     binary = tmp_path_factory.mktemp("cpp") / "probe"
     source = Path(__file__).with_name("probe.cc")
-    link = [*tf.sysconfig.get_link_flags(), "-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{libraries}"]
+    # Not as needed: nothing names the session factory and the kernels, which register themselves.
+    link = ["-Wl,--no-as-needed", *tf.sysconfig.get_link_flags(), "-l:libtensorflow_cc.so.2", f"-Wl,-rpath,{libraries}"]
     command = [compiler, "-O0", "-w", *tf.sysconfig.get_compile_flags(), source, "-o", binary, *link]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
