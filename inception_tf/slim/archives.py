@@ -21,7 +21,7 @@ MAX_MEMBERS = 10_000
 # A V1 checkpoint is a LevelDB table, and so is the .index of a V2 one: their last 8 bytes
 # (tensorflow/core/lib/io/format.h, kTableMagicNumber).
 _TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
-_BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5})")
+_BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5}|pb)")
 # What follows the prefix of V1 shards; the Saver's `checkpoint` file has question marks for the number.
 _SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}$")
 _CHUNK = 1 << 20
@@ -43,13 +43,14 @@ def find_checkpoint(where):
     """The one checkpoint meant by a directory.
 
     The one its `checkpoint` file names as the latest (beside that file first, since the paths in it may be another
-    machine's), else the only V2 prefix, else the only V1 file, else the highest step of `stem-<step>`.
+    machine's), else the only one of `candidates`, else the highest step of `stem-<step>`.
 
     Args:
         where: a directory (its subdirectories are not searched), or a list of files, as `extract_checkpoint` returns.
 
     Returns:
-        The path of a V1 file, or a V2 prefix (`model.ckpt-20000`, which is not itself a file).
+        The path of a V1 file, a V2 prefix (`model.ckpt-20000`, which is not itself a file), a SavedModel's directory
+        or a frozen graph.
 
     Raises:
         CheckpointError: there is none, or several and nothing says which.
@@ -72,7 +73,9 @@ def find_checkpoint(where):
         alone = [file.name for file in files if ".data-" in file.name]
         but = f" {alone[0]} is there without its .index file." if alone else ""
         but += f" Its `checkpoint` file names {latest}, which is not there." if latest else ""
-        raise CheckpointError(f"{place} holds no TF-Slim checkpoint: no .index file and no V1 checkpoint.{but}")
+        raise CheckpointError(
+            f"{place} holds no TF-Slim checkpoint: no .index file, no V1 checkpoint, no frozen graph.{but}"
+        )
     steps = [re.fullmatch(r"(.*)-(\d+)", str(path)) for path in found]
     if not latest and all(steps) and len({match[1] for match in steps}) == 1:
         return max(zip(found, steps), key=lambda pair: int(pair[1][2]))[0]
@@ -84,11 +87,18 @@ def find_checkpoint(where):
 
 
 def candidates(where):
-    """Every V2 prefix, or where there is none every V1 file or prefix of V1 shards, in a directory or list of files."""
+    """The checkpoints in a directory or a list of files, by the first of these kinds that is there.
+
+    V2 prefixes; V1 files and prefixes of V1 shards; the directories of SavedModels; frozen graphs.
+    """
     files = _list(where)
+    saved_models = [file.parent for file in files if file.name == "saved_model.pb"]
+    inside = [folder / "variables" for folder in saved_models]
+    files = [file for file in files if file.parent not in inside]
     prefixes = [file.with_suffix("") for file in files if file.suffix == ".index"]
     v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if _is_table(file))
-    return prefixes or list(dict.fromkeys(v1))
+    graphs = [file for file in files if file.suffix == ".pb"]
+    return prefixes or list(dict.fromkeys(v1)) or saved_models or graphs
 
 
 def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
@@ -96,8 +106,8 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
 
     Args:
         archive: path of a .tar, .tar.gz or .tgz; told by content.
-        directory: where to; made if missing. Files land directly in it, or where two share a name, in the archive's
-            own directories.
+        directory: where to; made if missing. Files land directly in it, or where two share a name and for a
+            SavedModel, in the archive's own directories.
         max_bytes: the most the archive may unpack to, with all it holds.
 
     Returns:
@@ -114,7 +124,8 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as scratch:
             parts = _unpack(archive, Path(scratch), max_bytes)
-            flat = len({name.name for name in parts}) == len(parts)
+            names = [name.name for name in parts]
+            flat = len(set(names)) == len(names) and "saved_model.pb" not in names
             targets = {directory / (name.name if flat else name): part for name, part in parts.items()}
             for target in targets:
                 refuse_existing(target)
@@ -154,7 +165,7 @@ def _unpack(archive, scratch, max_bytes):
                     part = scratch / str(number) if scratch else Path(os.devnull)
                     with part.open("wb") as out:
                         is_table = _copy(tar.extractfile(member), out) == _TABLE_MAGIC
-                    whole |= is_table
+                    whole |= is_table or name.suffix == ".pb"
                     if is_table or _BELONGS.fullmatch(name.name):
                         parts[name] = part
             # gzip compares its checksum at the end, which tarfile does not read to.

@@ -113,7 +113,7 @@ def cached_conversion(published, build):
 
 def _arrived(source):
     """When a checkpoint came to lie where it is: an old file moved in is newer than what was converted before."""
-    status = (source if source.is_file() else Path(f"{source}.index")).stat()
+    status = (source if source.exists() else Path(f"{source}.index")).stat()
     return max(status.st_mtime, status.st_ctime)
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import glob
 import re
 import tempfile
@@ -17,9 +18,9 @@ FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
 class SaverCheckpoint(Checkpoint):
     """What TensorFlow's Saver writes, in its format V1 or V2."""
 
-    def __init__(self, path, prefix, container, held=None):
+    def __init__(self, path, prefix, container, meta, held=None):
         self.path, self.prefix = path, prefix
-        self.held = held
+        self.meta, self.held = meta, held
         with self._errors():
             from tensorflow.python.training import py_checkpoint_reader
 
@@ -32,6 +33,17 @@ class SaverCheckpoint(Checkpoint):
         with self._errors(f": its tensor {name} cannot be read"):
             return self._reader.get_tensor(name)
 
+    @functools.cached_property
+    def written_by(self):
+        """Read from the graph beside it, `.meta`, where there is one."""
+        from google.protobuf.message import DecodeError
+        from tensorflow.compat.v1 import MetaGraphDef
+
+        try:
+            return tensorflow_of(MetaGraphDef.FromString(self.meta.read_bytes()))
+        except (OSError, DecodeError):
+            return None
+
     @contextlib.contextmanager
     def _errors(self, what=""):
         try:
@@ -39,6 +51,12 @@ class SaverCheckpoint(Checkpoint):
         except Exception as error:  # of many types, IndexError and MemoryError among them
             reason = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason[0][:200]}") from error
+
+
+def tensorflow_of(meta_graph):
+    """The version of TensorFlow that a MetaGraphDef says it was written by, or None."""
+    version = meta_graph.meta_info_def.tensorflow_version
+    return f"TensorFlow {version}" if version else None
 
 
 def open_here(given, place):
@@ -51,22 +69,24 @@ def open_here(given, place):
         for file in prefix.parent.glob(glob.escape(prefix.name) + "*"):
             Path(links.name, "model" + file.name.removeprefix(prefix.name)).symlink_to(file)
         prefix, held = Path(links.name, "model"), links
-    index = f"{prefix.name}.index"
+    index, meta = f"{prefix.name}.index", prefix.with_name(f"{prefix.name}.meta")
     total, absent = _shards(prefix, ".data")
     if prefix.with_name(index).is_file():
         absent = absent if total else [f"{prefix.name}.data-00000-of-00001"]
         if absent:
             raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing beside {index}.")
-        return SaverCheckpoint(given, str(prefix), f"V2, {total} shards" if total > 1 else "V2", held)
+        return SaverCheckpoint(given, str(prefix), f"V2, {total} shards" if total > 1 else "V2", meta, held)
     if total:
         raise CheckpointError(f"{given} is incomplete: {index} is missing beside its .data files.")
     total, absent = _shards(prefix, "")
     if not total:
+        if place.suffix == ".meta" and place.is_file() and not prefix.exists():
+            raise CheckpointError(f"{given} is a graph without its weights: {index} and its .data files are missing.")
         _check_v1(given, prefix)
-        return SaverCheckpoint(given, str(prefix), "V1", held)
+        return SaverCheckpoint(given, str(prefix), "V1", meta, held)
     if absent:
         raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing.")
-    return SaverCheckpoint(given, f"{prefix}-?????-of-{total:05d}", f"V1, {total} shards", held)
+    return SaverCheckpoint(given, f"{prefix}-?????-of-{total:05d}", f"V1, {total} shards", meta, held)
 
 
 def _shards(prefix, mark):
