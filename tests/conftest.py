@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from slim_files import build_slim, tf1_session, train_and_save, write_tensors
+from slim_files import build_slim, write_tensors
+
+from inception_tf.slim.golden import deterministic_weights
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -61,7 +64,6 @@ def slim_checkpoint(tmp_path_factory, slim_graph):
 
     The weights follow from the names. Tests read these files; what a test damages it copies first.
     """
-    from inception_tf.slim.golden import deterministic_weights
 
     @functools.cache
     def make(network="inception_v3", format="v2", **arguments):
@@ -73,13 +75,21 @@ def slim_checkpoint(tmp_path_factory, slim_graph):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, slim_graph):
     """What a training run of TF-Slim leaves: a small Inception-v3 of 5 classes with its auxiliary head, at step 20000.
 
-    Attributes: path, of a V2 checkpoint with its `checkpoint` file. weights, shadows: dicts from the weights' names to
-    arrays, the ExponentialMovingAverage shadows having other values. others: the names of all other tensors.
+    Beside the weights it has RMSProp's slots and ExponentialMovingAverage shadows, under the names that TensorFlow 1
+    gives them: test_detect.py and test_checkpoint.py have it give them itself.
+
+    Attributes: path, of a V2 checkpoint. weights, shadows: dicts from the weights' names to arrays, the shadows having
+    other values. others: the names of all other tensors.
     """
-    with tf1_session() as session:
-        variables = build_slim(aux_logits=True)
-        paths, weights, shadows, others = train_and_save(session, variables, tmp_path_factory.mktemp("trained"), ["v2"])
-    return SimpleNamespace(path=paths["v2"], weights=weights, shadows=shadows, others=others)
+    shapes = slim_graph(aux_logits=True)
+    weights = {name: deterministic_weights(name, shape) for name, shape in shapes.items()}
+    shadows = {name: deterministic_weights(f"shadow/{name}", shape) for name, shape in shapes.items()}
+    others = {f"{name}/ExponentialMovingAverage": value for name, value in shadows.items()}
+    for name in (name for name in weights if "/moving_" not in name):
+        others |= {f"{name}/RMSProp": np.ones_like(weights[name]), f"{name}/RMSProp_1": np.zeros_like(weights[name])}
+    others["global_step"] = np.int64(20000)
+    path = write_tensors(tmp_path_factory.mktemp("trained") / "model.ckpt-20000", weights | others)
+    return SimpleNamespace(path=path, weights=weights, shadows=shadows, others=set(others))

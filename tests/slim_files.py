@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inception_tf.slim.golden import deterministic_weights
+
 # Every name and block of the network, a hundredth of its weights.
 SMALL = {"inception_v3": {"depth_multiplier": 0.1}}
 
@@ -42,8 +44,6 @@ def train_and_save(session, variables, folder, formats):
         shadows, dicts from the weights' names to arrays; the names of all other tensors.
     """
     import tensorflow.compat.v1 as tf
-
-    from inception_tf.slim.golden import deterministic_weights
 
     step = tf.train.get_or_create_global_step()
     loss = tf.add_n([tf.nn.l2_loss(v) for v in tf.trainable_variables()])
