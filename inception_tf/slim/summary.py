@@ -17,7 +17,7 @@ class Summary:
     """A checkpoint's facts.
 
     Attributes:
-        path, container: what was opened.
+        path, container, written_by: what was opened, and what is recorded of the TensorFlow that wrote it.
         step: the training step, or None.
         bytes: of all tensors.
         dtypes: how many tensors there are of each dtype.
@@ -32,6 +32,7 @@ class Summary:
 
     path: str
     container: str
+    written_by: str | None
     step: int | None
     bytes: int
     dtypes: dict
@@ -53,6 +54,7 @@ class Summary:
         rows = [
             ("checkpoint", self.path),
             ("container", self.container),
+            ("written by", self.written_by or "not recorded"),
             ("tensors", f"{dtypes}; {self.bytes / 1e6:.1f} MB"),
             ("step", self.step if self.step is not None else "not recorded"),
             *self._network(),
@@ -84,7 +86,7 @@ class Summary:
             ]
         options = ", ".join(f"{name}={value}" for name, value in found.options.items())
         return [
-            ("network", f"{found.network}: every variable of its trunk is there"),
+            ("network", f"{found.network}, sure: every variable of its trunk is there with its shape, and no other"),
             ("scope", found.scope or "none"),
             ("classes", found.classes or "no classifier"),
             ("options", options or "as published"),
@@ -124,6 +126,7 @@ def summarize(checkpoint, variables=None):
     return Summary(
         path=str(checkpoint.path),
         container=checkpoint.container,
+        written_by=checkpoint.written_by,
         step=checkpoint.step,
         bytes=size,
         dtypes=dict(collections.Counter(_dtype(checkpoint, name) for name in checkpoint).most_common()),
