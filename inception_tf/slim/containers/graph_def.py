@@ -113,8 +113,8 @@ def _is_variable(nodes, node):
 
 
 def _is_folded(nodes, constants):
-    """Whether batch norm was folded: what is left of it has no moving averages, or a bias that was no variable."""
-    if any(name.endswith("/moving_variance") for name in constants):
+    """Whether batch norm was folded: none of its variables is there, but its name or a bias that was no variable is."""
+    if any("/BatchNorm/" in name for name in constants):
         return False
     biases = [_source(nodes, name) for node in nodes.values() if node.op == "BiasAdd" for name in node.input[1:2]]
     return any("/BatchNorm/" in name for name in nodes) or any(

@@ -1,0 +1,194 @@
+"""Two checkpoints side by side, variable by variable, whatever their containers and scopes."""
+
+import collections
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from inception_tf import tables
+from inception_tf.errors import UsageError
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import weights_of
+from inception_tf.slim.load import find_sources
+from inception_tf.slim.names import scoped
+
+SHOWN = 10  # lines of a list in the text; the JSON has them all
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """The variables of a top scope (Conv2d_1a_3x3, Mixed_5b, …) that both have in one shape.
+
+    Attributes:
+        scope: its name.
+        variables: how many.
+        different: how many of them differ.
+        max_difference: the largest |difference|; NaN or infinite where a value is, and is not the same in both.
+    """
+
+    scope: str
+    variables: int
+    different: int
+    max_difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        a, b: what was compared, each a dict: path, container, scope and, of what is not a weight, how many tensors.
+        scopes: a `Scope` for every top scope, in the order of names.
+        only_a, only_b: the variables that the other lacks, names without the scope.
+        shapes: a dict from the variables whose shapes differ to (shape in a, shape in b).
+    """
+
+    a: dict
+    b: dict
+    scopes: tuple
+    only_a: list
+    only_b: list
+    shapes: dict
+
+    @property
+    def identical(self):
+        """Whether both hold the same variables with the same values. Dtypes may differ, and what is no weight."""
+        different = self.only_a or self.only_b or self.shapes
+        return not different and not any(scope.different for scope in self.scopes)
+
+    def data(self):
+        """The facts for JSON."""
+        return {"identical": self.identical, **dataclasses.asdict(self)}
+
+    def __str__(self):
+        sides = [("A", *self.a.values()), ("B", *self.b.values())]
+        parts = [tables.render(sides, ("", "checkpoint", "container", "scope", "weights", "besides"))]
+        rows = [
+            (s.scope, s.variables, s.different, f"{s.max_difference:.3g}" if s.different else "equal")
+            for s in self.scopes
+        ]
+        if rows:
+            parts.append(tables.render(rows, ("scope", "variables", "different", "max |difference|"), "<>>>"))
+        shapes = [f"{name}: {_shape(a)} in A, {_shape(b)} in B" for name, (a, b) in self.shapes.items()]
+        lists = (("another shape", shapes), ("only in A", self.only_a), ("only in B", self.only_b))
+        parts += [_listed(title, lines) for title, lines in lists if lines]
+        return "\n\n".join([*parts, self.summary()])
+
+    def summary(self):
+        """One line: identical, or how much is not."""
+        variables = sum(scope.variables for scope in self.scopes)
+        if self.identical:
+            return f"identical: {variables} variables"
+        counts = {
+            f"of {variables} in both differ": sum(scope.different for scope in self.scopes),
+            "have another shape": len(self.shapes),
+            "only in A": len(self.only_a),
+            "only in B": len(self.only_b),
+        }
+        return "NOT identical: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+
+
+def compare(a, b, ema="auto"):
+    """Compares the weights of two checkpoints.
+
+    Names are compared without the variable scope, so that a network under a scope of another name fits. What is not a
+    weight (optimizer slots, `global_step`) is counted only.
+
+    Args:
+        a, b: what `open_checkpoint` takes.
+        ema: "auto" for a weight's moving average where a checkpoint has one, as `load_slim` loads it; "ignore" for the
+            weights themselves.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        UsageError: no variable of one has a name that the other has too.
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+    a, b = open_checkpoint(a), open_checkpoint(b)
+    # With the averages ignored, one that is there without its weight is no source.
+    weights_a, weights_b = (find_sources(checkpoint, weights_of(checkpoint), "", ema) for checkpoint in (a, b))
+    scope_a, scope_b = _align(weights_a, weights_b)
+    names_a, names_b = _inside(weights_a, scope_a), _inside(weights_b, scope_b)
+    common = [name for name in names_a if name in names_b]
+    if not common:
+        first_a, first_b = (next(iter(names), "nothing") for names in (names_a, names_b))
+        raise UsageError(f"{a.path} and {b.path} have no variable in common: {first_a} …, and {first_b} ….")
+    shapes, scopes = {}, collections.defaultdict(list)
+    for name in common:
+        source_a, source_b = weights_a[names_a[name]], weights_b[names_b[name]]
+        if a.shapes[source_a] != b.shapes[source_b]:
+            shapes[name] = (a.shapes[source_a], b.shapes[source_b])
+        else:
+            scopes[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
+    return Comparison(
+        a=_side(a, scope_a, names_a),
+        b=_side(b, scope_b, names_b),
+        scopes=tuple(
+            Scope(scope, len(found), sum(d != 0 for d in found), float(np.max(found)))
+            for scope, found in scopes.items()
+        ),
+        only_a=[name for name in names_a if name not in names_b],
+        only_b=[name for name in names_b if name not in names_a],
+        shapes=shapes,
+    )
+
+
+def _align(names_a, names_b):
+    """The scopes of two checkpoints without which the most names are the same."""
+
+    def fit(pair):
+        common = _inside(names_a, pair[0]).keys() & _inside(names_b, pair[1]).keys()
+        return len(common), sum(map(len, pair))
+
+    return max(itertools.product(_scopes(names_a), _scopes(names_b)), key=fit)
+
+
+def _scopes(names):
+    """The scopes that hold nearly all of the names, "" among them. Half would do for a ResNet's longest block."""
+    counts = collections.Counter()
+    for name in names:
+        parts = name.split("/")
+        counts.update("/".join(parts[:i]) for i in range(len(parts)))
+    return [scope for scope, count in counts.items() if count >= 0.9 * len(names)]
+
+
+def _inside(names, scope):
+    """A dict from names without the scope, where they are in it, to the whole names."""
+    return {name.removeprefix(scoped(scope, "")): name for name in names}
+
+
+def _difference(a, b):
+    """The largest |a − b|, 0 where both are equal, NaN being equal to NaN."""
+    a, b = np.asarray(a), np.asarray(b)
+    if np.array_equal(a, b):
+        return 0.0
+    if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":
+        return math.inf
+    a, b = a.astype("float64"), b.astype("float64")
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a - b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return float(np.max(np.where(same, 0.0, difference)))
+
+
+def _side(checkpoint, scope, weights):
+    return {
+        "path": str(checkpoint.path),
+        "container": checkpoint.container,
+        "scope": scope,
+        "weights": len(weights),
+        "besides": len(checkpoint) - len(weights),
+    }
+
+
+def _listed(title, lines):
+    more = [f"  … and {len(lines) - SHOWN} more (--json lists all)"] if len(lines) > SHOWN else []
+    return "\n".join([f"{title}:", *(f"  {line}" for line in lines[:SHOWN]), *more])
+
+
+def _shape(shape):
+    return "×".join(map(str, shape)) or "scalar"
