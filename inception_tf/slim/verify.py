@@ -115,7 +115,8 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
 
     Raises:
         CheckpointError, MismatchError: the checkpoint is none, or not that of a network known here.
-        UsageError: TF-Slim has no graph of the network, and there is no golden data of it.
+        UsageError: TF-Slim has no graph of the network, and there is no golden data of it; or the images are of
+            another size than the model's.
     """
     checkpoint = open_checkpoint(checkpoint)
     found = detect(checkpoint, network or (model.card["network"] if model is not None else None), scope)
@@ -128,6 +129,9 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     if images is None:
         published = found.options.get("input_shape", (info.input_size, info.input_size, info.channels))
         images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
+    elif any(own not in (None, side) for own, side in zip(model.input_shape[1:], images.shape[1:])):
+        wanted, given = ("×".join(str(side or "any") for side in s[1:]) for s in (model.input_shape, images.shape))
+        raise UsageError(f"The model takes images of {wanted}. Received: images of {given}")
     graph = {option: value for option, value in model.card["options"].items() if option not in NEUTRAL}
     ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)
     return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)

@@ -8,7 +8,8 @@ from inception_tf.errors import UsageError
 from inception_tf.models import inception_v4
 from inception_tf.models.registry import build_model, find_network
 from inception_tf.slim import golden
-from inception_tf.slim.names import model_variables, scoped
+from inception_tf.slim.checkpoint import Checkpoint
+from inception_tf.slim.names import model_variables, scoped, specification
 from inception_tf.slim.verify import run_keras
 
 CASES = [
@@ -45,6 +46,33 @@ def test_equal(network, case, options):
     assert [name for name, *_ in rows] == list(case["end_points"])
     for name, _, _, relative in rows:
         assert relative <= 1e-5, name
+
+
+class Names(Checkpoint):
+    """A checkpoint of names and shapes alone: detection reads no tensor."""
+
+    def __init__(self, shapes):
+        super().__init__("inception.ckpt", "none", shapes, {})
+
+
+@pytest.mark.parametrize("network", ["inception_v4", "inception_resnet_v2"])
+@pytest.mark.parametrize("scope", [None, "backbone/net"])
+@pytest.mark.parametrize("aux", [True, False])
+def test_detection(slim_variables, network, scope, aux):
+    own = find_network(network).scope
+    facts = {n: shape for n, shape in slim_variables(network).items() if aux or "AuxLogits" not in n}
+    found = itf.detect(Names({(scope or own) + n.removeprefix(own): shape for n, shape in facts.items()}))
+    assert (found.network, found.scope, found.classes) == (network, scope or own, 1001)
+    assert found.options == ({"aux_logits": True} if aux else {})
+
+
+@pytest.mark.parametrize("network, size", [("inception_v4", 448), ("inception_resnet_v2", 150)])
+def test_detection_of_the_image_size(network, size):
+    shape = (size, size, 3)
+    shapes = specification(network, aux_logits=True, input_shape=shape)
+    found = itf.detect(Names({f"net/{name}": shape for name, shape in shapes.items()}))
+    assert found.options["aux_logits"]
+    assert specification(network, **found.options) == shapes  # the size itself, or one that gives the same head
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """ResNet v1 and v2 beside TF-Slim's own graphs, on checkpoints that TF-Slim made."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 import inception_tf as itf
-from inception_tf.slim.detect import rank
+from inception_tf.errors import UsageError
+from inception_tf.slim.checkpoint import Checkpoint
 from inception_tf.slim.verify import noise
 
 NETWORKS = [f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (50, 101, 152)]
@@ -17,9 +16,13 @@ TOP = ["global_pool", "logits", "spatial_squeeze", "predictions"]
 
 @pytest.mark.parametrize("network", SMALLEST)
 def test_equal(slim_checkpoint, network):
-    report = itf.verify(slim_checkpoint(network), images=noise(2, 65, 98))
+    path = slim_checkpoint(network)
+    model = itf.create_model(network, weights=path, input_shape=(65, 98, 3))
+    report = itf.verify(path, model)
     assert [row.end_point for row in report.rows] == END_POINTS + TOP
     assert report.passed and report.top5 and report.worst <= 1e-5, str(report)
+    with pytest.raises(UsageError, match="takes images of 65×98×3. Received: images of 65×65×3"):
+        itf.verify(path, model, noise(1, 65, 65))
 
 
 @pytest.mark.slow
@@ -72,11 +75,17 @@ def test_tf_slim_restores_what_was_saved(slim_checkpoint, tmp_path, network):
     assert report.passed and report.rows[-1].shape == (2, 3)
 
 
+class Names(Checkpoint):
+    """A checkpoint of names and shapes alone: detection reads no tensor."""
+
+    def __init__(self, shapes):
+        super().__init__("resnet.ckpt", "none", shapes, {})
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("scope", [None, "backbone/net"])
 def test_detection(slim_variables, network, scope):
     facts = slim_variables(network)
-    shapes = {(scope or network) + name.removeprefix(network): shape for name, shape in facts.items()}
-    found = rank(SimpleNamespace(path="resnet.ckpt", shapes=shapes))
-    assert (found.network, found.scope, found.match) == (network, scope or network, 1)
-    assert found.classes == (1000 if "v1" in network else 1001) and found.options == {}
+    found = itf.detect(Names({(scope or network) + name.removeprefix(network): s for name, s in facts.items()}))
+    assert (found.network, found.scope, found.options) == (network, scope or network, {})
+    assert found.classes == (1000 if "v1" in network else 1001)
