@@ -1,30 +1,41 @@
-"""A servable: MODEL as a SavedModel under the next free version number of DIRECTORY, for TensorFlow Serving.
+"""MODEL in the form that something else runs: TensorFlow Serving, keras.applications, PyTorch.
 
-It is loaded back in a fresh process without Keras and compared with the model before it counts as written.
+What is written is read back and compared with the model before it counts as written. The formats:
 """
 
 from inception_tf.cli.outcome import Outcome
+from inception_tf.export.formats import FORMATS
+
+__doc__ += "".join(f"\n  {name}: {form.summary}" for name, form in FORMATS.items())
 
 
 def add_arguments(parser):
     parser.add_argument("model", help="a .keras file, or a Slim checkpoint")
-    parser.add_argument("directory", help="the servable's directory; 1/, 2/, … are its versions")
-    parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (default: the model's own)")
-    parser.add_argument("--top", type=int, default=5, help="the classes that predict_image_bytes returns (5)")
-    parser.add_argument("--no-check", action="store_true", help="do not load it back and compare")
+    parser.add_argument("target", help="the file or the directory to write")
+    parser.add_argument("--format", choices=FORMATS, default="savedmodel", help="what to write (savedmodel)")
+    parser.add_argument("--force", action="store_true", help="replace the file when it exists")
+    parser.add_argument("--no-check", action="store_true", help="do not read it back and compare")
+    parser.add_argument("--labels", metavar="FILE", help="savedmodel: the class names, a line each (the model's own)")
+    parser.add_argument("--top", type=int, help="savedmodel: the classes that predict_image_bytes returns (5)")
+    parser.add_argument(
+        "--background",
+        choices=("keep", "drop"),
+        help="keras-applications, timm: class 0 (dropped from ImageNet's 1001 classes)",
+    )
 
 
 def run(args):
     import time
 
-    from inception_tf.export.savedmodel import export_savedmodel
+    from inception_tf.export.formats import export
     from inception_tf.inference.engines import open_model
 
     start = time.perf_counter()
-    model = open_model(args.model)
-    path = export_savedmodel(model, args.directory, labels=args.labels, top=args.top, check=not args.no_check)
+    options = {option: getattr(args, option) for option in ("labels", "top", "background")}
+    options |= {"overwrite": args.force or None, "check": False if args.no_check else None}
+    path = export(open_model(args.model), args.target, args.format, **options)
     seconds = time.perf_counter() - start
-    checked = "not checked" if args.no_check else "loaded back without Keras, same outputs"
-    signatures = "serving_default, predict_image_bytes, features"
-    text = f"Written: {path} ({seconds:.1f} s, {checked}). Signatures: {signatures}."
-    return Outcome(text, {"path": str(path), "seconds": seconds, "checked": not args.no_check})
+    checked = "not checked" if args.no_check else FORMATS[args.format].proof
+    text = f"Written: {path} ({seconds:.1f} s; {checked})."
+    data = {"path": str(path), "format": args.format, "seconds": seconds, "checked": not args.no_check}
+    return Outcome(text, data)

@@ -1,0 +1,226 @@
+"""keras.applications' InceptionV3 and InceptionResNetV2: their weights files out of our models, and back.
+
+keras.applications numbers its layers as they come (conv2d_93), so names tell nothing. What both have is the
+architecture, in the order of the paper: branches from first to last, in a branch from its input to its output. Ours is
+the order of the scopes; theirs is that in which the graph's layers are met when each is preceded by its inputs, first
+input first. `weight_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError
+from inception_tf.export.check import TOLERANCE
+from inception_tf.export.exchange import check_model, classifier_weights, drops_background, weighted_layers
+from inception_tf.export.savedmodel import classifier, has_top
+from inception_tf.files import refuse_existing, written_whole
+from inception_tf.models.registry import build_model, find_network
+from inception_tf.slim.verify import noise
+
+APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2"}
+
+
+def to_keras_applications(model, path, background=None, check=True, overwrite=False):
+    """Writes the weights file that `keras.applications.InceptionV3(weights=path)`, or InceptionResNetV2, takes.
+
+    Give keras.applications the same `include_top` and `classes` (1000 is its default). Its images are prepared as
+    Slim's Inception images are: [-1, 1]. An auxiliary head has no place there and is left out.
+
+    Args:
+        model: an inception_v3 or inception_resnet_v2 of this library, with its top or without.
+        path: the file, `….weights.h5`.
+        background: "drop" leaves out class 0, "keep" keeps all. Default: dropped from ImageNet's 1001 classes.
+        check: whether to load the file into keras.applications and compare the outputs, or the logits where there is a
+            top, on seeded noise: within 1e-5 of the largest.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        UsageError: another network or other options than keras.applications has, or a bad `path`.
+        ExportError: keras.applications gives other outputs; nothing is left behind.
+    """
+    path = Path(path)
+    if not path.name.endswith(".weights.h5"):
+        raise UsageError(f"keras.applications takes files whose names end in .weights.h5. Received: {path}")
+    refuse_existing(path, overwrite)
+    check_model(model, APPLICATIONS, "keras.applications")
+    drop = drops_background(model, background)
+    application = _application(model, drop)
+    for theirs, _, value in weight_pairs(model, application, drop):
+        theirs.assign(value)
+    with written_whole(path, overwrite) as part:
+        application.save_weights(part)
+        if check:
+            difference = _difference(model, _application(model, drop, weights=str(part)), drop)
+            if not difference <= TOLERANCE:
+                raise ExportError(
+                    f"Not written: keras.applications' {application.name} differs from the model by {difference:.1e} "
+                    f"of its largest output (limit {TOLERANCE})."
+                )
+    return path
+
+
+def from_keras_applications(source, network, check=True):
+    """Our model of a `keras.applications` InceptionV3 or InceptionResNetV2.
+
+    Its classes stay as they are: keras.applications' 1000 have no background class.
+
+    Args:
+        source: the Keras model, or the path of its weights file (`.weights.h5`, or the `.h5` of older Keras versions).
+        network: "inception_v3" or "inception_resnet_v2".
+        check: whether to compare the outputs of both on seeded noise, within 1e-5 of the largest.
+
+    Returns:
+        A model of this library with the classes, input shape, pooling and activation of `source`; of a file, with
+        those that keras.applications has by default.
+
+    Raises:
+        UsageError: another network, or no such file.
+        CheckpointError: the file is no weights file.
+        MismatchError: `source` is not `network`, or the outputs differ.
+    """
+    if network not in APPLICATIONS:
+        raise UsageError(f"keras.applications has {' and '.join(APPLICATIONS)} here. Received: network={network!r}")
+    application = source if isinstance(source, keras.Model) else _load(Path(source), network)
+    model = build_model(find_network(network), input_shape=application.input_shape[1:], **_options(application))
+    for theirs, ours, _ in weight_pairs(model, application):
+        ours.assign(keras.ops.reshape(theirs, ours.shape))
+    model.card["weights"] = {"source": getattr(source, "name", None) or Path(source).name}
+    if check:
+        images = _images(model)
+        difference = _relative(_run(application, images), _run(model, images))
+        if not difference <= TOLERANCE:
+            raise MismatchError(f"{application.name} is not {network}: the outputs differ by {difference:.1e}.")
+    return model
+
+
+def weight_pairs(model, application, drop=False):
+    """The variables of a model of ours and of keras.applications that stand for the same.
+
+    Args:
+        drop: whether class 0 of our classifier stays behind.
+
+    Returns:
+        A list of (their variable, our variable, our value in their shape).
+
+    Raises:
+        MismatchError: there are more of one than of the other, or a pair differs in kind, shape, strides or padding.
+    """
+    ours = list(weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits"))
+    theirs = [layer for layer in layers_in_order(application) if layer.weights]
+    variables = [(layer, weight) for layer in ours for weight in layer.weights]
+    values = [keras.ops.convert_to_numpy(weight) for _, weight in variables]
+    if has_top(model):
+        values[-2:] = classifier_weights(ours[-1], drop)
+    counterparts = [(layer, weight) for layer in theirs for weight in layer.weights]
+    if len(variables) != len(counterparts):
+        raise MismatchError(
+            f"{application.name} is not {model.card['network']}: it has {len(counterparts)} variables, "
+            f"not {len(variables)}."
+        )
+    differences, pairs = [], []
+    for (layer, variable), (other, counterpart), value in zip(variables, counterparts, values):
+        found, wanted = _facts(other, counterpart, counterpart.shape), _facts(layer, variable, value.shape)
+        if found != wanted and not (layer is ours[-1] and has_top(model) and found[:2] == wanted[:2]):
+            differences.append(f"{counterpart.path} is {found}, {variable.path} is {wanted}")
+        pairs.append((counterpart, variable, value))
+    if differences:
+        raise MismatchError(
+            f"{application.name} is not {model.card['network']}; {len(differences)} variables differ: "
+            f"{'; '.join(differences[:3])}."
+        )
+    return pairs
+
+
+def layers_in_order(model):
+    """The layers of a functional model with one output: each after its inputs, the first input's first."""
+    order, waiting = {}, [(model.outputs[0], False)]
+    while waiting:
+        tensor, inputs_done = waiting.pop()
+        layer = tensor._keras_history.operation
+        if layer in order:
+            continue
+        if inputs_done:
+            order[layer] = None
+            continue
+        waiting.append((tensor, True))
+        if not isinstance(layer, keras.layers.InputLayer):
+            waiting += [(source, False) for source in reversed(keras.tree.flatten(layer.input))]
+    return list(order)
+
+
+def _facts(layer, variable, shape):
+    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the map."""
+    moves = (layer.strides, layer.padding) if variable.name == "kernel" and hasattr(layer, "strides") else ()
+    return (variable.name, tuple(shape), *moves)
+
+
+def _application(model, drop, weights=None):
+    """The keras.applications model for `model`, with logits as its output where it has a top."""
+    options = model.card["options"]
+    if has_top(model):
+        head = {"classes": options["classes"] - drop, "classifier_activation": None}
+        shape = _images(model).shape[1:]
+    else:
+        head, shape = {"include_top": False, "pooling": options["pooling"]}, model.input_shape[1:]
+    build = getattr(keras.applications, APPLICATIONS[model.card["network"]])
+    return build(weights=weights, input_shape=shape, **head)
+
+
+def _options(application):
+    """The options of our constructor that give a model as `application`, a keras.applications model."""
+    last = application.layers[-1]
+    if isinstance(last, keras.layers.Dense):
+        activation = keras.activations.serialize(last.activation)
+        return {"classes": last.units, "classifier_activation": None if activation == "linear" else activation}
+    kinds = {keras.layers.GlobalAveragePooling2D: "avg", keras.layers.GlobalMaxPooling2D: "max"}
+    return {"include_top": False, "pooling": kinds.get(type(last))}
+
+
+def _load(path, network):
+    import h5py
+
+    if not path.is_file():
+        raise UsageError(f"There is no weights file at {path}.")
+    shapes = []
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item: shapes.append(getattr(item, "shape", ())))
+    except OSError as error:
+        raise CheckpointError(f"{path} is no HDF5 weights file, or damaged: {error}") from error
+    # The classifier's kernel is the only matrix.
+    classes = next((shape[1] for shape in shapes if len(shape) == 2), None)
+    head = {"classes": classes} if classes else {"include_top": False}
+    application = getattr(keras.applications, APPLICATIONS[network])(weights=None, **head)
+    try:
+        application.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason[0][:200]}") from error
+    return application
+
+
+def _images(model):
+    height, width, channels = model.input_shape[1:]
+    size = model.card["preprocessing"]["size"]
+    return noise(1, height or size[0], width or size[1], channels)
+
+
+def _difference(model, application, drop):
+    images = _images(model)
+    outputs = keras.Model(model.inputs[0], classifier(model)[1]) if has_top(model) else model
+    wanted = _run(outputs, images)
+    return _relative(_run(application, images), wanted[..., 1:] if drop else wanted)
+
+
+def _run(model, images):
+    """What `predict_on_batch` gives, without compiling for the one batch."""
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def _relative(got, wanted):
+    return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny))
