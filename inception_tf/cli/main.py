@@ -51,8 +51,10 @@ def main(argv=None):
     warnings.simplefilter("ignore", FutureWarning)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        start_keras()
-        outcome = COMMANDS[args.command].run(args)
+        command = COMMANDS[args.command]
+        if getattr(command, "KERAS", True):
+            start_keras()
+        outcome = command.run(args)
         _print(outcome, args.json)
         return outcome.code
     except BrokenPipeError:

@@ -8,10 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 
-import keras
-
 from inception_tf.errors import UsageError
-from inception_tf.models.model import SlimModel
 
 # A network's name and the constructor in inception_tf/models/ that makes it. A new network is one more line here.
 CONSTRUCTORS = {
@@ -146,6 +143,10 @@ def load_weights(info, weights, options, **loading):
 
 def build_model(info, input_shape=None, name=None, **options):
     """The Keras model of a `Network` with random weights. Arguments as its constructor's."""
+    import keras  # here, so that the list of networks does not wait for it
+
+    from inception_tf.models.model import SlimModel
+
     check_options(options)
     options = build_options(info, **options)
     input_shape = check_input_shape(info, input_shape, options["include_top"])

@@ -1,0 +1,88 @@
+"""What a network costs: its parameters and multiply-adds, counted from its layers or read off the table `costs.tsv`.
+
+Importing this and reading the table needs no Keras.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from importlib import resources
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs as it was published: its default options, with the classifier, without the auxiliary head.
+
+    Attributes:
+        network: its name.
+        input_size, channels, classes: of the published network.
+        parameters: the numbers in its weights, batch norm's moving averages included, as `keras.Model.count_params`.
+        multiply_adds: those of its convolutions and fully connected layers on one image. Half of the "FLOPs" that
+            count a multiplication and an addition as two.
+    """
+
+    network: str
+    input_size: int
+    channels: int
+    classes: int
+    parameters: int
+    multiply_adds: int
+
+
+def cost_of(network):
+    """The `Cost` of a network, off the table; counted where it is not in there yet (tools/costs.py writes it)."""
+    return table().get(network) or measure(network)
+
+
+@functools.cache
+def table():
+    """The table `costs.tsv`, a dict from the networks' names to their `Cost`."""
+    text = resources.files("inception_tf.models").joinpath("costs.tsv").read_text(encoding="utf-8")
+    rows = [row.split("\t") for row in text.splitlines()[1:]]
+    return {network: Cost(network, *map(int, numbers)) for network, *numbers in rows}
+
+
+def measure(network):
+    """The `Cost` of a network, counted from its layers: a second or two. Takes no memory for the weights."""
+    import keras
+
+    from inception_tf.models.registry import build_model, find_network
+
+    info = find_network(network)
+    with keras.StatelessScope(initialize_variables=False):
+        model = build_model(info)
+        counts = model.count_params(), multiply_adds(model)
+    return Cost(network, info.input_size, info.channels, info.classes, *counts)
+
+
+def multiply_adds(model):
+    """The multiply-adds of a model's convolutions and fully connected layers on one image.
+
+    Args:
+        model: a Keras model whose input has a known height and width.
+
+    Raises:
+        ValueError: a layer with a kernel that is neither, or the size of its map is not known.
+    """
+    return sum(_multiply_adds(layer) for layer in model._flatten_layers() if _kernels(layer))
+
+
+def _kernels(layer):
+    """The variables of a layer itself that its inputs are multiplied with."""
+    return [variable for variable in layer._trainable_variables if variable.path.endswith("kernel")]
+
+
+def _multiply_adds(layer):
+    import keras
+
+    kernels = sum(math.prod(kernel.shape) for kernel in _kernels(layer))
+    if isinstance(layer, keras.layers.Dense):
+        return kernels
+    for kind in (keras.layers.Conv2D, keras.layers.SeparableConv2D):
+        if isinstance(layer, kind):
+            # The convolution's own rule: a layer that squeezes its map has another output shape.
+            _, height, width, _ = kind.compute_output_shape(layer, layer.get_build_config()["input_shape"])
+            if None in (height, width):
+                raise ValueError(f"The size of {layer.path}'s map is not known.")
+            return height * width * kernels
+    raise ValueError(f"The multiply-adds of a {type(layer).__name__} are not known: {layer.path}.")

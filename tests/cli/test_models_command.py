@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from inception_tf.cli.main import main
+from inception_tf.models.costs import table
+from inception_tf.models.registry import list_models
+from inception_tf.slim.catalogue import catalogue, listing
+
+
+def rows(capsys, *arguments):
+    assert main(["models", *arguments, "--json"]) == 0
+    return {
+        (e["network"], w["weights"])
+        for e in json.loads(capsys.readouterr().out)
+        for w in e["weights"] or [{"weights": None}]
+    }
+
+
+def test_all_networks_and_all_published_checkpoints(capsys):
+    found = rows(capsys)
+    assert {network for network, _ in found} == set(list_models())
+    assert {pair for pair in found if pair[1]} == {(entry.network, entry.weights) for entry in catalogue()}
+    assert len(catalogue()) == 18
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["resnet_v1_*"], {("resnet_v1_50", "imagenet"), ("resnet_v1_101", "imagenet"), ("resnet_v1_152", "imagenet")}),
+        (["adv"], {("inception_v3", "adv"), ("inception_resnet_v2", "adv")}),
+        (["ens_adv_inception_resnet_v2"], {("inception_resnet_v2", "ens_adv")}),
+        (["inception_v3", "--weights", "ens*"], {("inception_v3", "ens3_adv"), ("inception_v3", "ens4_adv")}),
+        (["*v3", "--weights", "imagenet"], {("inception_v3", "imagenet")}),
+        (["--max-parameters", "7M"], {("inception_v1", "imagenet"), ("lenet", None), ("nin", None)}),
+        (["inc*", "--max-multiply-adds", "1.6G"], {("inception_v1", "imagenet")}),
+    ],
+)
+def test_filters(capsys, arguments, expected):
+    assert rows(capsys, *arguments) == expected
+
+
+def test_a_limit_is_inclusive():
+    cost = table()["inception_v1"]
+    assert listing("inception_v1", max_parameters=cost.parameters)[0][0] == cost
+    with pytest.raises(ValueError, match="The least that is to be had: 6,633,209 parameters"):
+        listing("inception_v1", max_parameters=cost.parameters - 1)
+
+
+def test_the_table_says_all(capsys):
+    assert main(["models", "inception_v3"]) == 0
+    first = capsys.readouterr().out.splitlines()[2].split()
+    assert first[:10] == ["inception_v3", "imagenet", "1001", "299×299×3", "23.9", "M", "5.71", "G", "78.0", "93.9"]
+    assert first[10] == "arXiv:1512.00567;"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["nothing*"], "No network or weights match 'nothing*'"),
+        (["lenet", "--weights", "adv"], "with weights 'adv'"),
+        (["--max-parameters", "1k"], "None is as small"),
+    ],
+)
+def test_nothing_matches(capsys, arguments, said):
+    assert main(["models", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "M", "big", "1T", "nan", "1e999"])
+def test_a_number_that_is_none(capsys, text):
+    with pytest.raises(SystemExit) as exit_:
+        main(["models", "--max-parameters", text])
+    assert exit_.value.code == 2 and "a number such as 25M" in capsys.readouterr().err

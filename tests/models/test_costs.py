@@ -1,0 +1,86 @@
+import math
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from inception_tf.models.blocks import Conv2DSame, SqueezedConv2D
+from inception_tf.models.costs import cost_of, measure, multiply_adds, table
+from inception_tf.models.registry import CONSTRUCTORS
+
+SLIM = ["inception_v1", "inception_v2", "resnet_v2_50", "vgg_16"]
+
+
+def test_the_table_has_every_network():
+    assert list(table()) == list(CONSTRUCTORS), "python tools/costs.py writes it anew"
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_the_table_is_what_the_layers_say(name):
+    assert table()[name] == measure(name), "python tools/costs.py writes it anew"
+
+
+@pytest.mark.parametrize("name", sorted(set(CONSTRUCTORS) - {"nin", "lenet"}))
+def test_parameters_are_those_of_slims_variables(name, slim_variables):
+    shapes = slim_variables(name).items()
+    assert table()[name].parameters == sum(math.prod(shape) for n, shape in shapes if "/AuxLogits/" not in n)
+
+
+@pytest.mark.parametrize("name", SLIM)
+def test_multiply_adds_are_those_tensorflows_profiler_counts_in_slims_graph(name):
+    import tensorflow.compat.v1 as tf
+    from slim_files import build_slim
+
+    cost = table()[name]
+    with tf.Graph().as_default() as graph:
+        build_slim(name, classes=cost.classes)
+        options = tf.profiler.ProfileOptionBuilder(tf.profiler.ProfileOptionBuilder.float_operation())
+        options = options.with_empty_output().with_accounted_types([".*"]).build()
+        profile = tf.profiler.profile(graph, cmd="op", options=options)
+    found = {}
+
+    def walk(node):
+        for child in node.children:
+            found[child.name] = child.float_ops
+            walk(child)
+
+    walk(profile)
+    kinds = ("Conv2D", "MatMul", "DepthwiseConv2dNative")
+    assert 2 * cost.multiply_adds == sum(found.get(kind, 0) for kind in kinds)
+
+
+def test_a_network_that_is_not_in_the_table_is_counted(monkeypatch):
+    monkeypatch.setattr("inception_tf.models.costs.table", dict)
+    assert cost_of("lenet") == measure("lenet")
+
+
+def test_counts_each_kind_of_layer():
+    layers = [
+        keras.Input((9, 9, 3)),
+        Conv2DSame(4, 3, strides=2, padding="same"),  # 5×5
+        keras.layers.SeparableConv2D(6, 3, padding="valid", depth_multiplier=2),  # 3×3
+        SqueezedConv2D(7, 2, padding="valid"),  # 2×2 before the squeeze
+        keras.layers.Dense(11),
+    ]
+    parts = [25 * 27 * 4, 9 * (9 * 4 * 2 + 8 * 6), 4 * 4 * 6 * 7, 7 * 11]
+    assert multiply_adds(keras.Sequential(layers)) == sum(parts)
+
+
+def test_refuses_what_it_cannot_count():
+    with pytest.raises(ValueError, match="size of .* not known"):
+        multiply_adds(keras.Sequential([keras.Input((None, 9, 3)), keras.layers.Conv2D(2, 3)]))
+    with pytest.raises(ValueError, match="multiply-adds of a Conv1D are not known"):
+        multiply_adds(keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(2, 3)]))
+
+
+def test_the_list_of_models_needs_no_keras():
+    code = (
+        "import sys; from inception_tf.cli.main import main\n"
+        "assert main(['models', 'adv*', '--max-parameters', '25M']) == 0\n"
+        "print(sorted({'keras', 'tensorflow', 'numpy'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    lines = out.splitlines()
+    assert lines[-1] == "[]"
+    assert [line.split()[:2] for line in lines[2:-1]] == [["inception_v3", "adv"]]

@@ -1,0 +1,24 @@
+"""Writes inception_tf/models/costs.tsv: parameters and multiply-adds of every network, counted from its layers.
+
+python tools/costs.py
+"""
+
+import dataclasses
+from pathlib import Path
+
+from inception_tf.files import written_whole
+from inception_tf.models import costs
+from inception_tf.models.registry import CONSTRUCTORS
+from inception_tf.quiet import start_keras
+
+
+def main():
+    start_keras()
+    rows = [[field.name for field in dataclasses.fields(costs.Cost)]]
+    rows += [map(str, dataclasses.astuple(costs.measure(network))) for network in CONSTRUCTORS]
+    with written_whole(Path(costs.__file__).with_name("costs.tsv"), overwrite=True) as part:
+        part.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
