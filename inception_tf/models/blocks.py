@@ -244,6 +244,39 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 @serializable
+class AuxPooling2D(keras.layers.AveragePooling2D):
+    """The pooling that auxiliary heads begin with.
+
+    Args:
+        least: the side that smaller maps are padded to with zeros, or None. The convolution after it is 5×5 in a model
+            for images of any size and needs 17×17 here; a smaller image leaves AuxLogits without meaning, but not the
+            model without an output.
+        Everything else as in `keras.layers.AveragePooling2D`.
+    """
+
+    def __init__(self, pool_size=5, strides=3, *, least=None, **kwargs):
+        super().__init__(pool_size, strides, **kwargs)
+        self.least = least
+
+    def call(self, inputs):
+        if self.least:
+            sides = keras.ops.shape(inputs)[1:3]
+            height, width = (
+                max(side, self.least) if isinstance(side, int) else keras.ops.maximum(side, self.least)
+                for side in sides
+            )
+            inputs = keras.ops.pad(inputs, [(0, 0), (0, self.least), (0, self.least), (0, 0)])[:, :height, :width]
+        return super().call(inputs)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sides, channels = input_shape
+        return super().compute_output_shape((batch, *(side and max(side, self.least or 0) for side in sides), channels))
+
+    def get_config(self):
+        return {**super().get_config(), "least": self.least}
+
+
+@serializable
 class Auxiliary(keras.layers.Layer):
     """Returns its first input and ignores the second.
 
@@ -353,16 +386,17 @@ def flattened_logits(x, classes, dropout):
 
 
 def aux_pool(name, x):
-    """The pooling that Slim's newer auxiliary heads begin with, and the size of the map it makes of `x`.
+    """The pooling that Slim's auxiliary heads begin with, and the size of the map it makes of `x`.
 
-    Their next convolution is as large as that map. An unknown size counts as the 5×5 of the published networks.
+    The next convolution is as large as that map. An unknown size counts as the 5×5 of the published networks.
 
     Raises:
         UsageError: the map `x` is smaller than the pooling.
     """
     if any(size is not None and size < 5 for size in x.shape[1:3]):
         raise UsageError(f"aux_logits needs larger images: the head's map is {x.shape[1]}×{x.shape[2]}, below 5×5.")
-    pool = avg_pool(name, 5, strides=3, padding="valid")
+    least = 17 if None in x.shape[1:3] else None
+    pool = AuxPooling2D(padding="valid", data_format="channels_last", least=least, name=name)
     return pool, tuple(size or 5 for size in pool.compute_output_shape(x.shape)[1:3])
 
 

@@ -6,7 +6,6 @@ from functools import partial
 
 import keras
 
-from inception_tf.errors import UsageError
 from inception_tf.models import blocks
 from inception_tf.models.blocks import Mixed, avg_pool, max_pool, reduced_kernel
 from inception_tf.models.registry import network
@@ -167,14 +166,10 @@ def mixed_8(name, depth, conv_3x1):
 
 def aux_head(x, depth, classes):
     """The layers of AuxLogits on Mixed_6e `x`. The 5×5 convolution is as large as its map, and named after that."""
-    pool = avg_pool("AvgPool_1a_5x5", 5, strides=3, padding="valid")  # 5×5×768
-    if any(size is not None and size < 5 for size in x.shape[1:3]):
-        raise UsageError(
-            f"aux_logits needs images of at least 107×107: Mixed_6e is {x.shape[1]}×{x.shape[2]}, below 5×5."
-        )
-    height, width = reduced_kernel(pool.compute_output_shape(x.shape)[1:3], 5)
+    pool, size = blocks.aux_pool("AvgPool_1a_5x5", x)
+    height, width = reduced_kernel(size, 5)
     return [
-        pool,
+        pool,  # 5×5×768
         conv("Conv2d_1b_1x1", depth(128), 1),  # 5×5×128
         valid(
             f"Conv2d_2a_{height}x{width}",
