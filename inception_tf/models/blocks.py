@@ -365,14 +365,12 @@ def global_pool(x, pooling):
 def pre_logits(x, kernel, dropout, spatial_squeeze, strides=2):
     """The end point PreLogits: the last feature map, average-pooled, then dropout.
 
-    With `spatial_squeeze` the whole map is averaged: Slim's pooling for every image it can squeeze (a map no larger
-    than `kernel`), and its `global_pool` for larger ones. Without, Slim's `kernel`×`kernel` pooling leaves a map of
-    N×h×w×C.
+    The pooling is Slim's, `kernel`×`kernel` or the whole map where that is smaller. With `spatial_squeeze`, a map of
+    which Slim's pooling leaves more than 1×1, or one of unknown size, is averaged whole instead, as by `global_pool`.
     """
-    if spatial_squeeze:
+    pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides, padding="valid")
+    if spatial_squeeze and pool.compute_output_shape(x.shape)[1:3] != (1, 1):
         pool = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name="AvgPool_1a")
-    else:
-        pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides, padding="valid")
     return Scope([pool, keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(x)
 
 
