@@ -78,6 +78,7 @@ def detect(checkpoint, network=None, scope=None, partial=False):
         raise MismatchError(
             f"{checkpoint.path} does not hold {network or 'a network known here'}. Nearest: {best.network}, "
             f"{100 * best.match:.0f}% of whose variables fit. First differences: {'; '.join(best.differences)}."
+            + (_FOLDED if _statistics(specification(best.network)) and not _statistics(checkpoint) else "")
         )
     if best.others and best.scope != find_network(best.network).scope:
         scopes = ", ".join([best.scope, *best.others])
@@ -85,6 +86,13 @@ def detect(checkpoint, network=None, scope=None, partial=False):
             f"{checkpoint.path} holds {best.network} under several scopes. Give scope=, one of: {scopes}."
         )
     return best
+
+
+_FOLDED = " It has no moving averages of batch norm at all: was that folded into the convolutions?"
+
+
+def _statistics(names):
+    return any(name.endswith("/moving_variance") for name in names)
 
 
 def rank(checkpoint, network=None, scope=None):
