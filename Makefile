@@ -8,10 +8,10 @@ demo: .venv/ready
 	$(BIN)/python tools/demo.py $(ARGS)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .
