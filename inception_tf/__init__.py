@@ -1,6 +1,8 @@
 """TF-Slim's Inception checkpoints, alive in Keras 3."""
 
 import importlib
+import importlib.util
+import sys
 
 __version__ = "0.1.0"
 
@@ -38,6 +40,33 @@ _PUBLIC = {
 }
 
 __all__ = sorted(_PUBLIC)
+
+
+class _WithKeras:
+    """Registers the library's layers as soon as Keras is imported, so that `keras.saving.load_model` finds them."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(_WithKeras)
+        spec = importlib.util.find_spec("keras")
+        if spec is None:
+            return None
+        run = spec.loader.exec_module
+
+        def run_and_register(module):
+            run(module)
+            importlib.import_module(f"{__name__}.models.model")
+
+        spec.loader.exec_module = run_and_register
+        return spec
+
+
+if "keras" in sys.modules:
+    importlib.import_module(f"{__name__}.models.model")
+else:
+    sys.meta_path.insert(0, _WithKeras)
 
 
 def __getattr__(name):

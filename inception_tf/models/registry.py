@@ -147,6 +147,10 @@ def build_model(info, input_shape=None, name=None, **options):
 
     from inception_tf.models.model import SlimModel
 
+    # As JSON, and so the model's card, knows them.
+    options = {option: value.item() if hasattr(value, "item") else value for option, value in options.items()}
+    if callable(options.get("classifier_activation")):
+        options["classifier_activation"] = keras.activations.serialize(options["classifier_activation"])
     check_options(options)
     options = build_options(info, **options)
     input_shape = check_input_shape(info, input_shape, options["include_top"])
@@ -192,16 +196,27 @@ def smallest_side(info, include_top):
 
 def check_options(options):
     """Raises a `UsageError` for an option out of its range, whatever the network."""
+    number = (int, float)
     rules = {
         "classes": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
         "pooling": (lambda v: v in (None, "avg", "max"), 'None, "avg" or "max"'),
-        "dropout": (lambda v: 0 <= v < 1, "a rate of at least 0 and below 1"),
-        "depth_multiplier": (lambda v: v > 0, "greater than zero"),
+        "classifier_activation": (_is_activation, "the name of an activation in Keras, or None"),
+        "dropout": (lambda v: isinstance(v, number) and 0 <= v < 1, "a rate of at least 0 and below 1"),
+        "depth_multiplier": (lambda v: isinstance(v, number) and v > 0, "greater than zero"),
         "min_depth": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
     }
     for option, (holds, rule) in rules.items():
         if option in options and not holds(options[option]):
             raise UsageError(f"{option} must be {rule}. Received: {option}={options[option]!r}")
+
+
+def _is_activation(value):
+    import keras
+
+    try:
+        return callable(keras.activations.get(value))
+    except ValueError:
+        return False
 
 
 def find_network(name):
@@ -222,7 +237,7 @@ def constructor_of(name):
     return getattr(importlib.import_module(f"inception_tf.models.{module}"), function)
 
 
-def create_model(name, weights=None, **options):
+def create_model(name, /, weights=None, **options):
     """A Keras model by its network's name, as `timm.create_model`.
 
     Args:

@@ -1,0 +1,100 @@
+import inspect
+
+import keras
+import pytest
+
+import inception_tf as itf
+from inception_tf.errors import UsageError
+from inception_tf.models.registry import CONSTRUCTORS, find_network
+
+SMALL = {"depth_multiplier": 0.1, "classes": 5}
+
+
+def test_lists_by_wildcard():
+    assert itf.list_models() == sorted(CONSTRUCTORS)
+    assert "inception_v3" in itf.list_models("inception*") and "vgg_16" not in itf.list_models("inception*")
+    assert itf.list_models("no_such*") == []
+
+
+def test_a_networks_signature():
+    names = list(inspect.signature(itf.InceptionV3).parameters)
+    assert names == [
+        "include_top", "weights", "input_shape", "pooling", "classes", "classifier_activation", "dropout",
+        "aux_logits", "depth_multiplier", "min_depth", "spatial_squeeze", "name",
+    ]  # fmt: skip
+    defaults = {name: p.default for name, p in inspect.signature(itf.InceptionV3).parameters.items()}
+    assert (defaults["classes"], defaults["dropout"], defaults["weights"]) == (1001, 0.2, None)
+    assert "Raises:" in itf.InceptionV3.__doc__ and "299×299" in itf.InceptionV3.__doc__
+
+
+@pytest.mark.parametrize("network", CONSTRUCTORS)
+def test_every_network_keeps_the_conventions(network):
+    info = find_network(network)
+    assert info.name == network
+    parameters = list(inspect.signature(getattr(itf, CONSTRUCTORS[network].split(":")[1])).parameters)
+    assert parameters[:3] == ["include_top", "weights", "input_shape"] and parameters[-1] == "name"
+    assert {"pooling", "classes", "classifier_activation"} <= set(parameters)
+
+
+def test_defaults_of_the_model():
+    with keras.StatelessScope(initialize_variables=False):
+        model = itf.InceptionV3()
+        trunk = itf.InceptionV3(include_top=False)
+    assert model.input_shape == (None, 299, 299, 3) and model.output_shape == (None, 1001)
+    assert trunk.input_shape == (None, None, None, 3)
+    assert model.name == "InceptionV3" and model.card["scope"] == "InceptionV3"
+    assert model.card["preprocessing"] == {"kind": "inception", "size": [299, 299], "channels": 3}
+    assert model.get_layer("PreLogits").layers[1].rate == 0.2
+    norm = model.get_layer("Conv2d_1a_3x3").batch_norm
+    assert (norm.momentum, norm.epsilon, norm.scale, norm.center) == (0.9997, 1e-3, False, True)
+
+
+def test_positions_and_names():
+    with keras.StatelessScope(initialize_variables=False):
+        assert itf.InceptionV3(False, None, (None, 299, 3)).input_shape == (None, None, 299, 3)
+        assert itf.create_model("inception_v3", name="mine", **SMALL).name == "mine"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"classes": 0}, "classes must be a whole number of at least 1. Received: classes=0"),
+        ({"classes": 5.0}, "classes must be a whole number"),
+        ({"classes": "5"}, "classes must be a whole number"),
+        ({"pooling": "mean", "include_top": False}, "pooling must be None, .avg. or .max.. Received: pooling='mean'"),
+        ({"dropout": 1.0}, "dropout must be a rate of at least 0 and below 1"),
+        ({"dropout": None}, "dropout must be a rate"),
+        ({"depth_multiplier": "1"}, "depth_multiplier must be greater than zero"),
+        ({"min_depth": 0}, "min_depth must be a whole number"),
+        (
+            {"input_shape": (299, 299)},
+            r"input_shape is \(height, width, channels\). Received: input_shape=\(299, 299\)",
+        ),
+        ({"input_shape": 299}, "input_shape is"),
+        ({"input_shape": (299, 299, None)}, "The number of channels must be known"),
+        ({"input_shape": (299, 299, 0)}, "The number of channels must be known"),
+        ({"input_shape": (74, None, 3)}, "inception_v3 needs images of at least 75×75"),
+        ({"clases": 5}, "inception_v3 has no option clases. It has: include_top, weights"),
+        ({"ema": "require"}, "ema tells how to load weights. Received: weights=None"),
+        ({"classifier_activation": "sofmax"}, "sofmax"),
+    ],
+)
+def test_arguments_out_of_range(options, message):
+    with pytest.raises(UsageError, match=message):
+        itf.create_model("inception_v3", **options)
+
+
+def test_no_such_network():
+    with pytest.raises(UsageError, match="There is no network 'inception_3'. Did you mean .*inception_v3"):
+        itf.create_model("inception_3")
+    with pytest.raises(UsageError, match="There is no network 'bert'. Did you mean"):
+        itf.create_model("bert")
+    with pytest.raises(UsageError, match="inception_v3 has published weights imagenet.*Received: weights='imagnet'"):
+        itf.create_model("inception_v3", weights="imagnet")
+
+
+def test_public_names():
+    for name in itf.__all__:
+        assert name in dir(itf)
+    with pytest.raises(AttributeError, match="has no attribute 'InceptionV9'"):
+        itf.InceptionV9  # noqa: B018
