@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,18 +28,36 @@ def written_whole(path, overwrite=False):
     path = Path(path)
     refuse_existing(path, overwrite)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        with made(path.parent):
+            scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            try:
+                part = scratch / path.name
+                yield part
+                replace(part, path)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise InceptionTFError(f"Cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def made(directory):
+    """Makes a directory and its parents; when the body fails, those that were not there before go again."""
+    new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
-        part = scratch / path.name
-        yield part
-        replace(part, path)
-    except OSError as error:
-        raise InceptionTFError(f"Cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def reason(error):
+    """Why an operation of TensorFlow could not write, in a line, without the names it gives its operations."""
+    line = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", error.message.splitlines()[0])
+    return re.sub(r"^/\S+; ", "", line)  # its scratch file
 
 
 def refuse_existing(path, overwrite=False):

@@ -4,15 +4,19 @@ import dataclasses
 import time
 from pathlib import Path
 
-from inception_tf.errors import MismatchError
+from inception_tf.errors import MismatchError, UsageError
 from inception_tf.export.savedmodel import save_savedmodel
 from inception_tf.files import refuse_existing, written_whole
 from inception_tf.images.labels import class_names
+from inception_tf.models.model import save_weights
 from inception_tf.models.registry import create_model
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.save import save_slim
+from inception_tf.slim.save import save_slim, v2_files
 from inception_tf.slim.verify import VerifyReport, verify
+
+# Names of files of other kinds, which are not taken for the name of a SavedModel.
+NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,7 @@ def convert(
         CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
     """
     target = Path(target)
-    refuse_existing(target, overwrite)
+    _check_target(target, overwrite)
     start = time.perf_counter()
     checkpoint = open_checkpoint(checkpoint)
     found = detect(checkpoint, network, loading.get("scope"))
@@ -108,12 +112,28 @@ def convert(
     )
 
 
+def _check_target(target, overwrite):
+    """Raises a `UsageError` for a target that `write` would refuse, or that the user can hardly have meant."""
+    refuse_existing(target, overwrite)
+    if ".ckpt" in target.name:
+        for file in v2_files(target):
+            refuse_existing(file, overwrite)
+    if target.suffix in NO_DIRECTORY and not target.name.endswith(".weights.h5"):
+        raise UsageError(
+            f"No {target.suffix} file is written here. Name a .keras, .weights.h5 or .ckpt, or a directory."
+        )
+    if target.is_dir() and not (target / "saved_model.pb").is_file() and any(target.iterdir()):
+        raise UsageError(
+            f"{target} is a directory, and no SavedModel: --force does not replace it. Choose another name."
+        )
+
+
 def write(model, target, overwrite=False):
     """Writes a model in the form that the name of `target` asks for; see `convert`."""
     target = Path(target)
     if target.name.endswith((".keras", ".weights.h5")):
         with written_whole(target, overwrite) as part:
-            model.save(part) if target.suffix == ".keras" else model.save_weights(part)
+            model.save(part) if target.suffix == ".keras" else save_weights(model, part)
     elif ".ckpt" in target.name:
         save_slim(model, target, overwrite=overwrite)
     else:

@@ -16,6 +16,7 @@ from inception_tf.export.check import TOLERANCE
 from inception_tf.export.exchange import check_model, classifier_weights, drops_background, weighted_layers
 from inception_tf.export.savedmodel import classifier, has_top
 from inception_tf.files import refuse_existing, written_whole
+from inception_tf.models.model import save_weights
 from inception_tf.models.registry import build_model, find_network
 from inception_tf.slim.verify import noise
 
@@ -53,7 +54,7 @@ def to_keras_applications(model, path, background=None, check=True, overwrite=Fa
     for theirs, _, value in weight_pairs(model, application, drop):
         theirs.assign(value)
     with written_whole(path, overwrite) as part:
-        application.save_weights(part)
+        save_weights(application, part)
         if check:
             difference = _difference(model, _application(model, drop, weights=str(part)), drop)
             if not difference <= TOLERANCE:

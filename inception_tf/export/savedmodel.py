@@ -13,7 +13,7 @@ import keras
 from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.card import write_card
 from inception_tf.export.check import check_savedmodel
-from inception_tf.files import written_whole
+from inception_tf.files import made, reason, written_whole
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.blocks import Auxiliary
@@ -66,9 +66,8 @@ def export_savedmodel(model, directory, labels=None, top=5, check=True):
     if (directory / "saved_model.pb").exists():
         raise UsageError(f"{directory} is a SavedModel itself. Versions go beside one another: give its parent.")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         # TensorFlow Serving takes the children whose names are integers, and passes over this one.
-        with tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
+        with made(directory), tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
             part = Path(scratch, "savedmodel")
             _write(model, part, names, top, check)
             return _rename_to_version(part, directory)
@@ -183,7 +182,7 @@ def _write(model, part, names, top, check):
             tf.saved_model.save(servable, part, signatures)
         write_card(model.card, preprocessing_of(model), part)
     except tf.errors.OpError as error:
-        raise ExportError(f"The SavedModel could not be written: {error.message.splitlines()[0]}") from error
+        raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error
     if check:
         check_savedmodel(model, part, names, top)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from inception_tf.errors import ImageError, UsageError
+from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.images.decoding import read_image
 from inception_tf.images.labels import decode_predictions
 from inception_tf.progress import Progress
@@ -24,6 +24,7 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
 
     Raises:
         UsageError: `top` or `batch` below 1.
+        CheckpointError: the model's scores are NaN.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
@@ -32,6 +33,8 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
     def flush():
         if waiting:
             scores = engine(np.concatenate([image for _, image in waiting]))
+            if np.isnan(scores).any():
+                raise CheckpointError("The model answers NaN: `inspect` tells which of its weights are broken.")
             decoded = decode_predictions(scores, top, engine.labels)
             results.update(zip((path for path, _ in waiting), decoded))
             waiting.clear()

@@ -1,5 +1,6 @@
 """The Keras model that every network is, and its end points."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -39,11 +40,31 @@ def load_model(path):
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no model at {path}.")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} is no Keras model, or damaged: a `.keras` file is a zip archive, and this is none."
+        )
     try:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path} is no Keras model, or damaged: {reason[0][:200]}") from error
+
+
+def save_weights(model, path):
+    """Writes a model's weights alone, `path` a `.weights.h5`, by way of a `.keras` file beside it.
+
+    On a full disk HDF5 crashes the process; for a `.keras` file Keras has it write to memory.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    part = Path(path)
+    whole = part.with_name("whole.keras")
+    model.save(whole)
+    with zipfile.ZipFile(whole) as archive, archive.open("model.weights.h5") as weights, part.open("wb") as out:
+        shutil.copyfileobj(weights, out)
+    whole.unlink()
 
 
 def end_points(model):

@@ -71,6 +71,12 @@ def detect(checkpoint, network=None, scope=None, partial=False):
             f"{checkpoint.path} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), not one of "
             "TF-Slim: its tensors have no names of variables. Load it with the code that wrote it."
         )
+    if best is None and (network or scope) and (found := rank(checkpoint)):
+        asked = " ".join([network or "a network known here", *([f"under the scope {scope}"] if scope else [])])
+        raise MismatchError(
+            f"{checkpoint.path} does not hold {asked}. Nearest: {found.network} under the scope {found.scope}, "
+            f"{100 * found.match:.0f}% of whose variables fit."
+        )
     if best is None:
         some = ", ".join(list(weights_of(checkpoint))[:3])
         raise MismatchError(f"{checkpoint.path} holds no network known here. It begins with: {some}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import UsageError
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import reason, refuse_existing, written_whole
 from inception_tf.slim.names import model_variables, scoped
 
 
@@ -38,8 +38,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     variables = {scoped(scope, name): variable for name, variable in sorted(model_variables(model).items())}
     names = list(variables)
     tensors = [tf.constant(np.asarray(variable), tf.float32) for variable in variables.values()]
-    data = path.with_name(path.name + ".data-00000-of-00001")
-    index = path.with_name(path.name + ".index")
+    index, data = v2_files(path)
     for file in (path, index, data):
         refuse_existing(file, overwrite)
     if format == "v1":
@@ -61,6 +60,11 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     return names
 
 
+def v2_files(path):
+    """The paths of the index and of the data that `save_slim` writes for the prefix `path`."""
+    return tuple(path.with_name(path.name + suffix) for suffix in (".index", ".data-00000-of-00001"))
+
+
 class _disk_errors:
     """Turns TensorFlow's errors of writing into the operating system's, which `written_whole` reports."""
 
@@ -71,4 +75,4 @@ class _disk_errors:
         from tensorflow.errors import OpError
 
         if kind and issubclass(kind, OpError):
-            raise OSError(error.message.splitlines()[0]) from error
+            raise OSError(reason(error)) from error

@@ -1,0 +1,108 @@
+"""Bad input at the command line: a line or two, the exit code, and nothing left behind."""
+
+import resource
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+from slim_files import write_tensors
+
+from inception_tf.cli.main import main
+from inception_tf.slim.checkpoint import open_checkpoint
+
+
+@pytest.fixture
+def run(capfd):
+    """A function that runs a command and returns its exit code and standard error, of at most two lines."""
+
+    def command(*arguments):
+        code = main(list(map(str, arguments)))
+        out, err = capfd.readouterr()
+        assert len(err.splitlines()) <= 2 and "Traceback" not in err and (code == 0 or not out)
+        return code, err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory):
+    """A checkpoint of LeNet, quick to load."""
+    import inception_tf as itf
+
+    path = tmp_path_factory.mktemp("lenet") / "model.ckpt"
+    itf.save_slim(itf.create_model("lenet"), path)
+    return path
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow past 100 kB: what a full disk does to a writer, without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.ckpt", "savedmodel"])
+def test_a_full_disk_leaves_nothing_behind(lenet, run, tmp_path, full_disk, name):
+    code, err = run("convert", lenet, tmp_path / "new" / name, "--no-verify")
+    assert code == 1 and "large" in err and "{{" not in err and "[Op:" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_to_a_full_disk_leaves_nothing_behind(lenet, run, tmp_path, full_disk):
+    code, err = run("export", lenet, tmp_path / "new" / "serving")
+    assert code == 1 and "large" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_force_does_not_replace_a_directory_of_other_things(lenet, run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").touch()
+    for target in (tmp_path / "photos", tmp_path / "photos" / ".." / "photos"):
+        code, err = run("convert", lenet, target, "--force", "--no-verify")
+        assert code == 2 and "no SavedModel" in err
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.pb"])
+def test_a_name_of_another_kind_of_file_is_no_savedmodel(lenet, run, tmp_path, name):
+    code, err = run("convert", lenet, tmp_path / name, "--no-verify")
+    assert code == 2 and ".weights.h5" in err and not list(tmp_path.iterdir())
+
+
+def test_an_existing_slim_checkpoint_is_found_before_any_work(lenet, run):
+    code, err = run("convert", "there is none", lenet)
+    assert code == 2 and "model.ckpt.index exists" in err
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut off"])
+def test_a_keras_file_that_is_none_is_not_called_missing(run, tmp_path, content):
+    path = tmp_path / "a.keras"
+    path.write_bytes(content)
+    code, err = run("inspect", path)
+    assert code == 1 and "zip archive" in err and "not found" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--network", "inception_v3"), "does not hold inception_v3. Nearest: lenet"),
+        (("--scope", "Nope"), "under the scope Nope. Nearest: lenet under the scope LeNet"),
+    ],
+)
+def test_another_networks_checkpoint_says_which(lenet, run, tmp_path, arguments, words):
+    code, err = run("convert", lenet, tmp_path / "a.keras", *arguments)
+    assert code == 1 and words in err
+
+
+def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, run, tmp_path):
+    weights = dict(open_checkpoint(lenet))
+    weights["LeNet/fc3/weights"] = np.full_like(weights["LeNet/fc3/weights"], np.nan)
+    path = write_tensors(tmp_path / "nan.ckpt", weights)
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
+    code, err = run("classify", path, tmp_path / "a.png")
+    assert code == 1 and "LeNet/fc3/weights holds NaN" in err and "answers NaN" in err
