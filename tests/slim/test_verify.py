@@ -1,0 +1,191 @@
+"""Verification must be able to fail, and at the right place."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from slim_files import read_tensors, write_tensors
+
+import inception_tf as itf
+from inception_tf.errors import CheckpointError, MismatchError, UsageError
+from inception_tf.slim.detect import detect
+from inception_tf.slim.names import model_variables
+from inception_tf.slim.verify import compare, noise, run_keras, run_original, same_top5, verify
+
+END_POINTS = [
+    "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
+    "MaxPool_5a_3x3", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
+    "Mixed_7a", "Mixed_7b", "Mixed_7c", "PreLogits", "Logits", "AuxLogits", "Predictions",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return itf.create_model("inception_v3", weights=trained.path)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return noise(2, 299, 299)
+
+
+@pytest.fixture(scope="module")
+def original(trained, images):
+    """What TF-Slim's graph gives for the model's checkpoint, at every end point."""
+    return run_original(trained.path, images, detect(trained.path))
+
+
+@pytest.fixture
+def corrupt(model, images, original):
+    """A function that changes a variable of the model, compares it with the original and changes it back."""
+
+    def run(name, change):
+        variable = model_variables(model)[name]
+        value = variable.numpy()
+        variable.assign(change(value.copy()))
+        try:
+            return compare("inception_v3", "TF-Slim", run_keras(model, images), original)
+        finally:
+            variable.assign(value)
+
+    return run
+
+
+def first_failure(report):
+    return next((row.end_point for row in report.rows if not row.passed), None)
+
+
+def test_equal_at_every_end_point(model, trained):
+    """The moving averages, from a V2 checkpoint with everything that training leaves."""
+    report = verify(trained.path, model)
+    assert report and report.passed and report.top5
+    assert [row.end_point for row in report.rows] == END_POINTS
+    assert report.worst < 1e-5 and report.images == 2
+    text = str(report)
+    assert text.count("ok") == len(END_POINTS) and "FAILED" not in text
+    assert report.summary().startswith("equal: inception_v3 and TF-Slim's graph of inception_v3, 22 end points")
+
+
+def test_other_formats_scopes_and_paths(slim_checkpoint, tmp_path):
+    """V1 under another scope, in a folder whose name TensorFlow's Saver takes for a pattern."""
+    source = slim_checkpoint(scope="a/net", format="v1", size=128, aux_logits=True)
+    (tmp_path / "run[1] *?").mkdir()
+    path = shutil.copy(source, tmp_path / "run[1] *?" / "model.ckpt-3")
+    report = verify(path)
+    assert report and report.worst < 1e-5 and [row.end_point for row in report.rows] == END_POINTS
+    # Any size that gives the auxiliary head its name will do.
+    assert report.rows[14].shape in [(2, side, side, 76) for side in (5, 6, 7)]
+
+
+def test_no_scope_the_trunk_alone_and_images_given(slim_checkpoint, tmp_path):
+    tensors = {n: value for n, value in read_tensors(slim_checkpoint(scope="")).items() if "Logits/" not in n}
+    report = verify(write_tensors(tmp_path / "m[0].ckpt", tensors, shards=2), images=noise(1, 150, 201))
+    assert report and [row.end_point for row in report.rows] == END_POINTS[:18] and report.top5 is None
+    assert report.rows[-1].shape == (1, 3, 4, 203) and report.images == 1
+
+
+@pytest.mark.parametrize(
+    "end_point, word",
+    [
+        ("Conv2d_1a_3x3", "weights"),
+        ("Mixed_5c", "BatchNorm/moving_variance"),
+        ("Mixed_6b", "BatchNorm/beta"),
+        ("Mixed_7c", "BatchNorm/moving_mean"),
+    ],
+)
+def test_a_corrupted_variable_fails_where_it_is(model, corrupt, end_point, word):
+    name = next(n for n in model_variables(model) if n.startswith(end_point) and n.endswith(word))
+    report = corrupt(name, lambda value: value * 1.01 + 0.01)
+    assert not report and first_failure(report) == end_point
+    assert report.summary().startswith(f"NOT EQUAL, first at {end_point}: ")
+    assert next(row for row in report.rows if row.end_point == end_point).relative > 1e-5
+
+
+def test_a_small_corruption_of_one_number_fails(corrupt):
+    def change(value):
+        value[0, 0, 3, 5] += 1e-2
+        return value
+
+    assert first_failure(corrupt("Mixed_6c/Branch_2/Conv2d_0c_1x7/weights", change)) == "Mixed_6c"
+
+
+def test_corrupted_heads(corrupt):
+    report = corrupt("AuxLogits/Conv2d_2b_1x1/biases", lambda value: value + 0.01)
+    assert [row.end_point for row in report.rows if not row.passed] == ["AuxLogits"]
+    report = corrupt("Logits/Conv2d_1c_1x1/biases", lambda value: value[::-1] * 3)
+    assert [row.end_point for row in report.rows if not row.passed] == ["Logits", "Predictions"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_fails(corrupt, value):
+    report = corrupt("Mixed_5d/Branch_0/Conv2d_0a_1x1/BatchNorm/beta", lambda beta: beta + np.float32(value))
+    assert not report and first_failure(report) == "Mixed_5d" and not report.worst <= 1e-5
+
+
+def test_a_layer_computed_otherwise_fails(trained, original, images):
+    """The same weights with another epsilon in a block's batch norms."""
+    model = itf.create_model("inception_v3", weights=trained.path)
+    for layer in model.get_layer("Mixed_6d")._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.epsilon = 1e-2
+    report = compare("inception_v3", "TF-Slim", run_keras(model, images), original)
+    assert first_failure(report) == "Mixed_6d"
+
+
+def test_nan_weights_fail(trained, tmp_path):
+    name = "InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1/BatchNorm/beta"
+    bad = trained.weights | {name: np.full_like(trained.weights[name], np.nan)}
+    with pytest.warns(UserWarning, match="holds NaN or infinite values"):
+        report = verify(write_tensors(tmp_path / "m.ckpt", bad), batch=1)
+    assert not report and first_failure(report) == "Mixed_5b"
+
+
+def test_arguments_out_of_range(model, trained, slim_variables, tmp_path):
+    with pytest.raises(UsageError, match="The model takes images of 299×299×3. Received: images of 150×150×3"):
+        verify(trained.path, model, images=noise(1, 150, 150))
+    with pytest.raises(CheckpointError, match="There is no checkpoint at"):
+        verify(tmp_path / "nothing.ckpt")
+    vgg = {name: np.zeros(shape, "float32") for name, shape in slim_variables("vgg_16").items() if "fc" not in name}
+    with pytest.raises(MismatchError):
+        verify(write_tensors(tmp_path / "vgg.ckpt", vgg), model)
+
+
+def test_comparing():
+    ours = {"a": np.ones((1, 2)), "b": np.zeros((1, 2)), "mine": np.ones(1)}
+    report = compare("inception_v3", "x", ours, {"b": np.zeros((1, 2)), "a": np.full((1, 2), 1 + 9e-6)})
+    assert report and [row.end_point for row in report.rows] == ["a", "b"]
+    assert report.rows[0].relative == pytest.approx(9e-6, rel=1e-3) and report.rows[1].relative == 0
+    assert not compare("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)})
+    assert compare("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)}, tolerance=0.2)
+    assert not compare("inception_v3", "x", ours, {"a": np.ones((1, 3))})
+    with pytest.raises(UsageError, match="no end point in common"):
+        compare("inception_v3", "x", ours, {"z": np.ones(1)})
+
+
+def test_the_five_best():
+    scores = np.array([[0.5, 0.2, 0.1, 0.08, 0.07, 0.05]])
+    swapped = scores[:, [1, 0, 2, 3, 4, 5]]
+    assert same_top5(scores, scores) and not same_top5(swapped, scores)
+    close = scores + [[0, 0, 0, -0.01 + 1e-7, 0, 0]]  # a tie within the tolerance may fall either way
+    assert same_top5(close, close[:, [0, 1, 2, 4, 3, 5]])
+
+
+@pytest.mark.slow
+def test_really_trained_weights_on_photographs(shared):
+    photographs = sorted((shared / "data/images").glob("*.jpg"))
+    images = [
+        np.asarray(Image.open(file).convert("RGB").resize((299, 299)), "float32") / 127.5 - 1 for file in photographs
+    ]
+    report = verify(shared / "data/inception_v3_trunk.ckpt", images=np.stack(images))
+    assert report and report.worst < 1e-5 and len(report.rows) == 18 and report.images == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["v1", "v2"])
+def test_the_published_size(slim_checkpoint, format):
+    path = slim_checkpoint(depth_multiplier=1.0, classes=1001, aux_logits=True, format=format)
+    report = verify(path)
+    assert report and report.worst < 1e-5 and [row.end_point for row in report.rows] == END_POINTS
+    assert report.rows[-1].shape == (2, 1001) and report.top5
