@@ -103,6 +103,17 @@ def test_an_export_that_differs_is_not_written(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_model_of_sixteen_bits(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        ours = randomized(create_model("inception_v3", input_shape=(75, 75, 3), include_top=False))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = to_keras_applications(ours, tmp_path / "a.weights.h5")
+    assert same_weights(from_keras_applications(path, "inception_v3", check=False), ours)
+
+
+@pytest.mark.slow
 def test_another_architecture(headless):
     with pytest.raises(MismatchError, match="not inception_resnet_v2"):
         from_keras_applications(headless, "inception_resnet_v2")
