@@ -10,7 +10,7 @@ import warnings
 
 def start_keras():
     """Imports Keras and has its backend find its devices, without a word unless that fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _kept_off_stderr():
         import keras
 
@@ -28,7 +28,7 @@ def _kept_off_stderr():
         os.dup2(log.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # Ctrl-C is none of the libraries'
             log.seek(0)
             os.write(stderr, log.read())
             raise

@@ -1,5 +1,6 @@
 """Bad input at the command line: a line or two, the exit code, and nothing left behind."""
 
+import os
 import resource
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from slim_files import write_tensors
 
+from inception_tf import quiet
 from inception_tf.cli.main import main
 from inception_tf.slim.checkpoint import open_checkpoint
 
@@ -101,8 +103,16 @@ def test_another_networks_checkpoint_says_which(lenet, run, tmp_path, arguments,
 
 def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, run, tmp_path):
     weights = dict(open_checkpoint(lenet))
-    weights["LeNet/fc3/weights"] = np.full_like(weights["LeNet/fc3/weights"], np.nan)
+    weights["LeNet/fc4/weights"] = np.full_like(weights["LeNet/fc4/weights"], np.nan)
     path = write_tensors(tmp_path / "nan.ckpt", weights)
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
     code, err = run("classify", path, tmp_path / "a.png")
-    assert code == 1 and "LeNet/fc3/weights holds NaN" in err and "answers NaN" in err
+    assert code == 1 and "LeNet/fc4/weights holds NaN" in err and "answers NaN" in err
+
+
+def test_an_interrupt_prints_nothing_but_itself(capfd):
+    for error, shown in ((KeyboardInterrupt, ""), (ImportError, "chatter")):
+        with pytest.raises(error), quiet._kept_off_stderr():
+            os.write(2, b"chatter")
+            raise error
+        assert capfd.readouterr().err == shown
