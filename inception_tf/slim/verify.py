@@ -129,8 +129,8 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     if images is None:
         published = found.options.get("input_shape", (info.input_size, info.input_size, info.channels))
         images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
-    elif any(own not in (None, side) for own, side in zip(model.input_shape[1:], images.shape[1:])):
-        wanted, given = ("×".join(str(side or "any") for side in s[1:]) for s in (model.input_shape, images.shape))
+    elif np.ndim(images) != 4 or any(own not in (None, side) for own, side in zip(model.input_shape, np.shape(images))):
+        wanted, given = ("×".join(str(side or "any") for side in s[1:]) for s in (model.input_shape, np.shape(images)))
         raise UsageError(f"The model takes images of {wanted}. Received: images of {given}")
     graph = {option: value for option, value in model.card["options"].items() if option not in NEUTRAL}
     ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)

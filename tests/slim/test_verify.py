@@ -145,6 +145,8 @@ def test_nan_weights_fail(trained, tmp_path):
 def test_arguments_out_of_range(model, trained, slim_variables, tmp_path):
     with pytest.raises(UsageError, match="The model takes images of 299×299×3. Received: images of 150×150×3"):
         verify(trained.path, model, images=noise(1, 150, 150))
+    with pytest.raises(UsageError, match="The model takes images of 299×299×3. Received"):
+        verify(trained.path, model, images=noise(1, 299, 299)[0])
     with pytest.raises(CheckpointError, match="There is no checkpoint at"):
         verify(tmp_path / "nothing.ckpt")
     vgg = {name: np.zeros(shape, "float32") for name, shape in slim_variables("vgg_16").items() if "fc" not in name}
