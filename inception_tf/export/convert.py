@@ -4,6 +4,8 @@ import dataclasses
 import time
 from pathlib import Path
 
+import numpy as np
+
 from inception_tf.errors import MismatchError, UsageError
 from inception_tf.export.savedmodel import save_savedmodel
 from inception_tf.files import refuse_existing, written_whole
@@ -103,7 +105,12 @@ def convert(
         report = verify(checkpoint, model, network=network, batch=1, **loading)
         seconds["verify"] = time.perf_counter() - start
         if not report:
-            raise MismatchError(f"Not converted, the Keras model is {report.summary()}.", report)
+            hint = (
+                ""
+                if np.isfinite(report.worst)
+                else " Weights that are not finite convert with --no-verify (check=False)."
+            )
+            raise MismatchError(f"Not converted, the Keras model is {report.summary()}.{hint}", report)
     start = time.perf_counter()
     write(model, target, overwrite)
     seconds["write"] = time.perf_counter() - start
