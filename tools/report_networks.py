@@ -87,8 +87,9 @@ def write_slim_graph(info, options, path):
     with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(tf.float32, (1, info.input_size, info.input_size, info.channels))
         reference.build(info.name, images, options, info.scope)
-        for variable in tf.global_variables():
-            variable.load(golden.deterministic_weights(variable.op.name, variable.shape), session)
+        variables = tf.global_variables()
+        values = {v.initializer.inputs[1]: golden.deterministic_weights(v.op.name, v.shape) for v in variables}
+        session.run([variable.initializer for variable in variables], values)
         tf.train.Saver().save(session, str(path), write_meta_graph=False)
 
 
