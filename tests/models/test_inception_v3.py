@@ -225,10 +225,9 @@ def test_keras_applications_on_the_same_weights():
     rng = np.random.default_rng(0)
     convolutions = [layer for layer in theirs.layers if isinstance(layer, keras.layers.Conv2D)]
     norms = [layer for layer in theirs.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    # Keras numbers its layers in the order it makes them: conv2d, conv2d_1, …, batch_normalization_93.
+    # Keras numbers its layers in the order it makes them, on from those made before: conv2d, conv2d_1, …
     for layers in (convolutions, norms):
-        first = min(layers, key=lambda layer: len(layer.name)).name
-        layers.sort(key=lambda layer: int(layer.name.removeprefix(first).removeprefix("_") or 0))
+        layers.sort(key=lambda layer: int(number) if (number := layer.name.rpartition("_")[2]).isdigit() else 0)
     for conv, norm in zip(convolutions, norms, strict=True):
         fan_in = np.prod(conv.kernel.shape[:3])
         conv.kernel.assign(rng.normal(0, np.sqrt(2 / fan_in), conv.kernel.shape))
