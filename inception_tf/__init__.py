@@ -37,6 +37,9 @@ _PUBLIC = {
     "preprocess_input": "images.preprocessing",
     "decode_predictions": "images.labels",
     "export_savedmodel": "export.savedmodel",
+    "to_keras_applications": "export.keras_applications",
+    "from_keras_applications": "export.keras_applications",
+    "to_timm": "export.timm",
 }
 
 __all__ = sorted(_PUBLIC)
