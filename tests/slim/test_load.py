@@ -273,8 +273,11 @@ def training_run(tmp_path_factory):
     import tensorflow.compat.v1 as tf
 
     devices = itertools.cycle(f"/cpu:{i}" for i in range(3))
-    place = tf.device(lambda op: next(devices) if "Variable" in op.type else "/cpu:0")
-    with tf1_session(devices=3) as session, place:
+
+    def place(op):
+        return next(devices) if "Variable" in op.type else "/cpu:0"
+
+    with tf1_session(devices=3) as session, tf.device(place):
         variables = build_slim(aux_logits=True)
         formats = ["v1", "v2", "sharded_v1", "sharded_v2"]
         return train_and_save(session, variables, tmp_path_factory.mktemp("run"), formats)
