@@ -76,7 +76,8 @@ def _cases(model, top):
     import keras
     import tensorflow as tf
 
-    from inception_tf.export.savedmodel import activation_of, classifier, has_top, preprocessing_of
+    from inception_tf.images.preprocessing import preprocessing_of
+    from inception_tf.models.heads import activation_of, classifier, has_top
     from inception_tf.slim.verify import noise
 
     def run(layers, images):

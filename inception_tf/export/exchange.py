@@ -5,8 +5,8 @@ import json
 import keras
 
 from inception_tf.errors import UsageError
-from inception_tf.export.savedmodel import has_top
 from inception_tf.models.blocks import Scope
+from inception_tf.models.heads import has_top
 from inception_tf.models.registry import build_options, find_network
 from inception_tf.slim.verify import NEUTRAL
 

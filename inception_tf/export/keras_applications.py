@@ -14,8 +14,8 @@ import numpy as np
 from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT
 from inception_tf.export.exchange import check_model, classifier_weights, drops_background, weighted_layers
-from inception_tf.export.savedmodel import classifier, has_top
 from inception_tf.files import refuse_existing, written_whole
+from inception_tf.models.heads import classifier, has_top
 from inception_tf.models.model import save_weights
 from inception_tf.models.registry import build_model, find_network
 from inception_tf.slim.verify import noise

@@ -15,8 +15,8 @@ from inception_tf.export.card import write_card
 from inception_tf.export.check import check_savedmodel
 from inception_tf.files import made, reason, written_whole
 from inception_tf.images.labels import class_names
-from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.models.blocks import Auxiliary
+from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.heads import activation_of, classifier, has_top
 
 
 def export_savedmodel(model, directory, labels=None, top=5, check=True):
@@ -108,46 +108,6 @@ def names_of(model, labels=None):
         if name.splitlines() != [name]:
             raise UsageError(f"A label is a line of text. Received: {name!r}")
     return names
-
-
-def has_top(model):
-    """Whether a model of this library ends in its classifier.
-
-    Raises:
-        UsageError: it is no model of this library.
-    """
-    card = getattr(model, "card", None)
-    if not card:
-        raise UsageError(f"Expected a model that create_model or load_model made. Received: {type(model).__name__}")
-    return card["options"].get("include_top", True)
-
-
-def classifier(model):
-    """The Keras tensors (features, logits) of a model with a top.
-
-    The logits are the output before its activation; the features are what the layer that makes the logits takes:
-    PreLogits in the Inceptions, the global pooling in the ResNets. By structure, since the networks' names differ.
-    """
-    made_by = {id(layer.output): layer for layer in model.layers}
-    logits = model.outputs[0]
-    while isinstance(layer := made_by[id(logits)], (keras.layers.Activation, Auxiliary)):
-        logits = keras.tree.flatten(layer.input)[0]
-    while not layer.weights:  # a squeeze of its own
-        layer = made_by[id(layer.input)]
-    return layer.input, logits
-
-
-def activation_of(model):
-    """The function from a model's logits to its probabilities; softmax where the model gives logits."""
-    return keras.activations.get(model.card["options"].get("classifier_activation") or "softmax")
-
-
-def preprocessing_of(model):
-    """The `Preprocessing` of a model's images; None where it is for other channels than theirs."""
-    channels, config = model.input_shape[-1], model.card["preprocessing"]
-    if channels not in ((3,) if config["kind"] == "vgg" else (1, 3)):
-        return None
-    return Preprocessing.from_config({**config, "channels": channels})
 
 
 def _check_arguments(model, top):

@@ -198,6 +198,14 @@ def preprocess_input(
     return Preprocessing(kind, size, central_fraction)(images, decoder, exif_rotation)
 
 
+def preprocessing_of(model):
+    """The `Preprocessing` of a model's images; None where it is for other channels than theirs."""
+    channels, config = model.input_shape[-1], model.card["preprocessing"]
+    if channels not in ((3,) if config["kind"] == "vgg" else (1, 3)):
+        return None
+    return Preprocessing.from_config({**config, "channels": channels})
+
+
 def _arrays(images, channels, decoder, exif_rotation):
     """Yields checked arrays (H, W, channels or 3), uint8 or float32, of whatever `preprocess_input` takes."""
     if isinstance(images, (list, tuple)):

@@ -16,9 +16,11 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 import inception_tf as itf
 from inception_tf.errors import ExportError, InceptionTFError, UsageError
 from inception_tf.export import savedmodel
-from inception_tf.export.savedmodel import classifier, export_savedmodel, save_savedmodel
+from inception_tf.export.savedmodel import export_savedmodel, save_savedmodel
 from inception_tf.images.labels import imagenet_labels
 from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.models import heads
+from inception_tf.models.heads import classifier
 from inception_tf.models.registry import create_model, list_models
 
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"}
@@ -357,7 +359,7 @@ def test_mismatches_are_named(lenet, tmp_path, monkeypatch, checked_here, wrong)
         with pytest.raises(ExportError, match=r"scores is float32 \(2, 5\), .* float32 \(2, 4\)"):
             check_savedmodel(lenet, path, names, top=4)
     else:
-        monkeypatch.setattr(savedmodel, "classifier", lambda model: (model.outputs[0], classifier(model)[1]))
+        monkeypatch.setattr(heads, "classifier", lambda model: (model.outputs[0], classifier(model)[1]))
         with pytest.raises(ExportError, match="features/features is"):
             check_savedmodel(lenet, path, names)
 
