@@ -20,10 +20,11 @@ class Engine:
     Attributes:
         preprocessing: the `Preprocessing` of its images.
         labels: its classes' names.
+        card: the model's card, or an empty dict.
     """
 
-    def __init__(self, preprocessing, classes, labels):
-        self.preprocessing, self.labels = preprocessing, class_names(classes, labels)
+    def __init__(self, preprocessing, classes, labels, card=None):
+        self.preprocessing, self.labels, self.card = preprocessing, class_names(classes, labels), card or {}
 
     def __call__(self, images):
         """Scores float32 N×classes of preprocessed images, float32 N×H×W×C."""
@@ -38,7 +39,10 @@ class KerasEngine(Engine):
         if "preprocessing" not in card or not card["options"]["include_top"]:
             raise UsageError(f"{model.name} has no classifier of this library.")
         super().__init__(
-            Preprocessing.from_config(dict(card["preprocessing"])), card["options"]["classes"], labels or card["labels"]
+            Preprocessing.from_config(dict(card["preprocessing"])),
+            card["options"]["classes"],
+            labels or card["labels"],
+            card,
         )
         self.model = model
 
@@ -56,11 +60,12 @@ class SavedModelEngine(Engine):
             self._loaded = tf.saved_model.load(str(path))
             self._run = self._loaded.signatures["serving_default"]
             classes = self._run.structured_outputs["probabilities"].shape[-1]
-            preprocessing = Preprocessing.from_config(read_card(path)["preprocessing"])
+            card = read_card(path)
+            preprocessing = Preprocessing.from_config(card["preprocessing"])
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(f"{path} is no classifier exported by this library: {reason[0][:200]}") from error
-        super().__init__(preprocessing, classes, labels or Path(path) / "assets" / "labels.txt")
+        super().__init__(preprocessing, classes, labels or Path(path) / "assets" / "labels.txt", card)
 
     def __call__(self, images):
         return self._run(images=images)["probabilities"].numpy()
@@ -70,8 +75,8 @@ def open_engine(path, labels=None):
     """Opens a classifier.
 
     Args:
-        path: a `.keras` file; a SavedModel, or a directory of versions of one, whose highest is opened; or a Slim
-            checkpoint, which is converted in memory.
+        path: a `.keras` file; the directory of a `finetune` run, whose best model is opened; a SavedModel, or a
+            directory of versions of one, whose highest is opened; or a Slim checkpoint, which is converted in memory.
         labels: the class names, a list or a file. Default: the model's own.
 
     Raises:
@@ -88,8 +93,10 @@ def open_engine(path, labels=None):
 
 
 def open_model(path):
-    """The Keras model in a `.keras` file, or of a Slim checkpoint. Errors as `open_engine`."""
+    """The Keras model in a `.keras` file or in a run's directory, or of a Slim checkpoint. Errors as `open_engine`."""
     path = Path(path)
+    if (path / "best.keras").is_file():
+        path = path / "best.keras"
     if path.suffix == ".keras":
         return load_model(path)
     checkpoint = open_checkpoint(path)
