@@ -1,0 +1,91 @@
+"""How good a classifier's answers are, from what it answered image by image. NumPy alone."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScores:
+    """A class of an evaluation.
+
+    Attributes:
+        name: its name.
+        support: its images.
+        precision: of the images that were called so, the share that is; None when none was.
+        recall: of its images, the share that was called so; None when it has none.
+        f1: the harmonic mean of the two, 2·TP / (2·TP + FP + FN); None when it has no images and was never answered.
+    """
+
+    name: str
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """The answers whose score is above `low` and at most `high`; their mean score and the share that is right.
+
+    Both are None where there are no such answers.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def confusion_matrix(truth, predicted, classes):
+    """How often each class (row) was called which (column): int64 array (classes, classes).
+
+    Args:
+        truth, predicted: int arrays (N,), 0 to `classes` - 1.
+        classes: how many there are.
+    """
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (truth, predicted), 1)
+    return matrix
+
+
+def class_scores(confusion, names):
+    """A list of `ClassScores` out of a `confusion_matrix`."""
+    right, support, answered = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return [
+        ClassScores(name, int(n), _share(r, a), _share(r, n), _share(2 * r, n + a))
+        for name, r, n, a in zip(names, right, support, answered)
+    ]
+
+
+def calibration(score, correct, bins=15):
+    """The expected calibration error of Guo et al. (arXiv 1706.04599), with bins of equal width.
+
+    Args:
+        score: float array (N,), the probability of each answer.
+        correct: bool array (N,), whether the answer is right.
+        bins: how many.
+
+    Returns:
+        The error, |accuracy - confidence| averaged over the answers, 0 to 1; and a list of `Bin`.
+    """
+    score, edges = np.asarray(score, np.float64), np.linspace(0, 1, bins + 1)
+    which = np.minimum(np.searchsorted(edges[1:], score), bins - 1)  # low < score <= high, as in Guo's program
+    count = np.bincount(which, minlength=bins)
+    confidence, accuracy = np.bincount(which, score, bins), np.bincount(which, correct, bins)
+    error = np.abs(accuracy - confidence).sum() / len(score)
+    rows = zip(edges[:-1], edges[1:], count, confidence, accuracy)
+    return float(error), [
+        Bin(float(low), float(high), int(n), _share(sure, n), _share(right, n)) for low, high, n, sure, right in rows
+    ]
+
+
+def log_loss(probability):
+    """The mean negative logarithm, in nats, of float32 probabilities (N,); 0 counts as 1.2e-7, as in scikit-learn."""
+    epsilon = np.finfo(np.float32).eps
+    return float(-np.log(np.clip(np.asarray(probability, np.float64), epsilon, 1 - epsilon)).mean())
+
+
+def _share(part, whole):
+    return float(part / whole) if whole else None
