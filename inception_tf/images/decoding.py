@@ -145,10 +145,9 @@ def _rotated(pixels, header):
 def decode_image_graph(data, max_pixels=MAX_PIXELS):
     """`decode_image` in TensorFlow ops, for a `tf.function` or a SavedModel.
 
-    Assertions stand before the decoder: the format, the size in the header, and what TensorFlow's decoders get wrong.
-    An animated WEBP even corrupts the process's memory (TensorFlow 2.21): a server must never let one through.
-    Not held off: a GIF of many frames, which TensorFlow unpacks all, or of a frame larger than its canvas. Bound the
-    size of a request.
+    Checks stand before the decoder: the format, the size in the header, and what TensorFlow's decoders get wrong. An
+    animated WEBP even corrupts the process's memory (TensorFlow 2.21): a server must never let one through. Of a GIF
+    the decoder sees the first frame alone, since it would unpack all of them, of whatever size.
 
     Args:
         data: scalar string tensor, the bytes of one file.
@@ -159,8 +158,43 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
 
     Raises:
         tf.errors.InvalidArgumentError, at run time: not an image of the five formats; too large; truncated; a BMP with
-            a palette or compression; an animated WEBP; a GIF whose frames do not fill its canvas.
+            a palette or compression; an animated WEBP; a GIF whose first frame does not fill its canvas.
     """
+    import tensorflow as tf
+
+    size, problem = _header_graph(data, max_pixels)
+    with tf.control_dependencies([tf.debugging.Assert(problem == "", [problem])]):
+        data = tf.identity(data)
+    kind = tf.strings.substr(data, 0, 4)
+    data, size = tf.cond(kind == "GIF8", lambda: _first_frame_graph(data, size), lambda: (data, size))
+    # TensorFlow does not drop the alpha of a WEBP by itself.
+    image = tf.cond(
+        kind == "RIFF",
+        lambda: tf.io.decode_image(data, channels=0, expand_animations=False)[:, :, :3],
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    with tf.control_dependencies([_assert_size(tf.shape(image, tf.int64)[:2], size)]):
+        return tf.ensure_shape(image, (None, None, 3))
+
+
+def image_problem_graph(data, max_pixels=MAX_PIXELS):
+    """What the beginning of a file tells against decoding it, in TensorFlow ops.
+
+    Args:
+        data: scalar string tensor, the bytes of one file.
+        max_pixels: as in `decode_image`.
+
+    Returns:
+        Scalar string tensor: a sentence, or empty where `decode_image_graph` would go on to the decoder.
+
+    Raises:
+        tf.errors.InvalidArgumentError, at run time: a JPEG without a readable header.
+    """
+    return _header_graph(data, max_pixels)[1]
+
+
+def _header_graph(data, max_pixels):
+    """The (height, width) in a file's header, int64, and why it is not to be decoded: empty where nothing is wrong."""
     import tensorflow as tf
 
     head = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=68), tf.int64)
@@ -176,10 +210,6 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
 
     jpeg, png, gif = starts(b"\xff\xd8\xff"), starts(b"\x89PNG\r\n\x1a\n"), starts(b"GIF8")
     bmp, webp = starts(b"BM"), starts(b"RIFF") & starts(b"WEBP", 8)
-    with tf.control_dependencies(
-        [tf.debugging.Assert(jpeg | png | gif | bmp | webp, [f"Not an image. Expected {_FORMATS_TEXT}."])]
-    ):
-        data = tf.identity(data)
 
     def webp_size():
         lossless = little(21, 4)
@@ -195,7 +225,7 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
         height = little(22, 4)
         return tf.minimum(height, 2**32 - height)
 
-    size = tf.case(
+    height, width = tf.case(
         [
             (jpeg, lambda: tf.unstack(tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64))),
             (png, lambda: [big(20), big(16)]),
@@ -210,31 +240,65 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
         ((compression == 0) & ((depth == 24) | (depth == 32))) | ((compression == 3) & (depth == 32) & masks)
     )
     animated = starts(b"VP8X", 12) & (head[20] // 2 % 2 == 1)
-    with tf.control_dependencies(
-        [
-            # Division, since the product of two 32-bit sizes may overflow.
-            tf.debugging.Assert(
-                size[0] <= max_pixels // tf.maximum(size[1], 1),
-                [f"The image is too large to decode: more than {max_pixels} pixels. Height, width:", *size],
-            ),
-            tf.debugging.Assert(~bmp | plain, ["Only BMP of 24 or 32 bits without compression is read here."]),
-            tf.debugging.Assert(~(webp & animated), ["An animated WEBP is not read here."]),
-        ]
-    ):
-        data = tf.identity(data)
-    # TensorFlow does not drop the alpha of a WEBP by itself.
-    image = tf.cond(
-        webp,
-        lambda: tf.io.decode_image(data, channels=0, expand_animations=False)[:, :, :3],
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-    )
-    decoded = tf.shape(image, tf.int64)
-    with tf.control_dependencies(
-        [
-            tf.debugging.Assert(
-                (decoded[0] == size[0]) & (decoded[1] == size[1]),
-                ["The image is not as large as its header says. Height, width:", decoded, *size],
+    pixels = tf.strings.join([tf.as_string(width), " × ", tf.as_string(height)])
+    problem = tf.constant("")
+    for wrong, text in [  # the last that is wrong is told
+        (bmp & ~plain, "Only BMP of 24 or 32 bits without compression is read here."),
+        (webp & animated, "An animated WEBP is not read here."),
+        # Division, since the product of two 32-bit sizes may overflow.
+        (
+            height > max_pixels // tf.maximum(width, 1),
+            tf.strings.join(["The image is too large to decode: ", pixels, f" pixels, more than {max_pixels:,}."]),
+        ),
+        (~(jpeg | png | gif | bmp | webp), f"Not an image. Expected {_FORMATS_TEXT}."),
+        (tf.strings.length(data) == 0, "The file is empty."),
+    ]:
+        problem = tf.where(wrong, text, problem)
+    return tf.stack([height, width]), problem
+
+
+def _assert_size(size, header):
+    import tensorflow as tf
+
+    text = "The image is not as large as its header says. Height, width:"
+    return tf.debugging.Assert(tf.reduce_all(size == header), [text, size, header])
+
+
+def _first_frame_graph(data, size):
+    """A GIF that ends after its first frame, which must fill the canvas; and its size. GIF89a, appendices A and B."""
+    import tensorflow as tf
+
+    octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
+
+    def table(flags):  # the bytes of a colour table
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    # `inside` a block the sub-blocks are skipped: 1 in an extension, 2 in the frame; 3 when that is over.
+    def step(at, inside, frame):
+        octet = octets[at]
+
+        def introduction():
+            extension = octet == 0x21
+            check = tf.debugging.Assert(extension | (octet == 0x2C), ["The GIF image is truncated or corrupted."])
+            with tf.control_dependencies([check]):
+                extension = tf.identity(extension)
+            descriptor = octets[at + 1 : at + 10]  # padded below: an extension at the very end has none
+            descriptor = tf.pad(descriptor, [[0, 9 - tf.size(descriptor)]])
+            high, wide = descriptor[6] + 256 * descriptor[7], descriptor[4] + 256 * descriptor[5]
+            return tf.cond(
+                extension,
+                lambda: (at + 2, 1, frame),
+                lambda: (at + 11 + table(descriptor[8]), 2, tf.stack([high, wide])),
             )
-        ]
-    ):
-        return tf.ensure_shape(image, (None, None, 3))
+
+        def sub_block():
+            return at + 1 + octet, tf.where(octet > 0, inside, tf.where(inside == 1, 0, 3)), frame
+
+        return tf.cond(inside == 0, introduction, sub_block)
+
+    end, _, frame = tf.while_loop(
+        lambda at, inside, frame: inside < 3, step, (13 + table(octets[10]), 0, tf.zeros(2, tf.int32))
+    )
+    frame = tf.cast(frame, tf.int64)
+    with tf.control_dependencies([_assert_size(frame, size)]):
+        return tf.strings.join([tf.strings.substr(data, 0, end), b"\x3b"]), frame

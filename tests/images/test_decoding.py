@@ -1,4 +1,5 @@
 import io
+import resource
 import struct
 import time
 import tracemalloc
@@ -195,6 +196,24 @@ def test_a_gif_frame_that_does_not_fill_its_canvas(graph, encode):
     assert decode_image(bytes(data)).shape == (8, 10, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not as large as its header says"):
         graph(bytes(data))
+
+
+def test_of_an_animated_gif_the_first_frame_alone_is_unpacked(graph, encode, pixels):
+    rgb = Image.fromarray(pixels).quantize(16)
+    animated = encode(rgb, "GIF", save_all=True, append_images=[rgb.rotate(90), rgb.rotate(180)], loop=0, comment=b"x")
+    np.testing.assert_array_equal(graph(animated).numpy(), decode_image(animated))
+
+    bomb = encode(Image.new("P", (3000, 3000)), "GIF")
+    frame = bomb[bomb.index(b",") : -1]
+    bomb = bomb[:-1] + 400 * frame + b";"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert graph(bomb).shape == (3000, 3000, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500e3  # kB; all frames are 3.6 GB
+
+    larger = bytearray(bomb)
+    larger[6:10] = struct.pack("<HH", 1, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not as large as its header says"):
+        graph(bytes(larger))
 
 
 @pytest.mark.parametrize(
