@@ -10,7 +10,7 @@ from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.decoding import MAX_PIXELS, decode_image, decode_image_graph, read_image
 
 _DEFAULTS = {"inception": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
-_MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
+MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Preprocessing:
 
     def _one(self, image):
         if self.channels == 1 and image.shape[2] == 3:
-            image = _grey(image.astype(np.float32))
+            image = grey(image.astype(np.float32))
         height, width = image.shape[:2]
         if self.kind == "inception":
             top, left = _central_offset(height, self.central_fraction), _central_offset(width, self.central_fraction)
@@ -101,7 +101,7 @@ class Preprocessing:
             scale = np.float32(self.resize_side) / np.float32(min(height, width))
             resized = tuple(int(np.rint(np.float32(side) * scale)) for side in (height, width))
             offset = tuple((side - wanted) // 2 for side, wanted in zip(resized, self.size))
-            return _resize(image, resized, offset, self.size) - _MEAN_RGB
+            return _resize(image, resized, offset, self.size) - MEAN_RGB
         result = np.zeros((*self.size, self.channels), np.float32)
         (source_y, target_y), (source_x, target_x) = map(_crop_or_pad, (height, width), self.size)
         result[target_y, target_x] = image[source_y, source_x]
@@ -124,7 +124,7 @@ class Preprocessing:
         single = image.shape.rank == 3
         image = image[tf.newaxis] if single else image
         if self.channels == 1 and image.shape[-1] != 1:
-            image = _grey(tf.cast(image, tf.float32))
+            image = grey(tf.cast(image, tf.float32))
         if self.kind == "inception":
             # Not tf.image.central_crop: where the sizes are unknown it rounds the fraction to float32.
             height, width = tf.unstack(tf.shape(image)[1:3])
@@ -134,18 +134,11 @@ class Preprocessing:
             )
             image = image[:, top : height - top, left : width - left]
             image = tf.cast(image, tf.float32) * np.float32(1 / 255)
-            image = (_resize_graph(image, self.size) - 0.5) * 2.0
+            image = (resize_bilinear(image, self.size) - 0.5) * 2.0
         elif self.kind == "vgg":
-            shape = tf.shape(image)[1:3]
-            sides = tf.cast(shape, tf.float32)
-            resized = tf.cast(tf.round(sides * (np.float32(self.resize_side) / tf.reduce_min(sides))), tf.int32)
-            # Slim resizes all of the image before it crops: a 1 × 10,000 one would fill the memory.
-            fits = tf.reduce_max(resized) <= MAX_PIXELS // self.resize_side
-            check = tf.debugging.Assert(fits, ["The image is too long and narrow. Height, width:", shape])
-            with tf.control_dependencies([check]):
-                image = _resize_graph(tf.cast(image, tf.float32), resized)
-            top, left = tf.unstack((resized - self.size) // 2)
-            image = image[:, top : top + self.size[0], left : left + self.size[1]] - _MEAN_RGB
+            image = resize_short_side(image, self.resize_side)
+            top, left = tf.unstack((tf.shape(image)[1:3] - self.size) // 2)
+            image = image[:, top : top + self.size[0], left : left + self.size[1]] - MEAN_RGB
         else:
             image = tf.image.resize_with_crop_or_pad(tf.cast(image, tf.float32), *self.size)
             image = (image - 128.0) / 128.0
@@ -264,7 +257,7 @@ def _narrow(array):
     return array if array.dtype == np.uint8 else array.astype(np.float32)
 
 
-def _grey(image):
+def grey(image):
     """RGB to (…, 1), by the weights of tf.image.rgb_to_grayscale brought to a sum of 1. Arrays and tensors."""
     red, green, blue = image[..., 0:1], image[..., 1:2], image[..., 2:3]
     return green + np.float32(0.2989) * (red - green) + np.float32(0.1140) * (blue - green)
@@ -307,7 +300,22 @@ def _neighbours(side, resized, offset, count):
     return index, np.minimum(index + 1, side - 1), position - before
 
 
-def _resize_graph(image, size):
+def resize_bilinear(images, size):
+    """TensorFlow 1's bilinear in TensorFlow ops: (N, H, W, C) of any number type to float32 (N, *size, C)."""
     import tensorflow as tf
 
-    return tf.raw_ops.ResizeBilinear(images=image, size=size, align_corners=False, half_pixel_centers=False)
+    return tf.raw_ops.ResizeBilinear(images=images, size=size, align_corners=False, half_pixel_centers=False)
+
+
+def resize_short_side(images, side):
+    """`resize_bilinear` until the short side is `side`, an integer or a scalar tensor; the aspect stays."""
+    import tensorflow as tf
+
+    shape = tf.shape(images)[1:3]
+    sides = tf.cast(shape, tf.float32)
+    resized = tf.cast(tf.round(sides * (tf.cast(side, tf.float32) / tf.reduce_min(sides))), tf.int32)
+    # Slim resizes all of the image before it crops: a 1 × 10,000 one would fill the memory.
+    fits = tf.reduce_max(resized) <= MAX_PIXELS // side
+    check = tf.debugging.Assert(fits, ["The image is too long and narrow. Height, width:", shape])
+    with tf.control_dependencies([check]):
+        return resize_bilinear(tf.cast(images, tf.float32), resized)

@@ -1,0 +1,163 @@
+"""Slim's training preprocessing in TensorFlow ops, every random draw from a seed."""
+
+import dataclasses
+
+import numpy as np
+
+from inception_tf.errors import UsageError
+from inception_tf.images.preprocessing import MEAN_RGB, Preprocessing, grey, resize_bilinear, resize_short_side
+
+MODES = ("fast", "full", "none")
+# Of preprocess_for_train of inception_preprocessing.py: its 1.33 is not quite 4/3.
+_AREA, _ASPECT, _ATTEMPTS, _COVERED = (0.05, 1.0), (0.75, 1.33), 100, 0.1
+_BRIGHTNESS, _SATURATION, _HUE, _CONTRAST = 32 / 255, (0.5, 1.5), 0.2, (0.5, 1.5)
+_FAST_ORDER = ("brightness", "saturation")
+_FULL_ORDERS = (
+    ("brightness", "saturation", "hue", "contrast"),
+    ("saturation", "brightness", "contrast", "hue"),
+    ("contrast", "hue", "brightness", "saturation"),
+    ("hue", "saturation", "contrast", "brightness"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How Slim prepares images for training: `preprocess_for_train` of research/slim/preprocessing (at d4eedbb).
+
+    Kinds, by Slim's file:
+        "inception": a random box of 5 to 100 % of the image's area and an aspect of 0.75 to 1.33 (the whole image where
+            100 attempts find none), resized to the network's size whatever its aspect; in half of the images left
+            and right exchanged; brightness moved by at most 32/255, saturation times 0.5 to 1.5; clipped; to [-1, 1].
+            The "full" mode resizes by one of four methods (bilinear, nearest, bicubic, area), turns the hue by at
+            most 0.2 and multiplies the contrast by 0.5 to 1.5 besides, in one of four orders.
+        "vgg": bilinear until the short side is a number of 256 to 512 (in general `resize_side` to twice that), a
+            random window of the network's size, in half of the images left and right exchanged, minus the mean RGB.
+            "fast" and "full" are the same.
+        "lenet": as for evaluation. So are all kinds in the mode "none".
+
+    All resizing is TensorFlow 1's. A network of grey images gets the grey of the coloured result, as in Slim.
+
+    Args:
+        preprocessing: the network's `Preprocessing`.
+        mode: "fast" (Slim's default), "full" or "none".
+    """
+
+    preprocessing: Preprocessing
+    mode: str = "fast"
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise UsageError(f"The mode of augmentation must be one of {', '.join(MODES)}. Received: {self.mode!r}")
+
+    def graph(self, image, seed):
+        """Augments one image; in a `tf.data` pipeline, in a `tf.function` or eagerly.
+
+        Args:
+            image: uint8 tensor of shape (H, W, 3) or (H, W, 1), H and W known or not.
+            seed: integer tensor of shape (2,). The same seed makes the same draws on any machine.
+
+        Returns:
+            float32 tensor of shape (height, width, channels), in the range of the evaluation preprocessing.
+
+        Raises:
+            tf.errors.InvalidArgumentError, at run time: for "vgg", an image too long and narrow to resize.
+        """
+        import tensorflow as tf
+
+        image = tf.convert_to_tensor(image)
+        if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] not in (1, 3):
+            raise UsageError(
+                f"Expected a uint8 tensor of shape (H, W, 3) or (H, W, 1). Received: {image.dtype.name} {image.shape}"
+            )
+        kind = self.preprocessing.kind
+        if self.mode == "none" or kind == "lenet":
+            return self.preprocessing.graph(image)
+        if image.shape[-1] == 1:
+            image = tf.image.grayscale_to_rgb(image)
+        seeds = tf.random.split(tf.cast(seed, tf.int64), alg="philox")
+        draws = tf.random.stateless_uniform([7], seeds[1], alg="philox")
+        image = self._inception(image, seeds[0], draws) if kind == "inception" else self._vgg(image, draws)
+        return tf.ensure_shape(image, (*self.preprocessing.size, self.preprocessing.channels))
+
+    def _inception(self, image, seed, draws):
+        import tensorflow as tf
+
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            seed=seed,
+            min_object_covered=_COVERED,
+            aspect_ratio_range=_ASPECT,
+            area_range=_AREA,
+            max_attempts=_ATTEMPTS,
+        )
+        image = tf.cast(tf.slice(image, begin, size), tf.float32) * np.float32(1 / 255)
+        methods = [resize_bilinear, *map(_resize_by, ("ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea"))]
+        image = tf.ensure_shape(image, (None, None, 3))[tf.newaxis]
+        if self.mode == "fast":
+            image = resize_bilinear(image, self.preprocessing.size)[0]
+        else:
+            image = _one_of(draws[0], [lambda f=f: f(image, self.preprocessing.size)[0] for f in methods])
+        image = _flipped(image, draws[1])
+        factors = {
+            "brightness": _between(draws[2], -_BRIGHTNESS, _BRIGHTNESS),
+            "saturation": _between(draws[3], *_SATURATION),
+            "hue": _between(draws[4], -_HUE, _HUE),
+            "contrast": _between(draws[5], *_CONTRAST),
+        }
+        if self.mode == "fast":
+            image = _coloured(image, _FAST_ORDER, factors)
+        else:
+            image = _one_of(draws[6], [lambda o=order: _coloured(image, o, factors) for order in _FULL_ORDERS])
+        image = tf.clip_by_value(image, 0.0, 1.0)
+        if self.preprocessing.channels == 1:
+            image = grey(image)
+        return (image - 0.5) * 2.0
+
+    def _vgg(self, image, draws):
+        import tensorflow as tf
+
+        side = self.preprocessing.resize_side
+        image = resize_short_side(image[tf.newaxis], side + _below(draws[0], side + 1))[0]
+        height, width = self.preprocessing.size
+        free = tf.shape(image)[:2] - (height, width)
+        top, left = _below(draws[1], free[0] + 1), _below(draws[2], free[1] + 1)
+        return _flipped(image[top : top + height, left : left + width], draws[3]) - MEAN_RGB
+
+
+def _resize_by(op):
+    import tensorflow as tf
+
+    op = getattr(tf.raw_ops, op)
+    return lambda images, size: op(images=images, size=size, align_corners=False)
+
+
+def _coloured(image, order, factors):
+    import tensorflow as tf
+
+    for name in order:
+        image = getattr(tf.image, f"adjust_{name}")(image, factors[name])
+    return image
+
+
+def _flipped(image, draw):
+    import tensorflow as tf
+
+    return tf.cond(draw < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
+
+
+def _one_of(draw, branches):
+    import tensorflow as tf
+
+    return tf.switch_case(_below(draw, len(branches)), branches)
+
+
+def _between(draw, low, high):
+    return low + draw * (high - low)
+
+
+def _below(draw, count):
+    """A draw of [0, 1) to an integer of 0 … count - 1."""
+    import tensorflow as tf
+
+    return tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)

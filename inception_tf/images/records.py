@@ -1,0 +1,173 @@
+"""Slim's TFRecords: tf.train.Examples with `image/encoded` and `image/class/label`, read in any order."""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from inception_tf.errors import ImageError, UsageError
+from inception_tf.images.examples import Examples, numbered_classes
+from inception_tf.images.labels import load_labels
+from inception_tf.progress import Progress
+
+# Around a record's data: its length (8 bytes) and the length's checksum (4) before, its own checksum (4) after.
+_BEFORE, _AFTER = 12, 4
+
+
+class _Record(NamedTuple):
+    """Where the bytes of an image lie, and what its file was called ("" where the record does not say)."""
+
+    shard: str
+    offset: int
+    length: int
+    filename: str
+
+
+class RecordExamples(Examples):
+    """Images in TFRecord files, of which only the places are kept."""
+
+    def read(self, index):
+        record = self._sources[index]
+        try:
+            with Path(record.shard).open("rb") as file:
+                file.seek(record.offset)
+                data = file.read(record.length)
+        except OSError as error:
+            raise ImageError(f"Cannot read {record.shard}: {error.strerror or error}.") from error
+        if len(data) != record.length:
+            raise ImageError(f"{record.shard} is shorter than it was when it was opened.")
+        return data
+
+    def _size(self, index):
+        return self._sources[index].length
+
+    def _split_key(self, index):
+        return self._sources[index].filename or self.names[index]
+
+
+def open_records(files, labels=None, labels_offset=0):
+    """The images of TFRecord files as the scripts of research/slim/datasets write them.
+
+    Every file is read once from end to end, its checksums are verified, and the places of the images are kept. A file
+    that breaks off or is corrupted keeps the records before; it and records without an image or a label are listed in
+    `skipped`. The classes are named by `labels`, else by a `labels.txt` beside the files, else by `image/class/text`
+    where every label has one text, else "class 0", "class 1", …
+
+    Args:
+        files: paths, without compression.
+        labels, labels_offset: see `examples.open_examples`.
+
+    Raises:
+        UsageError: no record can be used; compressed files; labels out of range.
+    """
+    records, raw, names, skipped, texts = [], [], [], {}, defaultdict(set)
+    folder = os.path.commonpath([Path(file).absolute().parent for file in files])
+    with Progress("indexing", sum(map(os.path.getsize, files)), "B") as progress:
+        for file in files:
+            shard = os.path.relpath(Path(file).absolute(), folder)
+            count = 0
+            for offset, data in _records(file, shard, skipped):
+                name = f"{shard}:{count}"
+                count += 1
+                progress.advance(_BEFORE + len(data) + _AFTER)
+                try:
+                    place, length, label, filename, text = _parse(data)
+                except ValueError as error:
+                    skipped[name] = str(error)
+                    continue
+                records.append(_Record(os.fspath(file), offset + place, length, filename))
+                raw.append(label)
+                names.append(name)
+                if text:
+                    texts[label].add(text)
+    if not records:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        raise UsageError(f"No labelled images in {len(files)} TFRecord files. {reasons}")
+    given, source = _given_names(files, labels, labels_offset)
+    numbers, class_names = numbered_classes(raw, labels_offset, given, source, names)
+    if given is None:
+        texts = _one_each(texts)
+        class_names = [texts.get(i + labels_offset, name) for i, name in enumerate(class_names)]
+    return RecordExamples(records, numbers, class_names, names, skipped, files)
+
+
+def _records(file, shard, skipped):
+    """Yields (place of the data, data); what ends a file too early goes to `skipped`."""
+    import tensorflow as tf
+
+    offset = count = 0
+    try:
+        for data in tf.data.TFRecordDataset(os.fspath(file)).as_numpy_iterator():
+            yield offset + _BEFORE, data
+            offset += _BEFORE + len(data) + _AFTER
+            count += 1
+    except tf.errors.DataLossError as error:
+        if count:
+            skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
+            return
+        with Path(file).open("rb") as opened:
+            start = opened.read(3)
+        if start == b"\x1f\x8b\x08" or (start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0):
+            raise UsageError(
+                f"{file} is compressed, so that its records cannot be read in any order. Unpack it (GZIP: "
+                f"gunzip -c {file} > …), or write it without compression."
+            ) from error
+        skipped[shard] = "not a TFRecord file, or broken from its start"
+    except tf.errors.OpError as error:
+        skipped[shard] = f"cannot be read: {error.message.splitlines()[0]}"
+    else:
+        if not count:
+            skipped[shard] = "holds no records"
+
+
+def _parse(data):
+    """(place of the image in `data`, its length, label, file name, class text) of a tf.train.Example."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = tf.train.Example.FromString(data).features.feature
+    except DecodeError as error:
+        raise ValueError("is no tf.train.Example") from error
+
+    def values(key, kind):
+        return getattr(features[key], kind).value if key in features else ()
+
+    def text(key):
+        value = values(key, "bytes_list")
+        return value[0].decode("utf-8", "replace") if len(value) == 1 else ""
+
+    image, label = values("image/encoded", "bytes_list"), values("image/class/label", "int64_list")
+    if len(image) != 1 or not image[0]:
+        raise ValueError("has no image/encoded")
+    if len(label) != 1:
+        raise ValueError(f"has {len(label) or 'no'} image/class/label, expected one int64")
+    return (
+        data.find(image[0]),
+        len(image[0]),
+        label[0],
+        os.path.basename(text("image/filename")),
+        text("image/class/text"),
+    )
+
+
+def _given_names(files, labels, offset):
+    """The class names that `labels` or a `labels.txt` beside the files gives, and where they come from."""
+    if labels is not None and not isinstance(labels, (str, Path)):
+        return list(labels), "the labels given"
+    beside = dict.fromkeys(Path(file).parent / "labels.txt" for file in files)
+    paths = [path for path in beside if path.is_file()] if labels is None else [labels]
+    if not paths:
+        return None, None
+    found = [load_labels(path) for path in paths]
+    if any(names != found[0] for names in found):
+        raise UsageError(f"The labels beside the TFRecords differ. Pass those that are meant. Received: {paths}")
+    return found[0][offset:], str(paths[0])
+
+
+def _one_each(texts):
+    """The text of every label where each has one of its own, else nothing."""
+    named = {label: next(iter(several)) for label, several in texts.items()}
+    # ImageNet's own texts have "crane" twice.
+    consistent = all(len(several) == 1 for several in texts.values()) and len(set(named.values())) >= len(named) - 1
+    return named if consistent else {}
