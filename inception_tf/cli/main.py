@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from inception_tf import __version__
-from inception_tf.cli import classify, convert, export, inspect, models, verify
+from inception_tf.cli import classify, convert, evaluate, export, inspect, models, verify
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.quiet import start_keras
@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": convert,
     "verify": verify,
     "classify": classify,
+    "evaluate": evaluate,
     "export": export,
     "models": models,
 }

@@ -1,0 +1,71 @@
+"""How good MODEL is on labelled images: accuracy, precision and recall of every class, calibration; CSV and pictures.
+
+A bad file is named at the end, not fatal.
+"""
+
+from inception_tf.cli.outcome import Outcome
+
+
+def add_arguments(parser):
+    parser.add_argument("model", help="a run's directory, a .keras file, a SavedModel directory, or a Slim checkpoint")
+    parser.add_argument(
+        "--data", required=True, help="a folder of class folders, or Slim's TFRecords as a pattern ('validation-*')"
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="the class names, a line each, of TFRecords and of a model that has none"
+    )
+    parser.add_argument(
+        "--labels-offset", type=int, default=0, metavar="N", help="subtracted from the labels of TFRecords (0)"
+    )
+    parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
+    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+    parser.add_argument("--csv", metavar="FILE", help="write a row for every image")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write evaluation.json, predictions.csv, confusion.png and mistakes.png"
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+
+
+def run(args):
+    import json
+    from pathlib import Path
+
+    from inception_tf.files import refuse_existing, written_whole
+    from inception_tf.images.examples import open_examples
+    from inception_tf.images.labels import class_names
+    from inception_tf.inference.engines import open_engine
+    from inception_tf.training import plots
+    from inception_tf.training.evaluate import evaluate, write_predictions
+
+    files = [Path(args.csv)] if args.csv else []
+    if args.out:
+        out = Path(args.out)
+        numbers, predictions, *pictures = (
+            out / name for name in ("evaluation.json", "predictions.csv", "confusion.png", "mistakes.png")
+        )
+        files += [numbers, predictions, *pictures]
+    for path in files:
+        refuse_existing(path, args.force)
+
+    examples = open_examples(args.data, args.labels, args.labels_offset, complete=False)
+    engine = open_engine(args.model)
+    if args.labels and engine.labels == class_names(len(engine.labels)):
+        engine.labels = class_names(len(engine.labels), examples.class_names)
+    evaluation = evaluate(engine, examples, args.batch, args.exif)
+
+    data, text = evaluation.to_json(), str(evaluation)
+    if args.csv:
+        write_predictions(evaluation, args.csv, args.force)
+    if args.out:
+        with written_whole(numbers, args.force) as part:
+            part.write_text(json.dumps(data) + "\n", "utf-8")
+        write_predictions(evaluation, predictions, args.force)
+        try:
+            plots.confusion_matrix(evaluation, pictures[0], args.force)
+            plots.worst_mistakes(evaluation, examples, pictures[1], overwrite=args.force)
+        except ImportError as error:
+            text += f"\n{error}"
+            files = [path for path in files if path not in pictures]
+    if files:
+        text += f"\nWritten: {', '.join(map(str, files))}"
+    return Outcome(text, {**data, "written": [str(path) for path in files]})

@@ -1,0 +1,394 @@
+"""How good a classifier is on labelled images."""
+
+import collections
+import csv
+import dataclasses
+import functools
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from inception_tf import tables
+from inception_tf.errors import CheckpointError, ImageError, UsageError
+from inception_tf.files import written_whole
+from inception_tf.images.decoding import decode_image
+from inception_tf.images.labels import class_names, imagenet_wnids
+from inception_tf.progress import Progress
+from inception_tf.slim.catalogue import Published, catalogue
+from inception_tf.training import metrics
+
+# More classes than this are not all printed, but the worst.
+_TABLE_ROWS, _WORST = 40, 20
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """A classifier's answers to N labelled images, and what follows from them.
+
+    Attributes:
+        labels: the names of the model's classes.
+        index: int64 array (N,), the images' places in the data.
+        names: their names, a list.
+        truth, predicted: int64 arrays (N,), their classes and the model's answers, in the order of `labels`. Of equal
+            scores the first class's counts.
+        score, truth_score: float32 arrays (N,), the probabilities of the answer and of the truth.
+        rank: int64 array (N,), the truth's place among the answers: 1 where the model is right.
+        skipped: a dict from the names of images that could not be read to the reason. They are not among the N.
+        images_per_second: from encoded images to scores, after the first batch where there are more.
+        published: the `Published` checkpoint whose weights these are, when the data has ImageNet's classes; or None.
+        exif_rotation: whether photographs were turned as their EXIF orientation says.
+    """
+
+    labels: list
+    index: np.ndarray
+    names: list
+    truth: np.ndarray
+    predicted: np.ndarray
+    score: np.ndarray
+    truth_score: np.ndarray
+    rank: np.ndarray
+    skipped: dict = dataclasses.field(default_factory=dict)
+    images_per_second: float | None = None
+    published: Published | None = None
+    exif_rotation: bool = False
+
+    def __len__(self):
+        return len(self.index)
+
+    @property
+    def top1(self):
+        """The share of images whose class is the model's answer."""
+        return float(np.mean(self.rank == 1))
+
+    @property
+    def top5(self):
+        """The share of images whose class is among the first five answers; of all where there are fewer classes."""
+        return float(np.mean(self.rank <= 5))
+
+    @property
+    def log_loss(self):
+        """The mean negative log likelihood of the truth, in nats."""
+        return metrics.log_loss(self.truth_score)
+
+    @property
+    def calibration_error(self):
+        """The expected calibration error, 0 to 1; see `metrics.calibration`."""
+        return metrics.calibration(self.score, self.rank == 1)[0]
+
+    @property
+    def calibration(self):
+        """The 15 `metrics.Bin` of the calibration error: confidence and accuracy by score."""
+        return metrics.calibration(self.score, self.rank == 1)[1]
+
+    @functools.cached_property
+    def confusion(self):
+        """int64 array (classes, classes): how often each class (row) was called which (column)."""
+        return metrics.confusion_matrix(self.truth, self.predicted, len(self.labels))
+
+    @property
+    def classes(self):
+        """A `metrics.ClassScores` for each class, in the order of `labels`."""
+        return metrics.class_scores(self.confusion, self.labels)
+
+    @property
+    def mistakes(self):
+        """int64 array, the rows with a wrong answer, the surest first."""
+        wrong = np.flatnonzero(self.rank != 1)
+        return wrong[np.argsort(-self.score[wrong], kind="stable")]
+
+    def to_json(self):
+        """All but the answers to single images (see `write_predictions`), as JSON takes it; shares are 0 to 1."""
+        return {
+            "images": len(self),
+            "top1": self.top1,
+            "top5": self.top5,
+            "log_loss": self.log_loss,
+            "calibration_error": self.calibration_error,
+            "images_per_second": self.images_per_second,
+            "published": self.published
+            and {
+                "checkpoint": self.published.archive,
+                "top1": self.published.top1 / 100,
+                "top5": self.published.top5 / 100,
+            },
+            "classes": [dataclasses.asdict(scores) for scores in self.classes],
+            "confusion": self.confusion.tolist(),
+            "calibration": [dataclasses.asdict(bin) for bin in self.calibration],
+            "skipped": [{"image": name, "error": reason} for name, reason in self.skipped.items()],
+        }
+
+    def __str__(self):
+        shown = [scores for scores in self.classes if scores.support]
+        notes = []
+        if len(shown) > _TABLE_ROWS:
+            notes.append(f"the {_WORST} of {len(shown)} classes with the lowest F1")
+            shown = sorted(shown, key=lambda scores: scores.f1)[:_WORST]
+        absent = sum(not scores.support for scores in self.classes)
+        if absent:
+            notes.append(f"{absent} of {len(self.labels)} classes have no images")
+        rows = [(s.name, s.support, _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in shown]
+        text = tables.render(rows, ("class", "images", "precision", "recall", "F1"), "<>>>>")
+        text += f"\n({'; '.join(notes)})" if notes else ""
+
+        top1, top5 = _percent(self.top1), _percent(self.top5)
+        if self.published:
+            top1 += f" (published {self.published.top1:.1f} %)"
+            top5 += f" (published {self.published.top5:.1f} %)"
+        best = f", top-5 {top5}" if len(self.labels) > 5 else ""
+        text += f"\n\n{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
+        text += f"calibration error {_percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
+        if self.skipped:
+            first = list(self.skipped.items())[:10]
+            more = [f"  … and {len(self.skipped) - len(first)} more"] if len(first) < len(self.skipped) else []
+            lines = [f"\n\nNot counted, since they could not be read: {len(self.skipped)}"]
+            text += "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in first), *more])
+        return text
+
+
+def _percent(share):
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def evaluate(engine, examples, batch=32, exif_rotation=False):
+    """Runs a classifier over labelled images.
+
+    Images that cannot be read are listed and left out. Scores that are no probabilities (a model without a last
+    activation gives logits) go through softmax first.
+
+    Args:
+        engine: an `Engine`.
+        examples: an `Examples`. Its classes and the model's are brought together by `match_classes`.
+        batch: how many images go through the network at a time; the next ones are decoded meanwhile.
+        exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        UsageError: `batch` below 1; classes that do not fit; a label out of range; a model without a classifier.
+        CheckpointError: the model's scores are NaN.
+        ImageError: not one image could be read.
+    """
+    if batch < 1:
+        raise UsageError(f"batch must be at least 1. Received: {batch}")
+    truth = _truth(engine, examples)
+    index, answers, waiting, skipped = [], [], [], dict(examples.skipped)
+    logits = timed = None
+    start = time.perf_counter()
+
+    def flush():
+        nonlocal logits, timed, start
+        images = np.concatenate([image for _, image in waiting])
+        if answers and len(images) < batch:  # another shape would be traced, or compiled, once more
+            images = np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])
+        scores = _checked(engine, engine(images)[: len(waiting)])
+        if logits is None:
+            logits = not _are_probabilities(scores)
+        rows = [i for i, _ in waiting]
+        answers.append(_answers(_softmax(scores) if logits else scores, truth[rows]))
+        index.extend(rows)
+        waiting.clear()
+        if timed is None and len(index) < len(examples):
+            timed, start = len(index), time.perf_counter()
+
+    with Progress("Evaluating", len(examples), "images") as progress:
+        for i, image in enumerate(_prepared(engine, examples, exif_rotation, batch)):
+            if isinstance(image, Exception):
+                name = examples.names[i]
+                skipped[name] = (getattr(image, "strerror", None) or str(image)).removeprefix(f"{name}: ")
+            else:
+                waiting.append((i, image))
+            if len(waiting) == batch:
+                flush()
+            progress.advance()
+        if waiting:
+            flush()
+    if not index:
+        reasons = [f" {name}: {reason}" for name, reason in list(skipped.items())[:1]]
+        raise ImageError(f"Not one of the {len(skipped)} images could be read.{''.join(reasons)}")
+    seconds = time.perf_counter() - start
+    counted = len(index) - timed if timed not in (None, len(index)) else len(index)
+    return Evaluation(
+        engine.labels,
+        np.array(index, np.int64),
+        [examples.names[i] for i in index],
+        truth[index],
+        *(np.concatenate(column) for column in zip(*answers)),
+        skipped,
+        counted / max(seconds, 1e-9),
+        _published(engine.card, len(engine.labels), len(examples.class_names)),
+        exif_rotation,
+    )
+
+
+def match_classes(names, labels):
+    """Which class of the model each class of the data is.
+
+    By name, whatever the order, where all of `names` are among `labels`; ImageNet's also by WordNet id (n01440764). The
+    data may lack classes of the model. By index where one side has no names: its class i is called `class i`.
+
+    Args:
+        names: the data's class names, in the order of its labels.
+        labels: the model's class names, in the order of its scores.
+
+    Returns:
+        int64 array (len(names),), indices into `labels`; -1 for a class without a name among others that have one.
+
+    Raises:
+        UsageError: the classes differ; says which.
+    """
+    names, labels = list(names), list(labels)
+    named = [i for i, name in enumerate(names) if name != f"class {i}" or labels[i : i + 1] == [name]]
+    unnamed = labels == class_names(len(labels))
+    if len(names) <= len(labels) and all(names[i] == labels[i] for i in named):
+        return np.arange(len(names))
+    by_wnid = [imagenet_wnids(len(labels) == 1001)] if unnamed and len(labels) in (1000, 1001) else []
+    for candidates in (labels, *by_wnid):
+        # Where a name comes twice, as "crane" does in ImageNet's list, by its turn.
+        place = {key: i for i, key in enumerate(_in_turn(candidates))}
+        keys = list(_in_turn(names[i] for i in named))
+        if named and all(key in place for key in keys):
+            there, wanted = collections.Counter(candidates), collections.Counter(names)
+            twice = [name for name, _ in keys if wanted[name] < there[name]]
+            if twice:
+                raise UsageError(f"The model has several classes called {_listed(twice)}. Name them by WordNet ids.")
+            places = np.full(len(names), -1)
+            places[named] = [place[key] for key in keys]
+            return places
+    # What has classes without a name counts its classes.
+    if unnamed and (len(names) == len(labels) or len(named) < len(names) <= len(labels)):
+        return np.arange(len(names))
+    if len(named) < len(names) and len(names) > len(labels):
+        raise UsageError(
+            f"The model has {len(labels)} classes, numbered from 0. Received: labels up to {len(names) - 1}. "
+            "Where the data counts from 1, labels_offset=1 (--labels-offset 1) is subtracted."
+        )
+    if unnamed and len(labels) not in (1000, 1001):
+        raise UsageError(
+            f"The model has {len(labels)} classes without names. Received: {len(names)} classes, {_listed(names)}. "
+            "Give the model's class names (--labels)."
+        )
+    there, wanted = set(labels), set(names)
+    unknown = [names[i] for i in named if names[i] not in there]
+    absent = [label for label in labels if label not in wanted]
+    raise UsageError(
+        f"The data's classes are not the model's. The model has no {_listed(unknown)}"
+        + (f"; the data has no {_listed(absent)}." if absent else ".")
+    )
+
+
+def write_predictions(evaluation, path, overwrite=False):
+    """Writes a CSV file with a row for every image of an `Evaluation`, UTF-8, in the order of the data.
+
+    Its columns: image, label, predicted, score (of the answer), label_score, label_rank (1 where the answer is right).
+
+    Raises:
+        UsageError: `path` exists, and `overwrite` is false.
+        InceptionTFError: it cannot be written.
+    """
+    e = evaluation
+    with (
+        written_whole(path, overwrite) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(("image", "label", "predicted", "score", "label_score", "label_rank"))
+        for name, truth, predicted, score, truth_score, rank in zip(
+            e.names, e.truth, e.predicted, e.score, e.truth_score, e.rank
+        ):
+            writer.writerow((name, e.labels[truth], e.labels[predicted], score, truth_score, rank))
+
+
+def _truth(engine, examples):
+    """The model's class of each example."""
+    labels, places = np.asarray(examples.labels, np.int64), match_classes(examples.class_names, engine.labels)
+    outside = (labels < 0) | (labels >= len(places))
+    if outside.any():
+        first = np.flatnonzero(outside)[0]
+        raise UsageError(
+            f"{examples.names[first]} has the label {labels[first]}. Expected 0 to {len(places) - 1}. "
+            "labels_offset (--labels-offset) is subtracted from the data's labels."
+        )
+    truth = places[labels]
+    if (truth < 0).any():
+        first = np.flatnonzero(truth < 0)[0]
+        raise UsageError(
+            f"{examples.names[first]} has the label {labels[first]}, which has no name, and other labels have. Give "
+            "the names of all classes (--labels)."
+        )
+    return truth
+
+
+def _prepared(engine, examples, exif_rotation, batch):
+    """Yields each example's preprocessed image, (1, H, W, C), or why there is none; threads prepare the next batch."""
+
+    def prepare(i):
+        try:
+            return engine.preprocessing(decode_image(examples.read(i), exif_rotation))
+        except (ImageError, OSError) as error:
+            return error
+
+    workers = min(os.cpu_count() or 1, 16)
+    pool, coming = ThreadPoolExecutor(workers), collections.deque()
+    try:
+        for i in range(len(examples)):
+            coming.append(pool.submit(prepare, i))
+            if len(coming) > batch + workers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _checked(engine, scores):
+    scores = np.asarray(scores, np.float32)
+    if scores.ndim != 2 or scores.shape[1] != len(engine.labels):
+        raise UsageError(
+            f"Expected a classifier: scores of shape (N, {len(engine.labels)}). Received: shape {scores.shape}"
+        )
+    if not np.isfinite(scores).all():
+        raise CheckpointError("The model answers NaN or infinity: `inspect` tells which of its weights are broken.")
+    return scores
+
+
+def _are_probabilities(scores):
+    # Those of a quantized model add up to 1 but roughly.
+    return scores.min() >= 0 and scores.max() <= 1.01 and abs(scores.sum(axis=1).mean() - 1) < 0.3
+
+
+def _softmax(scores):
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _answers(scores, truth):
+    """predicted, score, truth_score and rank of a batch, as `Evaluation` has them."""
+    rows = np.arange(len(scores))
+    predicted, of_truth = scores.argmax(axis=1), scores[rows, truth]
+    before = np.arange(scores.shape[1]) < truth[:, None]
+    ahead = (scores > of_truth[:, None]) | ((scores == of_truth[:, None]) & before)
+    return predicted, scores[rows, predicted], of_truth, 1 + ahead.sum(axis=1)
+
+
+def _published(card, *classes):
+    """The `Published` checkpoint a card says its weights are, all of them and as they were; else None."""
+    weights = card.get("weights") or {}
+    if not set(classes) <= {1000, 1001} or re.search(r"\d excluded", str(weights.get("report"))):
+        return None
+    return next((entry for entry in catalogue() if entry.archive == weights.get("source") and entry.top1), None)
+
+
+def _in_turn(names):
+    """Each name with how often it came before."""
+    seen = collections.Counter()
+    for name in names:
+        yield name, seen[name]
+        seen[name] += 1
+
+
+def _listed(names, most=5):
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
