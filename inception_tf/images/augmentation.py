@@ -26,10 +26,11 @@ class Augmentation:
 
     Kinds, by Slim's file:
         "inception": a random box of 5 to 100 % of the image's area and an aspect of 0.75 to 1.33 (the whole image where
-            100 attempts find none), resized to the network's size whatever its aspect; in half of the images left
-            and right exchanged; brightness moved by at most 32/255, saturation times 0.5 to 1.5; clipped; to [-1, 1].
-            The "full" mode resizes by one of four methods (bilinear, nearest, bicubic, area), turns the hue by at
-            most 0.2 and multiplies the contrast by 0.5 to 1.5 besides, in one of four orders.
+            100 attempts find none; boxes below 10 % are among those refused, since Slim asks for 0.1 of the object
+            and takes the image for it), resized to the network's size whatever its aspect; in half of the images left
+            and right exchanged; brightness moved by at most 32/255, then saturation times 0.5 to 1.5; clipped; to
+            [-1, 1]. The "full" mode resizes by one of four methods (bilinear, nearest, bicubic, area), turns the hue
+            by at most 0.2 and multiplies the contrast by 0.5 to 1.5 besides, in one of four orders.
         "vgg": bilinear until the short side is a number of 256 to 512 (in general `resize_side` to twice that), a
             random window of the network's size, in half of the images left and right exchanged, minus the mean RGB.
             "fast" and "full" are the same.

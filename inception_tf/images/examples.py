@@ -206,8 +206,8 @@ def _in_graph(function, argument):
 
 def _decodable(data):
     """`data` in a form that `decode_image_graph` takes, where there is one."""
-    animated = data[12:16] == b"VP8X" and data[20] & 2
-    if data.startswith((_JPEG, _PNG)) or (data[:4] == b"RIFF" and not animated):
+    animated = data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 2
+    if data.startswith((_JPEG, _PNG)) or (data.startswith(b"RIFF") and not animated):
         return data
     from PIL import Image
 
@@ -275,8 +275,7 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
         UsageError: as `open_examples` and `Examples.split`; training images of one class only; validation images that
             are also training images, or of other classes.
     """
-    if isinstance(data, (str, os.PathLike)) and Path(data).expanduser().is_dir():
-        root = Path(data).expanduser()
+    if not hasattr(data, "element_spec") and (root := _files(data)[0]).is_dir():
         train_folder, val_folder = _split_folders(root) or (None, None)
         data = train_folder or root
         if val is None:
@@ -393,11 +392,13 @@ def _agree(root, found, names, complete):
     extra = [name for name in found if name not in set(names)]
     missing = [name for name in names if name not in set(found)]
     twice = [name for name, count in Counter(names).items() if count > 1 and name in found]
-    parts = [f"folders that are no label: {_some(extra)}"] if extra else []
-    parts += [f"labels without a folder: {_some(missing)}"] if missing and complete else []
-    parts += [f"labels given twice: {_some(twice)}"] if twice else []
+    parts = [f"no class is called {_some(extra)}"] if extra else []
+    parts += [f"no folder is called {_some(missing)}"] if missing and complete else []
+    parts += [f"more than one class is called {_some(twice)}"] if twice else []
     if parts:
-        raise UsageError(f"The class folders of {root} and the {len(names)} labels do not agree: {'; '.join(parts)}.")
+        raise UsageError(
+            f"The folders of {root} and the {len(names)} classes ({_some(names)}) do not agree: {'; '.join(parts)}."
+        )
 
 
 def _deep_images(folder):
