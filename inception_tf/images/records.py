@@ -101,23 +101,25 @@ def _records(file, shard, skipped):
             yield offset + _BEFORE, data
             offset += _BEFORE + len(data) + _AFTER
             count += 1
-    except tf.errors.DataLossError as error:
-        if count:
-            skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
-            return
+        whole = offset == os.path.getsize(file)  # to TensorFlow, less than a length at the end is the end
+    except tf.errors.DataLossError:
+        whole = False
+    except tf.errors.OpError as error:
+        skipped[shard] = f"cannot be read: {error.message.splitlines()[0]}"
+        return
+    if count and not whole:
+        skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
+    elif not whole:
         with Path(file).open("rb") as opened:
             start = opened.read(3)
         if start == b"\x1f\x8b\x08" or (start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0):
             raise UsageError(
-                f"{file} is compressed, so that its records cannot be read in any order. Unpack it (GZIP: "
-                f"gunzip -c {file} > …), or write it without compression."
-            ) from error
+                f"{file} is compressed, so its records cannot be read in any order. Unpack it (GZIP: gunzip -c {file}), "
+                "or write it without compression."
+            )
         skipped[shard] = "not a TFRecord file, or broken from its start"
-    except tf.errors.OpError as error:
-        skipped[shard] = f"cannot be read: {error.message.splitlines()[0]}"
-    else:
-        if not count:
-            skipped[shard] = "holds no records"
+    elif not count:
+        skipped[shard] = "holds no records"
 
 
 def _parse(data):

@@ -1,0 +1,254 @@
+import gzip
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf.errors import ImageError, UsageError
+from inception_tf.images.decoding import decode_image, decode_image_graph
+from inception_tf.images.examples import open_examples, open_training_data
+from inception_tf.images.labels import imagenet_labels
+
+
+def record(image, label, text=None, filename=None, **others):
+    """A serialized tf.train.Example with the features that research/slim/datasets writes."""
+    values = {"image/encoded": image, "image/format": b"png", "image/class/label": label, "image/height": 48}
+    values |= {"image/class/text": text, "image/filename": filename, **others}
+
+    def feature(value):
+        if isinstance(value, bytes):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(value, float) for value in values):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+    features = {key: feature(value) for key, value in values.items() if value is not None}
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(path, records, compression=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path), compression) as writer:
+        for one in records:
+            writer.write(one)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(encode):
+    """Thirty encoded images that differ."""
+    return [encode(np.full((2 + i, 5, 3), i, np.uint8), ("PNG", "JPEG", "BMP")[i % 3]) for i in range(30)]
+
+
+@pytest.fixture
+def slim(tmp_path, images):
+    """Three training shards of ten images and one validation shard of five, labels 0 to 4, without names."""
+    for shard in range(3):
+        rows = range(10 * shard, 10 * shard + 10)
+        write(tmp_path / f"train-{shard:05d}-of-00003", [record(images[i], i % 5) for i in rows])
+    write(tmp_path / "validation-00000-of-00001", [record(images[i], i % 5) for i in range(5)])
+    return tmp_path
+
+
+def decoded(examples):
+    dataset = tf.data.Dataset.range(len(examples))
+    return list(
+        dataset.map(lambda i: decode_image_graph(examples.encoded(i)), num_parallel_calls=2).as_numpy_iterator()
+    )
+
+
+def test_shards_are_read_in_any_order(slim, images):
+    examples = open_examples(f"{slim}/train-*")
+    assert len(examples) == 30 and examples.class_names == [f"class {i}" for i in range(5)]
+    assert examples.labels.tolist() == [i % 5 for i in range(30)]
+    assert examples.names[9:11] == ["train-00000-of-00003:9", "train-00001-of-00003:0"]
+    for i in np.random.default_rng(0).permutation(30):
+        assert examples.read(i) == images[i]
+    assert all(np.array_equal(pixels, decode_image(image)) for pixels, image in zip(decoded(examples), images))
+    part = examples.subset([29, 4])
+    assert part.read(0) == images[29] and decoded(part)[1].shape == (6, 5, 3)
+    assert len(examples.checked()) == 30 and examples.skipped == {}
+    assert examples.fingerprint() != part.fingerprint()
+
+
+def test_files_of_one_name_in_several_folders(tmp_path, images):
+    paths = [write(tmp_path / name / "data.tfrecord", [record(images[i], i)]) for i, name in enumerate("ab")]
+    assert open_examples(paths).names == ["a/data.tfrecord:0", "b/data.tfrecord:0"]
+    assert len(open_examples([str(tmp_path / "?/*"), paths[0]])) == 2
+
+
+def test_training_and_validation_shards(slim):
+    train, val = open_training_data(f"{slim}/train-*", f"{slim}/validation-*")
+    assert (len(train), len(val)) == (30, 5) and train.class_names == val.class_names
+    train, val = open_training_data([f"{slim}/train-*"], val_fraction=0.3)
+    assert np.bincount(val.labels).tolist() == [2] * 5 and not set(train.names) & set(val.names)
+    with pytest.raises(UsageError, match="training images too: validation-00000-of-00001"):
+        open_training_data(f"{slim}/*", f"{slim}/val*")
+
+
+def test_the_split_goes_by_the_files_names_where_records_have_them(tmp_path, images):
+    rows = [(images[i], i % 2, None, f"/photos/n{i % 2}/{i}.JPEG".encode()) for i in range(20)]
+    held = []
+    for name, order in (("one", rows), ("other", rows[::-1])):
+        path = write(tmp_path / name, [record(*row) for row in order])
+        _, val = open_training_data(path)
+        held.append({val.read(i) for i in range(len(val))})
+    assert held[0] == held[1] and len(held[0]) == 4
+
+
+def test_class_names(slim, tmp_path, images):
+    names = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+    (tmp_path / "labels.txt").write_text("".join(f"{i}:{name}\n" for i, name in enumerate(names)))
+    assert open_examples(f"{slim}/train-*").class_names == names
+    assert open_examples(f"{slim}/train-*", [*"abcdef"]).class_names == [*"abcdef"]
+    with pytest.raises(UsageError, match=r"0 to 2: 3 classes \(the labels given\). The first: train-00000-of-00003:3"):
+        open_examples(f"{slim}/train-*", [*"abc"])
+    (tmp_path / "labels.txt").write_text("0:a\n1:b\n")
+    with pytest.raises(UsageError, match=r"0 to 1: 2 classes \(.*labels.txt\).*label is 2"):
+        open_examples(f"{slim}/train-*")
+    # Records of label 1 and up, as Slim's ImageNet has them; class 0 has no image.
+    texts = ["", "tench", "goldfish", "crane", "crane"]
+    path = write(tmp_path / "text/r", [record(images[i], i, texts[i].encode()) for i in range(1, 5)])
+    assert open_examples(path).class_names == ["class 0", "tench", "goldfish", "crane", "crane"]
+    assert open_examples(path, labels_offset=1).class_names == texts[1:]
+    mixed = [record(images[i], i % 2, f"text {i}".encode()) for i in range(4)]
+    assert open_examples(write(tmp_path / "text/mixed", mixed)).class_names == ["class 0", "class 1"]
+    same = [record(images[i], i, b"flower") for i in range(4)]
+    assert open_examples(write(tmp_path / "text/same", same)).class_names == [f"class {i}" for i in range(4)]
+
+
+def test_labels_offset(tmp_path, images):
+    path = write(tmp_path / "validation", [record(images[i], label) for i, label in enumerate((1, 500, 1000))])
+    examples = open_examples(path, imagenet_labels(background=False), labels_offset=1)
+    assert examples.labels.tolist() == [0, 499, 999] and len(examples.class_names) == 1000
+    assert open_examples(path, imagenet_labels()).labels.tolist() == [1, 500, 1000]
+    # A labels file names the labels of the data.
+    (tmp_path / "labels.txt").write_text("".join(f"{i}:name {i}\n" for i in range(1001)))
+    for labels in (None, tmp_path / "labels.txt"):
+        examples = open_examples(path, labels, labels_offset=1)
+        assert [examples.class_names[label] for label in examples.labels] == ["name 1", "name 500", "name 1000"]
+    with pytest.raises(UsageError, match="1 labels are negative after labels_offset 2.*validation:0, whose label is 1"):
+        open_examples(path, labels_offset=2)
+    with pytest.raises(UsageError, match="1000 classes.*validation:2, whose label is 1000"):
+        open_examples(path, imagenet_labels(background=False))
+
+
+def test_records_that_lack_something_are_skipped(tmp_path, images):
+    records = [
+        record(images[0], 0),
+        record(None, 0),
+        record(images[1], None),
+        record(b"", 1),
+        record(images[2], [1, 2]),
+        record(images[2], 1.0),
+        record(images[2], b"1"),
+        b"no example",
+        b"",
+        record(images[3], 1),
+        record(b"no image", 1),
+    ]
+    examples = open_examples(write(tmp_path / "r", records))
+    assert examples.names == ["r:0", "r:9", "r:10"] and examples.read(1) == images[3]
+    reasons = {i: examples.skipped[f"r:{i}"] for i in range(1, 9)}
+    assert "no image/encoded" in reasons[1] and "no image/encoded" in reasons[3] and "no image" in reasons[8]
+    assert "no image/class/label" in reasons[2] == reasons[5] == reasons[6] and "has 2 image" in reasons[4]
+    assert "no tf.train.Example" in reasons[7] and len(examples.skipped) == 8
+    assert "Not an image" in examples.checked().skipped["r:10"]
+
+
+def places(path):
+    """(start, end) of every record with its framing."""
+    data, start, result = path.read_bytes(), 0, []
+    while start < len(data):
+        end = start + 16 + struct.unpack("<Q", data[start : start + 8])[0]
+        result.append((start, end))
+        start = end
+    return result
+
+
+@pytest.mark.parametrize("damage", ["truncated", "truncated in the length", "data", "length", "zeros"])
+def test_a_broken_shard_keeps_the_records_before(slim, images, damage):
+    path = slim / "train-00001-of-00003"
+    data, (start, end) = bytearray(path.read_bytes()), places(path)[4]
+    match damage:
+        case "truncated":
+            del data[end - 5 :]
+        case "truncated in the length":
+            del data[start + 3 :]
+        case "data":
+            data[start + 30] ^= 1
+        case "length":
+            data[start + 1] ^= 1
+        case "zeros":
+            data[start:] = bytes(len(data) - start)
+    path.write_bytes(data)
+    examples = open_examples(f"{slim}/train-*")
+    assert len(examples) == 24 and [examples.read(i) for i in (13, 14, 23)] == [images[i] for i in (13, 20, 29)]
+    assert examples.skipped == {"train-00001-of-00003": "breaks off after record 3: truncated or corrupted"}
+
+
+def test_files_that_are_no_records_among_others(slim):
+    (slim / "train-list.txt").write_text("0\n" * 50)
+    (slim / "train-empty").touch()
+    examples = open_examples(f"{slim}/train-*")
+    assert len(examples) == 30
+    assert examples.skipped == {
+        "train-empty": "holds no records",
+        "train-list.txt": "not a TFRecord file, or broken from its start",
+    }
+    with pytest.raises(
+        UsageError, match="No labelled images in 2 TFRecord files. train-empty: holds no records; train-"
+    ):
+        open_examples([slim / "train-empty", slim / "train-list.txt"])
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_compressed_shards(tmp_path, images, compression):
+    path = write(tmp_path / "r.gz", [record(images[0], 0), record(images[1], 1)], compression)
+    with pytest.raises(UsageError, match="r.gz is compressed.*gunzip"):
+        open_examples(path)
+    if compression == "GZIP":
+        (tmp_path / "r").write_bytes(gzip.decompress(path.read_bytes()))
+        assert len(open_examples(tmp_path / "r")) == 2
+
+
+def test_a_shard_that_changes_under_way(slim):
+    examples = open_examples(f"{slim}/val*")
+    path = slim / "validation-00000-of-00001"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ImageError, match="shorter than it was"):
+        examples.read(4)
+    path.unlink()
+    with pytest.raises(ImageError, match="Cannot read .*validation-00000-of-00001"):
+        examples.read(0)
+
+
+def test_labels_that_are_no_class_numbers(tmp_path, images):
+    for labels, message in (((0, 10**12), "0 to 99999.*label is 1000000000000"), ((3, 3), None), ((0, 0), "one class")):
+        path = write(tmp_path / "r", [record(images[i], label) for i, label in enumerate(labels)])
+        if message:
+            with pytest.raises(UsageError, match=message):
+                open_examples(path)
+        else:  # to evaluate on, but not to train on
+            assert open_examples(path).labels.tolist() == [3, 3]
+        with pytest.raises(UsageError, match=message or "All training images are of one class, 'class 3'"):
+            open_training_data(path)
+
+
+def test_records_are_what_the_original_reader_reads(slim):
+    """TensorFlow's own TFRecordDataset and parser, with the features of research/slim/datasets/flowers.py."""
+    features = {
+        "image/encoded": tf.io.FixedLenFeature((), tf.string, ""),
+        "image/class/label": tf.io.FixedLenFeature((), tf.int64, 0),
+    }
+    paths = sorted(map(str, slim.glob("train-*")))
+    rows = tf.data.TFRecordDataset(paths).map(lambda data: tf.io.parse_single_example(data, features))
+    expected = SimpleNamespace(images=[], labels=[])
+    for row in rows.as_numpy_iterator():
+        expected.images.append(row["image/encoded"])
+        expected.labels.append(row["image/class/label"])
+    examples = open_examples(paths)
+    assert [examples.read(i) for i in range(30)] == expected.images and examples.labels.tolist() == expected.labels
