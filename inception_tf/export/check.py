@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import ExportError
+from inception_tf.export.encoded import FEATURE
 
 # The largest difference allowed, over the largest value of the output. TensorFlow fuses layers where Keras runs them
 # one by one, and sixteen bits are rounded less often then.
@@ -32,24 +33,46 @@ def check_savedmodel(model, path, names, top=5):
         names: its class names in order, None for a model without its top.
         top: how many classes `predict_image_bytes` returns, at most.
 
+    Returns:
+        A dict: the "tolerance", the largest "differences" by "signature/output", and what is said of a
+        "broken_image" among good ones, None for a model that takes no image files.
+
     Raises:
-        ExportError: it does not load or run; a signature is missing, or gives other outputs or values than `model`.
+        ExportError: it does not load or run; a signature is missing, or gives other outputs or values than `model`;
+            a broken image is taken for one, or fails the others.
     """
     tolerance = TOLERANCE if all(layer.compute_dtype == "float32" for layer in model.layers) else TOLERANCE_16_BIT
     inputs, expected, probabilities = _cases(model, top)
     results = run_fresh(path, inputs)
+    differences, broken = {}, None
     for signature, outputs in expected.items():
         got = results[signature]
         if set(got) != set(outputs):
             raise ExportError(f"The export's {signature} gives {sorted(got)}, not {sorted(outputs)}.")
+        if "classes" in got:
+            broken = _last_is_broken(signature, got) or broken
+            got = {key: output[:-1] for key, output in got.items()}
         for key, wanted in outputs.items():
-            if key != "classes":
-                _compare(f"{signature}/{key}", got[key], wanted, tolerance)
+            if wanted is not None:
+                differences[f"{signature}/{key}"] = _compare(f"{signature}/{key}", got[key], wanted, tolerance)
         if "classes" in got:
             _compare_names(signature, got, probabilities, names, tolerance)
+    return {"tolerance": tolerance, "differences": differences, "broken_image": broken}
+
+
+def _last_is_broken(signature, got):
+    """What the last image's status says, None where there is no status. It was none, so it must not be answered."""
+    fine = not any(got["classes"][-1]) and np.isnan(got["scores"][-1]).all() and np.isfinite(got["scores"][:-1]).all()
+    status = got.get("status")
+    if status is not None:
+        fine = fine and not any(status[:-1]) and status[-1]
+    if not fine:
+        raise ExportError(f"The export's {signature} does not tell a file that is no image from the others.")
+    return None if status is None else status[-1].decode()
 
 
 def _compare(what, got, wanted, tolerance):
+    """The largest difference over the largest value."""
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
         shapes = f"{got.dtype} {got.shape}, where the Keras model gives {wanted.dtype} {wanted.shape}"
         raise ExportError(f"The export's {what} is {shapes}.")
@@ -60,6 +83,7 @@ def _compare(what, got, wanted, tolerance):
         raise ExportError(
             f"The export's {what} differs from the Keras model's by {relative:.1e} of its maximum (limit {tolerance})."
         )
+    return float(relative)
 
 
 def _compare_names(signature, got, probabilities, names, tolerance):
@@ -110,8 +134,12 @@ def _cases(model, top):
     encoded = _encoded_images()
     _, logits, _ = run(whole, preprocessing(encoded))
     probabilities = np.asarray(activation(logits if logits.ndim == 2 else logits.mean((1, 2))))
+    scores = {"classes": None, "scores": -np.sort(-probabilities)[:, :top]}
+    encoded.append(encoded[0][:100])  # broken
     inputs["predict_image_bytes"] = {"image_bytes": np.array(encoded, object)}
-    expected["predict_image_bytes"] = {"classes": None, "scores": -np.sort(-probabilities)[:, :top]}
+    expected["predict_image_bytes"] = {**scores, "status": None}
+    inputs["classify"] = {"inputs": np.array([_example(data) for data in encoded], object)}
+    expected["classify"] = scores
     return inputs, expected, probabilities
 
 
@@ -122,6 +150,13 @@ def _encoded_images():
     noise = np.random.default_rng(0).uniform(0, 255, (2, 5, 7, 3))
     small, large = (np.uint8(tf.image.resize(noise[i], size)) for i, size in enumerate([(240, 320), (400, 300)]))
     return [tf.io.encode_jpeg(small).numpy(), tf.io.encode_png(large).numpy()]
+
+
+def _example(data):
+    import tensorflow as tf
+
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+    return tf.train.Example(features=tf.train.Features(feature={FEATURE: feature})).SerializeToString()
 
 
 def run_fresh(path, inputs):

@@ -13,54 +13,76 @@ import keras
 from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.card import write_card
 from inception_tf.export.check import check_savedmodel
+from inception_tf.export.encoded import MAX_PIXELS, preprocess_each
+from inception_tf.export.serving_files import BATCHES, write_serving_files
+from inception_tf.export.warmup import write_warmup
 from inception_tf.files import made, reason, written_whole
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.heads import activation_of, classifier, has_top
 
+# As many sizes as leave the warm-up below the 1000 requests that TensorFlow Serving takes.
+MAX_BATCHES = 100
 
-def export_savedmodel(model, directory, labels=None, top=5, check=True):
+
+def export_savedmodel(
+    model, directory, labels=None, top=5, check=True, batch=BATCHES, xla=False, max_pixels=MAX_PIXELS
+):
     """Writes the next version of a servable: `directory/<version>/saved_model.pb`.
 
     The version is the highest there is plus one, from 1. It appears under its name when it is whole and checked, so
     that a server may poll `directory`, and two exports at once get a version each.
 
-    Signatures, all of a batch of any N:
+    Signatures, all of a batch of any N, 0 too:
         serving_default: `images` (float32 N×H×W×3, preprocessed; sizes as in `model.input_shape`) to `logits` and
             `probabilities` (float32 N×classes). Of a model whose `classifier_activation` is None the probabilities are
             the softmax of the logits. With `spatial_squeeze=False` both are maps, N×h×w×classes.
         predict_image_bytes: `image_bytes` (string N: JPEG, PNG, GIF, BMP or WEBP files, each of any size) to `classes`
-            (string N×k, names) and `scores` (float32 N×k), best first; k is `top`, or all where there are fewer. Images
-            are decoded and preprocessed in the graph; one that cannot be read fails the call. A map of logits is
-            averaged first. Left out where the preprocessing is not for as many channels as the model's.
+            (string N×k, names) and `scores` (float32 N×k), best first, and `status` (string N); k is `top`, or all
+            where there are fewer. Images are decoded and preprocessed in the graph. The status of an image is empty;
+            where it cannot be read, it says why, the classes are empty and the scores NaN, and the others are
+            answered. A map of logits is averaged first.
+        classify: the same for Serving's Classify: `inputs` (string N: serialized `tf.Example` with `image/encoded`) to
+            `classes` and `scores`. No `status`: Serving refuses a third output there; the empty classes and NaN tell.
         features: `images` as above to `features`: PreLogits, or what the network calls the input of its classifier;
             float32 N×C, or N×h×w×C where that is a map.
-    A model without its top has `serving_default` alone, from `images` to `features`, its output.
+    A model without its top has `serving_default` alone, from `images` to `features`, its output; the signatures of
+    encoded images are left out where the preprocessing is not for as many channels as the model's.
 
-    There is neither Python nor Keras in the graph, and no XLA that was not asked for: wrap a signature in
-    `tf.function(jit_compile=True)`, or give TensorFlow Serving its flag. Variables stay variables, by their
-    paths: `tf.saved_model.load(path).weights["Logits/Conv2d_1c_1x1/kernel"]`. The class names are in the graph, and
-    beside it as the asset `assets/labels.txt`. An auxiliary head is not exported.
+    There is neither Python nor Keras in the graph. Variables stay variables, by their paths:
+    `tf.saved_model.load(path).weights["Logits/Conv2d_1c_1x1/kernel"]`. The class names are in the graph, and beside it
+    as the asset `assets/labels.txt`. An auxiliary head is not exported. With the version come, where TensorFlow
+    Serving looks for them or in `assets.extra/`, which it leaves alone:
+        batching_params.pbtxt: read with --enable_batching --enable_per_model_batching_parameters.
+        assets.extra/tf_serving_warmup_requests: every signature at every size of `batch`.
+        assets.extra/models.config: the entry for --model_config_file, with the paths of Serving's Docker image.
+        assets.extra/inception_tf.json, assets.extra/MODEL_CARD.md: where the model comes from, its accuracy where
+            that is known, preprocessing, signatures, and what the check found.
 
     Args:
         model: a model of this library, on Keras's TensorFlow backend.
-        directory: the servable's base directory; made where it is missing.
+        directory: the servable's base directory; made where it is missing. Its name is the model's in requests.
         labels: the class names in order, or the path of a labels file. Default: `model.card["labels"]`; else
             ImageNet's for 1001 or 1000 classes; else "class 0", "class 1", ….
-        top: how many classes `predict_image_bytes` returns, at most.
+        top: how many classes `predict_image_bytes` and `classify` return, at most.
         check: whether to load the result in a fresh process in which Keras cannot be imported, and compare every
             signature with `model`, on the CPU.
+        batch: the batch sizes to warm up and, for the server, to batch requests to; the last is the largest.
+        xla: whether to have XLA compile the network (not the decoding), once for every batch size. TensorFlow Serving
+            then needs --xla_cpu_compilation_enabled, or --xla_gpu_compilation_enabled, or every call fails.
+        max_pixels: the most pixels (height × width) of an encoded image; a larger one cannot be read.
 
     Returns:
         The `Path` of the version.
 
     Raises:
-        UsageError: labels that do not fit, `top` below 1, a `directory` that is a file or a SavedModel itself.
+        UsageError: labels that do not fit, `top`, `batch` or `max_pixels` below 1, a `directory` that is a file or a
+            SavedModel itself.
         ExportError: it could not be written, or does not answer as `model` does; nothing is left behind.
     """
     directory = Path(directory)
     names = names_of(model, labels)
-    _check_arguments(model, top)
+    options = _options(top, check, batch, xla, max_pixels)
     if os.path.lexists(directory) and not directory.is_dir():
         raise UsageError(f"{directory} is not a directory. An export goes to a directory of versions.")
     if (directory / "saved_model.pb").exists():
@@ -69,13 +91,15 @@ def export_savedmodel(model, directory, labels=None, top=5, check=True):
         # TensorFlow Serving takes the children whose names are integers, and passes over this one.
         with made(directory), tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
             part = Path(scratch, "savedmodel")
-            _write(model, part, names, top, check)
+            _write(model, part, names, directory.resolve().name, options)
             return _rename_to_version(part, directory)
     except OSError as error:
         raise ExportError(f"Cannot write to {directory}: {error.strerror or error}") from error
 
 
-def save_savedmodel(model, path, overwrite=False, labels=None, top=5, check=True):
+def save_savedmodel(
+    model, path, overwrite=False, labels=None, top=5, check=True, batch=BATCHES, xla=False, max_pixels=MAX_PIXELS
+):
     """Writes a SavedModel directory `path`, without a version number, whole or not at all.
 
     Signatures, other arguments and errors as in `export_savedmodel`.
@@ -87,9 +111,9 @@ def save_savedmodel(model, path, overwrite=False, labels=None, top=5, check=True
         `path`, as a `Path`.
     """
     names = names_of(model, labels)
-    _check_arguments(model, top)
+    options = _options(top, check, batch, xla, max_pixels)
     with written_whole(path, overwrite) as part:
-        _write(model, part, names, top, check)
+        _write(model, part, names, Path(path).resolve().name, options)
     return Path(path)
 
 
@@ -110,11 +134,17 @@ def names_of(model, labels=None):
     return names
 
 
-def _check_arguments(model, top):
+def _options(top, check, batch, xla, max_pixels):
     if keras.backend.backend() != "tensorflow":
         raise UsageError(f"A SavedModel needs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}")
     if top < 1:
         raise UsageError(f"`top` must be at least 1. Received: {top}")
+    if max_pixels < 1:
+        raise UsageError(f"`max_pixels` must be at least 1. Received: {max_pixels}")
+    batches = sorted({batch} if isinstance(batch, int) else set(batch))
+    if not batches or batches[0] < 1 or len(batches) > MAX_BATCHES:
+        raise UsageError(f"`batch` must be up to {MAX_BATCHES} sizes of at least 1. Received: {batch}")
+    return {"top": top, "check": check, "batch": batches, "xla": bool(xla), "max_pixels": max_pixels}
 
 
 def _rename_to_version(part, directory):
@@ -129,25 +159,44 @@ def _rename_to_version(part, directory):
                 raise
 
 
-def _write(model, part, names, top, check):
+def _write(model, part, names, servable_name, options):
     import tensorflow as tf
 
+    preprocessing = preprocessing_of(model)
     try:
-        servable, signatures = _servable(model, names, top)
+        servable, signatures = _servable(model, names, preprocessing, options)
         with tempfile.TemporaryDirectory(prefix=".labels.", dir=part.parent) as scratch, _quiet(tf.get_logger()):
             if names:  # an asset is copied from a file, and keeps its name
                 labels = Path(scratch, "labels.txt")
                 labels.write_text("".join(f"{name}\n" for name in names), "utf-8")
                 servable.labels = tf.saved_model.Asset(labels)
             tf.saved_model.save(servable, part, signatures)
-        write_card(model.card, preprocessing_of(model), part)
+            if "classify" in signatures:
+                _name_classify(part)
+        write_warmup(part, servable_name, signatures, options["batch"], _image_shape(model))
+        write_serving_files(part, servable_name, options["batch"])
+        found = check_savedmodel(model, part, names, options["top"]) if options["check"] else None
+        write_card(model.card, preprocessing, part, servable_name, list(signatures), options, found)
     except tf.errors.OpError as error:
         raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error
-    if check:
-        check_savedmodel(model, part, names, top)
 
 
-def _servable(model, names, top):
+def _image_shape(model):
+    own, default = model.input_shape[1:], model.card["preprocessing"]["size"]
+    return (own[0] or default[0], own[1] or default[1], own[2])
+
+
+def _name_classify(path):
+    """Gives the signature classify the method name that Serving's Classify asks for; TensorFlow writes Predict's."""
+    import tensorflow as tf
+
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
+    updater.replace_method_name("classify", "tensorflow/serving/classify", "serve")
+    updater.save()
+    Path(path, "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was; a SavedModel may go without
+
+
+def _servable(model, names, preprocessing, options):
     """A tf.Module that holds the variables, and the signatures that use them."""
     import tensorflow as tf
 
@@ -158,13 +207,19 @@ def _servable(model, names, top):
     servable.weights = {variable.path: variable.value for variable in body.weights}
 
     # Traced once, called by every signature.
-    @tf.function(input_signature=[images], autograph=False)
-    def network(images):
+    @tf.function(input_signature=[images], autograph=False, jit_compile=options["xla"] or None)
+    def nonempty(images):
         outputs = keras.tree.flatten(body(images, training=False))
         features, *logits = (tf.cast(output, tf.float32) for output in outputs)
         if with_top and features.shape[1:-1] == (1, 1):
             features = tf.squeeze(features, (1, 2))
         return features, *logits
+
+    def network(images):
+        # Of an empty batch TensorFlow's convolutions on oneDNN (2.21) make one of the wrong shape.
+        count = tf.shape(images)[0]
+        padded = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        return [output[:count] for output in nonempty(tf.ensure_shape(padded, images.shape))]
 
     @tf.function(input_signature=[images], autograph=False)
     def features(images):
@@ -179,17 +234,32 @@ def _servable(model, names, top):
         logits = network(images)[1]
         return {"logits": logits, "probabilities": activation(logits)}
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
-    def predict_image_bytes(image_bytes):
-        logits = network(preprocessing.graph_from_bytes(image_bytes))[1]
+    def best(encoded, examples=False):
+        images, status = preprocess_each(encoded, preprocessing, options["max_pixels"], examples)
+        logits = network(images)[1]
         if logits.shape.rank == 4:
             logits = tf.reduce_mean(logits, (1, 2))
-        scores, indices = tf.math.top_k(activation(logits), min(top, len(names)))
-        return {"classes": tf.gather(tf.constant(names), indices), "scores": scores}
+        scores, indices = tf.math.top_k(activation(logits), min(options["top"], len(names)))
+        read = (status == "")[:, tf.newaxis]
+        return {
+            "classes": tf.where(read, tf.gather(tf.constant(names), indices), ""),
+            "scores": tf.where(read, scores, float("nan")),
+            "status": status,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
+    def predict_image_bytes(image_bytes):
+        return best(image_bytes)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")], autograph=False)
+    def classify(inputs):
+        outputs = best(inputs, examples=True)
+        return {key: outputs[key] for key in ("classes", "scores")}  # Serving's Classify takes no third
 
     signatures = {"serving_default": serving_default, "features": features}
-    preprocessing = preprocessing_of(model)
-    return servable, signatures | ({"predict_image_bytes": predict_image_bytes} if preprocessing else {})
+    if preprocessing:
+        signatures |= {"predict_image_bytes": predict_image_bytes, "classify": classify}
+    return servable, signatures
 
 
 @contextlib.contextmanager

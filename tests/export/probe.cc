@@ -1,8 +1,9 @@
 // Runs every signature of a SavedModel with TensorFlow's C++ loader: no Python, no Keras.
 //
-//   probe SAVED_MODEL IMAGE FLOATS N HEIGHT WIDTH
+//   probe SAVED_MODEL FLOATS N HEIGHT WIDTH IMAGE...
 //
-// IMAGE is an encoded image, fed to string inputs; FLOATS holds N×HEIGHT×WIDTH×3 native float32, fed to float inputs.
+// FLOATS holds N×HEIGHT×WIDTH×3 native float32, fed to float inputs; the IMAGEs are encoded images, fed together to
+// `image_bytes`, and each in a tf.Example to `inputs`. Every signature runs on them, and then on none.
 // Prints a line an output, tab-separated: signature, output, dtype, shape, and one value after another.
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "tensorflow/cc/saved_model/loader.h"
+#include "tensorflow/core/example/example.pb.h"
 #include "tensorflow/core/framework/tensor.h"
 
 namespace tf = tensorflow;
@@ -30,12 +32,21 @@ std::string Read(const char* path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+tf::Tensor None(const tf::Tensor& tensor) { return tensor.Slice(0, 0); }
+
 int main(int argc, char** argv) {
-  if (argc != 7) return 2;
-  tf::Tensor image(tf::DT_STRING, {1});
-  image.flat<tf::tstring>()(0) = Read(argv[2]);
-  tf::Tensor images(tf::DT_FLOAT, {std::atoll(argv[4]), std::atoll(argv[5]), std::atoll(argv[6]), 3});
-  const std::string floats = Read(argv[3]);
+  if (argc < 6) return 2;
+  const int files = argc - 6;
+  tf::Tensor encoded(tf::DT_STRING, {files}), examples(tf::DT_STRING, {files});
+  for (int i = 0; i < files; ++i) {
+    tf::Example example;
+    auto& feature = (*example.mutable_features()->mutable_feature())["image/encoded"];
+    feature.mutable_bytes_list()->add_value(Read(argv[6 + i]));
+    encoded.flat<tf::tstring>()(i) = feature.bytes_list().value(0);
+    examples.flat<tf::tstring>()(i) = example.SerializeAsString();
+  }
+  tf::Tensor images(tf::DT_FLOAT, {std::atoll(argv[3]), std::atoll(argv[4]), std::atoll(argv[5]), 3});
+  const std::string floats = Read(argv[2]);
   if (floats.size() != images.TotalBytes()) return 2;
   std::copy(floats.begin(), floats.end(), static_cast<char*>(images.data()));
 
@@ -46,7 +57,7 @@ int main(int argc, char** argv) {
     std::vector<std::pair<std::string, tf::Tensor>> inputs;
     std::vector<std::string> names, keys;
     for (const auto& [key, input] : def.inputs())
-      inputs.emplace_back(input.name(), input.dtype() == tf::DT_STRING ? image : images);
+      inputs.emplace_back(input.name(), key == "image_bytes" ? encoded : key == "inputs" ? examples : images);
     for (const auto& [key, output] : def.outputs()) {
       keys.push_back(key);
       names.push_back(output.name());
@@ -64,5 +75,9 @@ int main(int argc, char** argv) {
           std::printf("\t%.9g", output.flat<float>()(j));
       std::printf("\n");
     }
+    for (auto& [name, tensor] : inputs) tensor = None(tensor);
+    Check(bundle.GetSession()->Run(inputs, names, {}, &outputs));
+    for (const tf::Tensor& output : outputs)
+      if (output.dim_size(0) != 0) Check(absl::InternalError(signature + " makes something of nothing"));
   }
 }

@@ -39,13 +39,20 @@ def probe(tmp_path_factory):
 
 
 def test_every_signature_runs_in_cpp(probe, exported, model, tmp_path):
+    """A broken image and an empty file stand among good ones; after that every signature runs on an empty batch."""
     images = np.random.default_rng(3).uniform(-1, 1, (2, 107, 107, 3)).astype("float32")
     (tmp_path / "images").write_bytes(images.tobytes())
-    picture = Image.fromarray(np.random.default_rng(4).integers(0, 256, (3, 5, 3), dtype=np.uint8)).resize((320, 200))
-    file = io.BytesIO()
-    picture.save(file, "JPEG")
-    (tmp_path / "image.jpg").write_bytes(file.getvalue())
-    command = [probe, exported, tmp_path / "image.jpg", tmp_path / "images", *map(str, images.shape[:3])]
+    good = []
+    for seed in (4, 5):
+        noise = np.random.default_rng(seed).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).resize((320, 200)).save(file, "JPEG")
+        good.append(file.getvalue())
+    files = [good[0], good[1][:-400], b"", good[1]]
+    for i, data in enumerate(files):
+        (tmp_path / str(i)).write_bytes(data)
+    paths = [tmp_path / str(i) for i in range(len(files))]
+    command = [probe, exported, tmp_path / "images", *map(str, images.shape[:3]), *paths]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
@@ -55,16 +62,22 @@ def test_every_signature_runs_in_cpp(probe, exported, model, tmp_path):
         values = np.array(values, str if dtype == "string" else dtype)
         outputs[signature, key] = values.reshape([int(side) for side in shape.split(",")])
 
+    status = outputs.pop(("predict_image_bytes", "status"))
+    assert status.tolist() == ["", "The image is truncated, corrupted.", "The file is empty.", ""]
     keras = itf.feature_extractor(model, ["PreLogits", "Logits", "Predictions"])(images, training=False)
-    scores = model.predict(itf.preprocess_input(file.getvalue(), size=107), verbose=0)
-    best = itf.decode_predictions(scores, top=3, labels=model.card["labels"])[0]
+    scores = model.predict(itf.preprocess_input(good, size=107), verbose=0)
+    best = itf.decode_predictions(scores, top=3, labels=model.card["labels"])
     expected = {
         ("serving_default", "logits"): keras["Logits"],
         ("serving_default", "probabilities"): keras["Predictions"],
         ("features", "features"): keras["PreLogits"][:, 0, 0],
-        ("predict_image_bytes", "scores"): np.array([[score for *_, score in best]]),
     }
-    assert outputs.pop(("predict_image_bytes", "classes")).tolist() == [[name for _, name, _ in best]]
+    for signature in ("predict_image_bytes", "classify"):
+        classes = outputs.pop((signature, "classes")).tolist()
+        assert classes == [[name for _, name, _ in best[0]], [""] * 3, [""] * 3, [name for _, name, _ in best[1]]]
+        assert np.isnan(outputs[signature, "scores"][1:3]).all()
+        outputs[signature, "scores"] = outputs[signature, "scores"][[0, 3]]
+        expected[signature, "scores"] = np.array([[score for *_, score in row] for row in best])
     assert set(outputs) == set(expected)
     for key, value in expected.items():
         assert np.abs(outputs[key] - value).max() <= 1e-5 * np.abs(value).max(), key

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import resource
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +67,11 @@ def close(a, b):
     return np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
 
 
+def example(data):
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+    return tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature})).SerializeToString()
+
+
 def nodes(graph):
     yield from graph.node
     for function in graph.library.function:
@@ -84,6 +90,7 @@ def test_signatures(signatures):
         for name, signature in signatures.items()
     }
     images = {"images": ("float32", [None, 107, 107, 3])}
+    best = {"classes": ("string", [None, 3]), "scores": ("float32", [None, 3])}
     assert specs == {
         "serving_default": {
             "in": images,
@@ -92,8 +99,9 @@ def test_signatures(signatures):
         "features": {"in": images, "out": {"features": ("float32", [None, 203])}},
         "predict_image_bytes": {
             "in": {"image_bytes": ("string", [None])},
-            "out": {"classes": ("string", [None, 3]), "scores": ("float32", [None, 3])},
+            "out": best | {"status": ("string", [None])},
         },
+        "classify": {"in": {"inputs": ("string", [None])}, "out": best},
     }
 
 
@@ -115,10 +123,50 @@ def test_encoded_images_answer_as_keras(signatures, model, files):
     assert close(answer["scores"], np.array([[score for *_, score in row] for row in expected]))
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b"\xff\xd8\xff\xe0 no JPEG"])
-def test_no_image(signatures, files, data):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        signatures["predict_image_bytes"](image_bytes=tf.constant([files[0], data]))
+def test_a_broken_image_does_not_fail_the_others(signatures, files):
+    """Whatever is wrong with it, and in a tf.Example too."""
+    bomb = bytearray(files[1])
+    bomb[16:24] = struct.pack(">II", 30000, 40000)
+    animated = io.BytesIO()
+    frames = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(animated, "WEBP", save_all=True, append_images=frames[1:])
+    broken = {
+        b"": "The file is empty.",
+        b"<html>": "Not an image. Expected JPEG, PNG, GIF, BMP or WEBP.",
+        b"\xff\xd8\xff\xe0 no JPEG": "The image is truncated, corrupted.",
+        files[0][: len(files[0]) // 2]: "The image is truncated, corrupted.",
+        files[1][:60]: "The image is truncated, corrupted.",
+        bytes(bomb): "The image is too large to decode: 30000 × 40000 pixels, more than 33,554,432.",
+        animated.getvalue(): "An animated WEBP is not read here.",
+    }
+    mixed = [files[0], *broken, files[1]]
+    answer = signatures["predict_image_bytes"](image_bytes=tf.constant(mixed))
+    assert [status.decode() for status in answer["status"].numpy()] == ["", *broken.values(), ""]
+    others = [b"no example", tf.train.Example().SerializeToString()]
+    examples = [example(data) for data in mixed]
+    classified = signatures["classify"](inputs=tf.constant([*examples[:-1], *others, examples[-1]]))
+    alone = signatures["predict_image_bytes"](image_bytes=tf.constant([files[0], files[1]]))
+    for outputs in answer, classified:
+        classes, scores = outputs["classes"].numpy(), outputs["scores"].numpy()
+        assert not classes[1:-1].any() and np.isnan(scores[1:-1]).all()
+        assert classes[[0, -1]].tolist() == alone["classes"].numpy().tolist()
+        assert close(scores[[0, -1]], alone["scores"].numpy())
+
+
+def test_no_image_at_all(signatures):
+    for name, signature in signatures.items():
+        ((key, spec),) = signature.structured_input_signature[1].items()
+        outputs = signature(**{key: tf.zeros((0, *spec.shape[1:]), spec.dtype)})
+        for key, output in outputs.items():
+            assert output.shape == (0, *signature.structured_outputs[key].shape[1:]), (name, key)
+
+
+def test_max_pixels(tmp_path, lenet):
+    path = save_savedmodel(lenet, tmp_path / "export", max_pixels=28 * 28, check=False)
+    signature = tf.saved_model.load(str(path)).signatures["predict_image_bytes"]
+    images = [tf.io.encode_png(np.full((28, width, 3), 9, np.uint8)).numpy() for width in (28, 29)]
+    status = signature(image_bytes=tf.constant(images))["status"].numpy()
+    assert status[0] == b"" and status[1].startswith(b"The image is too large to decode: 29")
 
 
 def test_labels_are_an_asset(exported, model):
@@ -162,7 +210,15 @@ def test_xla(signatures, images):
     assert close(answer["probabilities"], expected["probabilities"])
 
 
-ALL = {"serving_default", "features", "predict_image_bytes"}
+def test_xla_compiles_the_network_and_not_the_decoding(lenet, tmp_path):
+    path = save_savedmodel(lenet, tmp_path / "export", xla=True)  # runs every signature
+    library = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def.library
+    compiled = [function for function in library.function if function.attr["_XlaMustCompile"].b]
+    assert compiled and any(node.op == "Conv2D" for function in compiled for node in function.node_def)
+    assert not any("Decode" in node.op or "Dataset" in node.op for function in compiled for node in function.node_def)
+
+
+ALL = {"serving_default", "features", "predict_image_bytes", "classify"}
 
 
 @pytest.mark.parametrize(
@@ -266,10 +322,10 @@ def test_many_exports_at_once_while_a_server_polls(model, tmp_path, monkeypatch)
 
 def test_save_replaces_only_when_asked(lenet, tmp_path):
     path = save_savedmodel(lenet, tmp_path / "a" / "lenet", check=False)
-    before = (path / "fingerprint.pb").read_bytes()
+    before = (path / "saved_model.pb").read_bytes()
     with pytest.raises(UsageError, match="exists"):
         save_savedmodel(lenet, path, check=False)
-    assert (path / "fingerprint.pb").read_bytes() == before
+    assert (path / "saved_model.pb").read_bytes() == before
     save_savedmodel(lenet, path, overwrite=True, labels=list("abcdefghij"), check=False)
     assert (path / "assets/labels.txt").read_text() == "\n".join("abcdefghij") + "\n"
     assert os.listdir(path.parent) == ["lenet"]
@@ -310,6 +366,11 @@ def test_wrong_use(lenet, model, tmp_path):
         export_savedmodel(lenet, tmp_path / "1")
     with pytest.raises(UsageError, match="`top` must be at least 1. Received: 0"):
         export_savedmodel(lenet, tmp_path, top=0)
+    for batch in ([], [0, 8], range(1, 200)):
+        with pytest.raises(UsageError, match="`batch` must be up to 100 sizes of at least 1"):
+            export_savedmodel(lenet, tmp_path, batch=batch)
+    with pytest.raises(UsageError, match="`max_pixels` must be at least 1. Received: 0"):
+        export_savedmodel(lenet, tmp_path, max_pixels=0)
     with pytest.raises(UsageError, match="7 classes.*background class.*Received: 6 labels"):
         export_savedmodel(model, tmp_path, labels=model.card["labels"][:6])
     with pytest.raises(UsageError, match="a line of text"):
