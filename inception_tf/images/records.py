@@ -114,8 +114,8 @@ def _records(file, shard, skipped):
             start = opened.read(3)
         if start == b"\x1f\x8b\x08" or (start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0):
             raise UsageError(
-                f"{file} is compressed, so its records cannot be read in any order. Unpack it (GZIP: gunzip -c {file}), "
-                "or write it without compression."
+                f"{file} is compressed, so its records cannot be read in any order. Unpack it (GZIP: gunzip), or "
+                "write it without compression."
             )
         skipped[shard] = "not a TFRecord file, or broken from its start"
     elif not count:

@@ -30,6 +30,13 @@ def drawn(monkeypatch):
     sample = tf.image.stateless_sample_distorted_bounding_box
 
     def spy_sample(*args, **options):
+        slim = {
+            "min_object_covered": 0.1,
+            "aspect_ratio_range": (0.75, 1.33),
+            "area_range": (0.05, 1.0),
+            "max_attempts": 100,
+        }
+        assert slim.items() <= options.items() and np.array_equal(args[1], [[[0, 0, 1, 1]]])
         begin, size, boxes = sample(*args, **options)
         calls.append(("box", (*begin.numpy()[:2], *size.numpy()[:2])))
         return begin, size, boxes
