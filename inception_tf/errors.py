@@ -31,3 +31,7 @@ class DownloadError(InceptionTFError):
 
 class ExportError(InceptionTFError):
     """An export that could not be written, or that does not answer as its model does."""
+
+
+class TrainingError(InceptionTFError):
+    """A training that cannot go on. What was reached before is kept."""

@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from inception_tf import __version__
-from inception_tf.cli import classify, convert, evaluate, export, inspect, models, verify
+from inception_tf.cli import classify, convert, evaluate, export, finetune, inspect, models, profile, verify
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.quiet import start_keras
@@ -18,9 +18,11 @@ COMMANDS = {
     "convert": convert,
     "verify": verify,
     "classify": classify,
+    "finetune": finetune,
     "evaluate": evaluate,
     "export": export,
     "models": models,
+    "profile": profile,
 }
 
 

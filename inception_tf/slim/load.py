@@ -1,7 +1,6 @@
 """Slim's weights into a Keras model, strictly."""
 
 import dataclasses
-import fnmatch
 import warnings
 
 import numpy as np
@@ -10,7 +9,7 @@ from inception_tf.errors import MismatchError, UsageError
 from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes
-from inception_tf.slim.names import EMA, bookkeeping, model_variables, scoped
+from inception_tf.slim.names import EMA, bookkeeping, model_variables, scope_matcher
 
 # The variables that training does not train.
 MOVING = ("/moving_mean", "/moving_variance")
@@ -122,7 +121,8 @@ def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=No
         scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")
     prefix = scoped(scope, "")
-    excluded = _excluder(exclude_scopes, scope, [*variables, *(n.removeprefix(prefix) for n in checkpoint)])
+    names = [*variables, *(n.removeprefix(prefix) for n in checkpoint)]
+    excluded = scope_matcher(exclude_scopes, scope, names, "exclude_scopes")
 
     droppable = [name for name in variables if background == "drop" and in_scopes(name, heads)]
     report = LoadReport()
@@ -194,26 +194,6 @@ def _scope_of(checkpoint, variables):
     first = next(iter(variables))
     names = (name.removesuffix(EMA) for name in checkpoint)
     return next((name[: -len(first)].rstrip("/") for name in names if name.endswith(first)), "")
-
-
-def _excluder(globs, scope, names):
-    """A function that tells whether a variable is excluded.
-
-    Raises:
-        UsageError: a glob that matches none of `names`.
-    """
-    patterns = globs.split(",") if isinstance(globs, str) else list(globs)
-
-    def matches(name, pattern):
-        pattern = pattern.rstrip("/")
-        candidates = [name, scoped(scope, name)]
-        return any(fnmatch.fnmatchcase(c, p) for c in candidates for p in (pattern, pattern + "/*"))
-
-    for pattern in patterns:
-        if not any(matches(name, pattern) for name in names):
-            tops = ", ".join(dict.fromkeys(name.split("/")[0] for name in names))
-            raise UsageError(f"exclude_scopes: nothing matches {pattern!r}. The scopes are: {tops}.")
-    return lambda name: any(matches(name, pattern) for pattern in patterns)
 
 
 def _explain(checkpoint, model, report, background, heads):

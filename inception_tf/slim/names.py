@@ -1,10 +1,12 @@
 """Slim's variable names: the rule between them and Keras paths, and what else a checkpoint holds."""
 
+import fnmatch
 import functools
 import re
 
 import keras
 
+from inception_tf.errors import UsageError
 from inception_tf.models.registry import build_model, find_network
 
 # A Keras variable's last word, and Slim's. Words not listed (beta, gamma, moving_mean, …) are the same in both.
@@ -43,6 +45,33 @@ def model_variables(model):
 def scoped(scope, name):
     """`name` under the variable scope `scope`, which may be empty."""
     return f"{scope}/{name}" if scope else name
+
+
+def scope_matcher(globs, scope, names, option):
+    """A function that tells whether a variable lies in one of several scopes.
+
+    Args:
+        globs: patterns of scopes such as "Mixed_7*", with or without the network's own `scope` in front; a list, or a
+            string with commas between them.
+        scope: the network's own.
+        names: the variables there are, without the scope.
+        option: what the globs are called where the user gives them.
+
+    Raises:
+        UsageError: a glob that matches none of `names`.
+    """
+    patterns = globs.split(",") if isinstance(globs, str) else list(globs)
+
+    def matches(name, pattern):
+        pattern = pattern.rstrip("/")
+        candidates = [name, scoped(scope, name)]
+        return any(fnmatch.fnmatchcase(c, p) for c in candidates for p in (pattern, pattern + "/*"))
+
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names):
+            tops = ", ".join(dict.fromkeys(name.split("/")[0] for name in names))
+            raise UsageError(f"{option}: nothing matches {pattern!r}. The scopes are: {tops}.")
+    return lambda name: any(matches(name, pattern) for pattern in patterns)
 
 
 def bookkeeping(name, others=()):

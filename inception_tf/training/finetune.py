@@ -1,0 +1,425 @@
+"""Fine-tuning: images and weights in, a Keras model and a directory that tells how it came about out."""
+
+import contextlib
+import dataclasses
+import hashlib
+import shlex
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from inception_tf import tables
+from inception_tf.errors import UsageError
+from inception_tf.images.examples import Examples, open_training_data
+from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.inference.engines import KerasEngine
+from inception_tf.models.heads import has_top
+from inception_tf.models.model import load_model
+from inception_tf.models.registry import create_model, find_network
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import detect
+from inception_tf.slim.pretrained import is_path
+from inception_tf.training import batch_norm, batches, features, plots
+from inception_tf.training.evaluate import evaluate
+from inception_tf.training.loop import Loop, Program
+from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
+from inception_tf.training.optimizers import optimizer
+from inception_tf.training.recipe import Recipe, plain
+from inception_tf.training.report import write_report
+from inception_tf.training.run import BEST, Run, best_row
+from inception_tf.training.state import read_position
+
+# Features of more bytes than this are not kept; the trunk then runs in every step.
+FEATURE_BYTES = 1 << 30
+
+
+@dataclasses.dataclass
+class Result:
+    """What a fine-tuning gave.
+
+    Attributes:
+        model: the model of the epoch with the best validation accuracy; of equal ones, with the lowest loss.
+        history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy, top_5,
+            objective (all that is minimised), learning_rate, val_loss, val_accuracy, val_top_5, images_per_second,
+            seconds (of training so far).
+        best: the row of `history` that `model` belongs to.
+        skipped: the images that could not be read, and why.
+        path: the run's directory, or None.
+    """
+
+    model: keras.Model
+    history: list
+    best: dict
+    skipped: dict
+    path: Path
+
+    def __str__(self):
+        rows = []
+        for name in dict.fromkeys(row["phase"] for row in self.history):
+            phase = [row for row in self.history if row["phase"] == name]
+            top = best_row(phase)
+            before = next((row["seconds"] for row in reversed(self.history) if row["step"] < phase[0]["step"]), 0.0)
+            minutes = (phase[-1]["seconds"] - before) / 60
+            rows.append((name, len(phase), f"{minutes:.1f}", f"{top['val_accuracy']:.4f}", f"{top['val_loss']:.4f}"))
+        text = tables.render(rows, ("phase", "epochs", "minutes", "best val_accuracy", "val_loss"), "<>>>>")
+        text += f"\n\nBest: {self.best['phase']}, epoch {self.best['epoch']}, step {self.best['step']}: "
+        text += f"val_accuracy {self.best['val_accuracy']:.4f}, val_loss {self.best['val_loss']:.4f}"
+        if self.skipped:
+            some = [f"\n  {name}: {reason}" for name, reason in list(self.skipped.items())[:10]]
+            text += f"\n\nLeft out, since they could not be read: {len(self.skipped)}{''.join(some)}"
+            text += f"\n  … and {len(self.skipped) - 10} more" if len(self.skipped) > 10 else ""
+        return text
+
+
+def finetune(
+    weights,
+    data,
+    val=None,
+    recipe=None,
+    out=None,
+    *,
+    network=None,
+    labels=None,
+    labels_offset=0,
+    val_fraction=0.2,
+    new_head=False,
+    devices=None,
+    save_seconds=300.0,
+    save_steps=None,
+    say=print,
+    report=True,
+    command=None,
+    **loading,
+):
+    """Trains a network on labelled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
+
+    A run that was killed goes on where it was when it is called again with the same arguments. Where the weights have
+    another number of classes than the data, the heads are new.
+
+    Args:
+        weights: a model of this library; a Slim checkpoint, a `.keras` file or a run's directory; the name of a
+            published checkpoint such as "imagenet"; None for random weights.
+        data: class folders, TFRecords, a `tf.data.Dataset` of (image, label), or `Examples`; see `open_examples`.
+        val: the validation images, likewise. Default: those of `data` that `open_training_data` finds or holds out.
+        recipe: a `Recipe`, or a YAML file of one.
+        out: the run's directory, see `Run`. None keeps nothing on disk.
+        network: the network's name, for None, published names, and where detection is not to decide.
+        labels, labels_offset, val_fraction: as `open_training_data`.
+        new_head: whether the heads start anew although the weights have as many classes as the data.
+        devices: how many GPUs take part of every batch each, or a list of TensorFlow's device names. Default: all GPUs.
+        save_seconds, save_steps: the state is saved after so many seconds, or steps, and after every epoch.
+        say: takes lines that tell how it goes.
+        report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
+        command: the words of the command, to be kept there.
+        **loading: as `create_model` takes them for a Slim checkpoint: `ema`, `scope`, ….
+
+    Returns:
+        A `Result`.
+
+    Raises:
+        UsageError: arguments that do not fit one another, or a run's directory of others.
+        CheckpointError, MismatchError, DownloadError: as `create_model`.
+        TrainingError: the loss became NaN; the last good state is kept.
+        KeyboardInterrupt: on Ctrl-C, after the state was saved.
+    """
+    recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
+    train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
+    keras.utils.set_random_seed(recipe.seed)
+    model = _opened(weights, len(train.class_names), network, new_head, loading)
+    product = _started(model, len(train.class_names), recipe, new_head)
+    if product.card["labels"]:
+        train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
+    product.card["labels"] = list(train.class_names)
+    recipe = recipe.filled(len(train), pretrained=weights is not None)
+
+    with contextlib.ExitStack() as stack:
+        path = out if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()), "run")
+        run = Run(path, _config(product, train, held_out, recipe))
+        train, held_out = _readable(run, train, held_out)
+        if command:
+            run.text("command.txt", shlex.join(command) + "\n")
+        run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
+        position = read_position(run.state)
+        job = _Job(product, train, held_out, recipe, strategy_for(devices))
+        say(job.describe())
+        loop = Loop(
+            job.model,
+            product,
+            run,
+            recipe.phases,
+            job.program,
+            job.order.steps_per_epoch,
+            recipe.batch_size,
+            statistics=job.training_images if recipe.batch_norm == "recalibrate" else None,
+            position=position,
+            save_seconds=save_seconds,
+            save_steps=save_steps,
+            say=say,
+        )
+        if position:
+            say(f"Going on from step {position.total} of {loop.steps}.")
+        history = loop.train()
+        model = load_model(run.path / BEST)
+        if report and out is not None:
+            _report(run, model, held_out, history, say)
+    skipped = {**train.skipped, **held_out.skipped}
+    return Result(model, history, best_row(history), skipped, Path(out) if out is not None else None)
+
+
+class _Job:
+    """The data and the model of a run, and what each phase makes of them."""
+
+    def __init__(self, product, train, held_out, recipe, strategy):
+        if recipe.batch_size > len(train):
+            raise UsageError(
+                f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
+                f"Give --batch-size {len(train)} or less."
+            )
+        if recipe.batch_size % strategy.num_replicas_in_sync:
+            raise UsageError(
+                f"A batch of {recipe.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices equally."
+            )
+        self.product, self.recipe, self.strategy = product, recipe, strategy
+        self.classes = len(train.class_names)
+        self.labels, self.val_labels = train.labels, held_out.labels
+        self.order = batches.Order(len(train), recipe.batch_size, recipe.seed)
+        self.decoded, self.val_decoded = batches.Decoded(train), batches.Decoded(held_out)
+        self.preprocessing = preprocessing_of(product)
+        self.weights = class_factors(recipe.class_weights, train.labels, train.class_names)
+        options = product.card["options"]
+        dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
+        with strategy.scope():
+            self.model = rebuilt(product, recipe.precision, **dropout)
+
+    def describe(self):
+        """A line on what is about to be trained."""
+        recipe, card = self.recipe, self.product.card
+        source = (card.get("weights") or {}).get("source", "random weights")
+        text = (
+            f"{card['network']} from {source}, {self.classes} classes, {len(self.labels)} training and "
+            f"{len(self.val_labels)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "
+            f"epoch. Batch norm: {recipe.batch_norm}"
+        )
+        momenta = [self._momentum(phase) for phase in recipe.phases]
+        if recipe.batch_norm != "frozen" and momenta[0] is not None:
+            own = batch_norm.layers(self.model)[0].momentum
+            text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
+        return text + "."
+
+    def program(self, index):
+        """The `Program` of a phase."""
+        recipe, phase = self.recipe, self.recipe.phases[index]
+        for model in (self.model, self.product):
+            set_trainable(model, recipe, phase, recipe.batch_norm)
+        with self.strategy.scope():
+            training = with_losses(self.model, recipe)
+            kept = self._features(training, phase)
+            if kept:
+                training, train_features, val_features = kept
+            compile_for(training, recipe, optimizer(recipe, phase, self.order.steps_per_epoch))
+        heads = list(training.output)
+        common = self.classes, self.order, recipe
+        if kept:
+            program = Program(
+                training,
+                batches.training_features(train_features, self.labels, *common, heads, self.weights),
+                batches.validation_features(val_features, self.val_labels, self.classes, self.order, heads),
+            )
+        else:
+            program = Program(
+                training,
+                batches.training_images(self.decoded, self.labels, *common, self.preprocessing, heads, self.weights),
+                batches.validation_images(
+                    self.val_decoded, self.val_labels, self.classes, self.order, self.preprocessing, heads
+                ),
+            )
+        program.momentum = self._momentum(phase)
+        return program
+
+    def training_images(self):
+        """The training images, once, as for evaluation."""
+        images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size)
+        return (batch.numpy() for batch, _ in images)
+
+    def _momentum(self, phase):
+        if self.recipe.batch_norm_momentum is not None:
+            return self.recipe.batch_norm_momentum
+        own = [layer.momentum for layer in batch_norm.layers(self.model)]
+        return batch_norm.choose_momentum(max(own), phase.epochs * self.order.steps_per_epoch) if own else None
+
+    def _features(self, training, phase):
+        """(heads, training features, validation features) where nothing but the heads changes in a phase."""
+        if self.recipe.augment != "none" or self.strategy.num_replicas_in_sync > 1:
+            return None
+        trunk, heads = features.heads_on(self.model, training)
+        below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]
+        moving = [layer for layer in batch_norm.layers(trunk) if layer.trainable]
+        size = sum(np.prod(tensor.shape[1:]) for tensor in trunk.output.values()) * 4
+        if below or moving or size * (len(self.labels) + len(self.val_labels)) > FEATURE_BYTES:
+            return None
+        computed = [
+            features.compute(
+                trunk, batches.all_images(decoded, self.preprocessing, self.recipe.batch_size), len(decoded)
+            )
+            for decoded in (self.decoded, self.val_decoded)
+        ]
+        return heads, *computed
+
+
+def class_factors(class_weights, labels, names):
+    """The factor of every class on the loss of its images: float32 array of shape (classes,), or None for none.
+
+    Args:
+        class_weights: None, "balanced" or a dict from class names, as in `Recipe`.
+        labels: those of the training images.
+        names: the classes'.
+    """
+    if class_weights is None:
+        return None
+    if class_weights == "balanced":
+        counts = np.bincount(labels, minlength=len(names))
+        return (len(labels) / (len(names) * np.maximum(counts, 1))).astype(np.float32)
+    unknown = [name for name in class_weights if name not in names]
+    if unknown:
+        raise UsageError(f"class_weights names classes that are not there: {', '.join(unknown)}.")
+    return np.array([class_weights.get(name, 1.0) for name in names], np.float32)
+
+
+def strategy_for(devices):
+    """The `tf.distribute` strategy for `finetune`'s `devices`.
+
+    Raises:
+        UsageError: more devices than there are.
+    """
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        if devices is not None:
+            raise UsageError(f"devices needs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}")
+        return OneDevice()
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if devices is None:
+        devices = gpus
+    elif isinstance(devices, int):
+        there = gpus or [device.name for device in tf.config.list_logical_devices("CPU")]
+        if not 1 <= devices <= len(there):
+            raise UsageError(f"There are {len(there)} devices. Received: devices={devices}")
+        devices = there[:devices]
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else OneDevice()
+
+
+class OneDevice:
+    """Stands for a strategy where there is one device."""
+
+    num_replicas_in_sync = 1
+    scope = staticmethod(contextlib.nullcontext)
+
+
+def _examples(data, val, val_fraction, labels, labels_offset):
+    if isinstance(data, Examples):
+        return (data, val) if isinstance(val, Examples) else data.split(val_fraction)
+    return open_training_data(data, val, val_fraction, labels, labels_offset)
+
+
+def _in_order_of(model, examples):
+    """The examples, their classes numbered as in the model's head."""
+    known = model.card["labels"]
+    other = [name for name in examples.class_names if name not in known]
+    if other:
+        raise UsageError(
+            f"The weights have as many classes as the data, but other ones: they lack {', '.join(other[:5])}. "
+            "New heads are begun with --new-head (new_head=True)."
+        )
+    part = examples.subset(np.arange(len(examples)))
+    part.labels = np.array([known.index(name) for name in examples.class_names])[examples.labels]
+    part.class_names = list(known)
+    return part
+
+
+def _opened(weights, classes, name, new_head, loading):
+    """The model that `weights` stands for; a Slim checkpoint's with heads of so many classes."""
+    if weights is not None and not isinstance(weights, keras.Model) and is_path(weights):
+        weights = Path(weights)
+        for file in (weights / BEST, weights):
+            if file.suffix == ".keras" and file.is_file():
+                weights = load_model(file)
+                break
+        else:
+            weights = open_checkpoint(weights)
+            name = name or detect(weights, partial=True).network
+    if isinstance(weights, keras.Model):
+        has_top(weights)
+        if loading or name not in (None, weights.card["network"]):
+            raise UsageError(f"The weights are a Keras model of {weights.card['network']}, and are taken as they are.")
+        return weights
+    info = find_network(name or "inception_v3")
+    if weights is not None and new_head:
+        loading = {**loading, "exclude_scopes": list(info.heads)}
+    return create_model(info.name, weights=weights, classes=classes, **loading)
+
+
+def _started(model, classes, recipe, new_head):
+    """The float32 model to train: with heads for so many classes, an auxiliary one among them where it counts."""
+    info = find_network(model.card["network"])
+    sides = model.input_shape[1:3]
+    if None in sides or recipe.size is not None:
+        sides = recipe.size or model.card["preprocessing"]["size"]
+        sides = (sides, sides) if isinstance(sides, int) else sides
+    options = {"include_top": True, "pooling": None, "classes": classes, "spatial_squeeze": True}
+    options |= {"input_shape": (*sides, model.input_shape[-1])}
+    keeps_heads = classes == model.card["options"]["classes"] and not new_head
+    left = () if keeps_heads else info.heads
+    with_aux = {**options, "aux_logits": True}
+    if "aux_logits" in info.options and recipe.aux_loss:
+        try:
+            return rebuilt(model, new=(*left, "AuxLogits"), **with_aux)
+        except UsageError:  # too small an image for the auxiliary head
+            options["aux_logits"] = False
+    return rebuilt(
+        model, new=left, **{name: options[name] for name in options if name in (*info.options, "input_shape")}
+    )
+
+
+def _report(run, model, held_out, history, say):
+    """Pictures and numbers of the best model, in the run's directory."""
+    evaluation = evaluate(KerasEngine(model), held_out)
+    _, missing = write_report(evaluation, held_out, run.path / "report", overwrite=True)
+    if missing:
+        say(missing)
+    else:
+        plots.learning_curves(history, run.path / "report" / "curves.png", overwrite=True)
+    say(str(evaluation))
+
+
+def _config(model, train, held_out, recipe):
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(np.ascontiguousarray(variable))
+    return {
+        "network": model.card["network"],
+        "weights": digest.hexdigest()[:16],
+        "classes": train.class_names,
+        "training": {"images": len(train), "fingerprint": train.fingerprint()},
+        "validation": {"images": len(held_out), "fingerprint": held_out.fingerprint()},
+        "recipe": plain(recipe),
+    }
+
+
+def _readable(run, *parts):
+    """The examples that can be decoded. What cannot be is looked for once a run, and listed in skipped.txt."""
+    file = run.path / "skipped.txt"
+    if file.is_file():
+        skipped = dict(line.split("\t", 1) for line in file.read_text("utf-8").splitlines())
+        return [_without(part, skipped) for part in parts]
+    parts = [part.checked(complete=i == 0) for i, part in enumerate(parts)]
+    lines = [f"{name}\t{reason}\n" for part in parts for name, reason in part.skipped.items()]
+    run.text(file.name, "".join(lines))
+    return parts
+
+
+def _without(examples, skipped):
+    part = examples.subset(np.array([name not in skipped for name in examples.names], bool))
+    part.skipped |= {name: skipped[name] for name in examples.names if name in skipped}
+    return part

@@ -1,0 +1,119 @@
+"""The directory of a training run: what it was told, how it went, what came out."""
+
+import fcntl
+import json
+import warnings
+from pathlib import Path
+
+import yaml
+
+from inception_tf.errors import UsageError
+from inception_tf.files import written_whole
+from inception_tf.training.state import remove_leftovers
+
+BEST, LAST = "best.keras", "last.keras"
+
+
+class Run:
+    """A run's directory.
+
+    Files:
+        config.yaml: the network, the data, the recipe; command.txt: the command; labels.txt: the classes' names;
+        state.npz: what going on needs; metrics.jsonl: a line an epoch; tensorboard/: the same as events;
+        best.keras: the model of the epoch with the best validation accuracy; last.keras: that of the last epoch;
+        skipped.txt: images that could not be read; report/: the evaluation of the best model, in numbers and pictures.
+
+    Args:
+        path: the directory; made where it is missing.
+        config: plain dicts, lists, numbers and strings: what must be the same for a run to go on.
+        writes: whether this process is the one that writes; others only read.
+
+    Raises:
+        UsageError: the directory holds a run of another configuration, or something else, or is in use.
+    """
+
+    def __init__(self, path, config, writes=True):
+        self.path, self.writes = Path(path), writes
+        self.state = self.path / "state.npz"
+        if not writes:
+            return
+        file = self.path / "config.yaml"
+        if file.is_file():
+            self._compare(yaml.safe_load(file.read_text("utf-8")), config)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UsageError(f"{self.path} exists and is no run of this library. Choose another --out.")
+        else:
+            with written_whole(file) as part:
+                part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+        self._lock()
+        remove_leftovers(self.path)
+
+    def _lock(self):
+        """Held until the process ends, however it ends."""
+        self._locked = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"Another process is training in {self.path}.") from None
+
+    def _compare(self, before, now):
+        differences = _differences(before, now)
+        if differences:
+            raise UsageError(
+                f"{self.path} is a run of another configuration. Choose another --out, or give what it was given:\n  "
+                + "\n  ".join(differences[:8])
+                + (f"\n  and {len(differences) - 8} more" if len(differences) > 8 else "")
+            )
+
+    def text(self, name, text):
+        """Writes a text file, whole."""
+        if not self.writes:
+            return
+        with written_whole(self.path / name, overwrite=True) as part:
+            part.write_text(text, "utf-8")
+
+    def metrics(self, rows):
+        """Writes metrics.jsonl of at least one row, and the last as TensorBoard events."""
+        self.text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        if self.writes:
+            _write_events(self.path / "tensorboard", rows[-1])
+
+    def save(self, name, model):
+        """Writes a Keras model, whole."""
+        if not self.writes:
+            return
+        with written_whole(self.path / name, overwrite=True) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.save(part)
+
+
+def _write_events(directory, row):
+    """A row of metrics as TensorBoard's scalars. `tf.summary.scalar` would want TensorBoard installed."""
+    import tensorflow as tf
+
+    metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR
+    metadata.plugin_data.plugin_name = "scalars"
+    with tf.summary.create_file_writer(str(directory)).as_default(step=row["step"]):
+        for name, value in row.items():
+            if isinstance(value, float):
+                tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
+
+
+def best_row(rows):
+    """The row of metrics with the best validation accuracy; of equal ones that with the lowest loss, or the first."""
+    return max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+
+
+def _differences(before, now, name=""):
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in {**before, **now}
+            for line in _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if before == now else [f"{name}: {_short(before)}, now {_short(now)}"]
+
+
+def _short(value):
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,96 @@
+"""All that a training run needs to go on where it was, in one file that is replaced whole."""
+
+import dataclasses
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import CheckpointError, TrainingError
+from inception_tf.files import written_whole
+
+
+@dataclasses.dataclass
+class Position:
+    """How far a run is.
+
+    Attributes:
+        phase, epoch, step: how many phases, epochs of the phase and steps of the epoch are done.
+        total: the steps of all.
+        seconds: the time they took.
+        sums: the epoch's metrics so far, summed over its steps.
+        rows: a dict of metrics for every epoch that was validated.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    sums: dict = dataclasses.field(default_factory=dict)
+    rows: list = dataclasses.field(default_factory=list)
+
+
+def save_state(path, position, variables):
+    """Writes the state, whole or not at all; what was there before stays until then.
+
+    Args:
+        path: the file, an `.npz`.
+        position: a `Position`.
+        variables: a list of Keras variables.
+
+    Raises:
+        TrainingError: a variable holds NaN or infinity: such a state is not worth going on from.
+        InceptionTFError: the disk is full, no permission.
+    """
+    arrays = {}
+    for i, variable in enumerate(variables):
+        value = np.asarray(variable)
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise TrainingError(f"{variable.path} is NaN or infinite.")
+        arrays[str(i)] = value
+    meta = {"position": dataclasses.asdict(position), "paths": [variable.path for variable in variables]}
+    with written_whole(path, overwrite=True) as part, part.open("wb") as file:
+        np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+
+
+def read_position(path):
+    """The `Position` in a state file, or None where there is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    return _read(path)[0] if Path(path).exists() else None
+
+
+def restore_state(path, variables):
+    """Sets `variables`, those that `save_state` was given, to what it saved.
+
+    Raises:
+        CheckpointError: the file is damaged, or of other variables.
+    """
+    _, paths, arrays = _read(path, arrays=True)
+    shapes = [tuple(variable.shape) for variable in variables]
+    if [array.shape for array in arrays] != shapes or paths != [variable.path for variable in variables]:
+        raise CheckpointError(f"{path} is the state of another network or optimizer.")
+    for variable, array in zip(variables, arrays):
+        variable.assign(array)
+
+
+def _read(path, arrays=False):
+    try:
+        with np.load(path) as file:
+            meta = json.loads(file["meta"].tobytes())
+            values = [file[str(i)] for i in range(len(meta["paths"]))] if arrays else None
+            return Position(**meta["position"]), meta["paths"], values
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Start again with another --out.") from error
+
+
+def remove_leftovers(directory):
+    """Removes what a killed run had half written beside its files: `files.written_whole`'s scratch directories."""
+    for entry in Path(directory).glob(".*.*"):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
