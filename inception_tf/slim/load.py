@@ -9,7 +9,7 @@ from inception_tf.errors import MismatchError, UsageError
 from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes
-from inception_tf.slim.names import EMA, bookkeeping, model_variables, scope_matcher
+from inception_tf.slim.names import EMA, bookkeeping, model_variables, scope_matcher, scoped
 
 # The variables that training does not train.
 MOVING = ("/moving_mean", "/moving_variance")
