@@ -4,7 +4,6 @@ Importing this and reading the table needs no Keras.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from importlib import resources
 
@@ -46,43 +45,11 @@ def measure(network):
     """The `Cost` of a network, counted from its layers: a second or two. Takes no memory for the weights."""
     import keras
 
+    from inception_tf.models.profile import profile, total
     from inception_tf.models.registry import build_model, find_network
 
     info = find_network(network)
     with keras.StatelessScope(initialize_variables=False):
         model = build_model(info)
-        counts = model.count_params(), multiply_adds(model)
+        counts = model.count_params(), total(profile(model).layers, "multiply_adds")
     return Cost(network, info.input_size, info.channels, info.classes, *counts)
-
-
-def multiply_adds(model):
-    """The multiply-adds of a model's convolutions and fully connected layers on one image.
-
-    Args:
-        model: a Keras model whose input has a known height and width.
-
-    Raises:
-        ValueError: a layer with a kernel that is neither, or the size of its map is not known.
-    """
-    return sum(_multiply_adds(layer) for layer in model._flatten_layers() if _kernels(layer))
-
-
-def _kernels(layer):
-    """The variables of a layer itself that its inputs are multiplied with."""
-    return [variable for variable in layer._trainable_variables if variable.path.endswith("kernel")]
-
-
-def _multiply_adds(layer):
-    import keras
-
-    kernels = sum(math.prod(kernel.shape) for kernel in _kernels(layer))
-    if isinstance(layer, keras.layers.Dense):
-        return kernels
-    for kind in (keras.layers.Conv2D, keras.layers.SeparableConv2D):
-        if isinstance(layer, kind):
-            # The convolution's own rule: a layer that squeezes its map has another output shape.
-            _, height, width, _ = kind.compute_output_shape(layer, layer.get_build_config()["input_shape"])
-            if None in (height, width):
-                raise ValueError(f"The size of {layer.path}'s map is not known.")
-            return height * width * kernels
-    raise ValueError(f"The multiply-adds of a {type(layer).__name__} are not known: {layer.path}.")

@@ -2,11 +2,9 @@ import math
 import subprocess
 import sys
 
-import keras
 import pytest
 
-from inception_tf.models.blocks import Conv2DSame, SqueezedConv2D
-from inception_tf.models.costs import cost_of, measure, multiply_adds, table
+from inception_tf.models.costs import cost_of, measure, table
 from inception_tf.models.registry import CONSTRUCTORS
 
 SLIM = ["inception_v1", "inception_v2", "resnet_v2_50", "vgg_16"]
@@ -14,11 +12,6 @@ SLIM = ["inception_v1", "inception_v2", "resnet_v2_50", "vgg_16"]
 
 def test_the_table_has_every_network():
     assert list(table()) == list(CONSTRUCTORS), "python tools/costs.py writes it anew"
-
-
-@pytest.mark.parametrize("name", CONSTRUCTORS)
-def test_the_table_is_what_the_layers_say(name):
-    assert table()[name] == measure(name), "python tools/costs.py writes it anew"
 
 
 @pytest.mark.parametrize("name", sorted(set(CONSTRUCTORS) - {"nin", "lenet"}))
@@ -53,25 +46,6 @@ def test_multiply_adds_are_those_tensorflows_profiler_counts_in_slims_graph(name
 def test_a_network_that_is_not_in_the_table_is_counted(monkeypatch):
     monkeypatch.setattr("inception_tf.models.costs.table", dict)
     assert cost_of("lenet") == measure("lenet")
-
-
-def test_counts_each_kind_of_layer():
-    layers = [
-        keras.Input((9, 9, 3)),
-        Conv2DSame(4, 3, strides=2, padding="same"),  # 5×5
-        keras.layers.SeparableConv2D(6, 3, padding="valid", depth_multiplier=2),  # 3×3
-        SqueezedConv2D(7, 2, padding="valid"),  # 2×2 before the squeeze
-        keras.layers.Dense(11),
-    ]
-    parts = [25 * 27 * 4, 9 * (9 * 4 * 2 + 8 * 6), 4 * 4 * 6 * 7, 7 * 11]
-    assert multiply_adds(keras.Sequential(layers)) == sum(parts)
-
-
-def test_refuses_what_it_cannot_count():
-    with pytest.raises(ValueError, match="size of .* not known"):
-        multiply_adds(keras.Sequential([keras.Input((None, 9, 3)), keras.layers.Conv2D(2, 3)]))
-    with pytest.raises(ValueError, match="multiply-adds of a Conv1D are not known"):
-        multiply_adds(keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(2, 3)]))
 
 
 def test_the_list_of_models_needs_no_keras():

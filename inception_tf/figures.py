@@ -1,0 +1,41 @@
+"""Pictures, drawn with matplotlib where that is installed. Never through pyplot, whose state is the whole process's."""
+
+from pathlib import Path
+
+from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.files import refuse_existing, written_whole
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def check(path, overwrite=False):
+    """What would keep `save` from writing a picture to `path`, found out before long work.
+
+    Raises:
+        UsageError: the name is not that of a picture, or is taken.
+        InceptionTFError: matplotlib is not installed.
+    """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise UsageError(f"A picture is written as {', '.join(SUFFIXES)}. Received: {path}")
+    refuse_existing(path, overwrite)
+    _figure_class()
+
+
+def figure(width, height):
+    """An empty matplotlib `Figure` of that many inches, whose axes are laid out so that nothing overlaps."""
+    return _figure_class()(figsize=(width, height), layout="constrained", dpi=100)
+
+
+def save(picture, path, overwrite=False):
+    """Writes a figure whole or not at all. Errors as `check`, and where the operating system refuses."""
+    check(path, overwrite)
+    with written_whole(path, overwrite) as part:
+        picture.savefig(part)
+
+
+def _figure_class():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InceptionTFError("Pictures need matplotlib: pip install 'inception-tf[plots]'") from error
+    return Figure

@@ -1,0 +1,207 @@
+"""What the blocks of an Inception would cost in a naive design: what the 1×1 convolutions and the factorization save.
+
+Every block is taken on the input that it has in the network. Counted are the weights of its kernels, without biases and
+batch norm, and their multiply-adds; the 1×1 convolution after the pooling (the projection) apart, as in "Going Deeper
+with Convolutions" (arXiv 1409.4842): on its own it makes no block cheaper, it keeps the next one narrow.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import keras
+
+from inception_tf.errors import UsageError
+from inception_tf.models.profile import POOLINGS
+
+# Where the paper has another kernel than Slim: by network, the side of the square kernels in a branch.
+PAPER_KERNELS = {"inception_v1": {"Branch_2": 5}}
+
+DESIGNS = {
+    "built": "as the network is built",
+    "paper": "with the paper's 5×5 convolutions, which Slim builds as 3×3",
+    "unreduced": "without the 1×1 convolutions ahead of larger ones",
+    "unfactorized": "with n×n for 1×n and n×1, with 5×5 for two 3×3",
+    "naive": "unreduced and unfactorized",
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A convolution: (height, width) of its kernel, its filters, and the places of its output map."""
+
+    size: tuple
+    filters: int
+    places: int
+
+    def weights(self, channels):
+        """Its weights on an input of that many channels."""
+        return math.prod(self.size) * channels * self.filters
+
+
+@dataclass(frozen=True)
+class NaiveBlock:
+    """A block beside its naive designs.
+
+    Attributes:
+        path, end_point: its name, and the end point it is or belongs to.
+        input: the channels it takes.
+        designs: a dict from the names in `DESIGNS`, as far as they apply, to a dict from branches to lists of `Kernel`
+            (a list within for kernels side by side). Without the projection.
+        projection: the `Kernel` after the pooling, or None.
+        rest: the (`Kernel`, input channels) that follow the branches, in a residual unit.
+        channels: what it puts out.
+        unprojected: what it would put out without the projection: the pooling hands on all channels it gets.
+        all_unprojected: the same if no block before it had one either.
+    """
+
+    path: str
+    end_point: str
+    input: int
+    designs: dict
+    projection: Kernel | None
+    rest: tuple
+    channels: int
+    unprojected: int
+    all_unprojected: int
+
+    def weights(self, design):
+        """The weights of a design's kernels, without the projection."""
+        return self._sum(design, lambda kernel, channels: kernel.weights(channels))
+
+    def multiply_adds(self, design):
+        """The multiply-adds of a design's kernels, without the projection."""
+        return self._sum(design, lambda kernel, channels: kernel.places * kernel.weights(channels))
+
+    def _sum(self, design, cost):
+        pairs = [pair for branch in self.designs[design].values() for pair in with_inputs(branch, self.input)]
+        return sum(cost(*pair) for pair in (*pairs, *self.rest))
+
+
+def with_inputs(branch, channels):
+    """(`Kernel`, its input channels) of a branch's kernels, in order."""
+    for step in branch:
+        side_by_side = step if isinstance(step, list) else [step]
+        yield from ((kernel, channels) for kernel in side_by_side)
+        channels = sum(kernel.filters for kernel in side_by_side)
+
+
+def naive_blocks(profile):
+    """The blocks of a `Profile` beside their naive designs.
+
+    Returns:
+        A list of `NaiveBlock`, in order.
+
+    Raises:
+        UsageError: the network has no blocks with branches.
+    """
+    if not profile.blocks:
+        raise UsageError(
+            f"{profile.name} has no mixed blocks, so there is no naive design to compare with. "
+            "The Inceptions have: inception_v1, inception_v2, inception_v3, inception_v4, inception_resnet_v2."
+        )
+    maps = {layer.path: layer.map for layer in profile.layers}
+    groups = profile.by("end_point")
+    at = {}
+    for block in profile.blocks:
+        at.setdefault(block.end_point, []).append(block)
+    blocks, wide = [], None  # wide: the channels so far where nothing is projected
+    for end_point, layers in groups.items():
+        for block in at.get(end_point, ()):
+            blocks.append(_naive_block(block, maps, PAPER_KERNELS.get(profile.name, {}), wide))
+        if end_point in at:
+            wide = blocks[-1].all_unprojected
+        elif any(layer.parameters for layer in layers):
+            wide = None
+    return blocks
+
+
+def _naive_block(block, maps, paper, wide):
+    branches, projection, pooled = {}, None, False
+    side_by_side, *rest = block.layer.steps
+    for branch in side_by_side:
+        kernels = [_kernels(step, f"{block.path}/{branch.name}", maps) for step in branch.steps]
+        kernels = [kernel for kernel in kernels if kernel]
+        if isinstance(branch.steps[0], POOLINGS):
+            pooled, projection = True, kernels[0] if kernels else None
+        else:
+            branches[branch.name] = kernels
+    channels = block.input.shape[-1]
+    direct = sum(_filters(kernels[-1]) for kernels in branches.values())
+    out = direct + (projection.filters if projection else channels if pooled else 0)
+    if rest:
+        rest = [(_kernels(step, block.path, maps), direct) for step in rest]
+        out = rest[-1][0].filters
+    return NaiveBlock(
+        path=block.path,
+        end_point=block.end_point,
+        input=channels,
+        designs=_designs(branches, paper),
+        projection=projection,
+        rest=tuple(rest),
+        channels=out,
+        unprojected=direct + channels if pooled else out,
+        all_unprojected=direct + (wide or channels) if pooled else out,
+    )
+
+
+def _kernels(step, path, maps):
+    """The `Kernel` of a convolution, a list of them for layers side by side, None for a pooling."""
+    if isinstance(step, list):
+        return [_kernels(layer, path, maps) for layer in step]
+    if not isinstance(step, keras.layers.Conv2D):
+        return None
+    return Kernel(step.kernel_size, step.filters, math.prod(maps[f"{path}/{step.name}"].shape[:2]))
+
+
+def _filters(step):
+    return sum(kernel.filters for kernel in step) if isinstance(step, list) else step.filters
+
+
+def _designs(branches, paper):
+    designs = {"built": branches}
+    if paper:
+        designs["paper"] = branches = {
+            name: [_enlarged(kernel, paper[name]) for kernel in kernels] if name in paper else kernels
+            for name, kernels in branches.items()
+        }
+    unreduced = {name: without_reduction(kernels) for name, kernels in branches.items()}
+    designs["unreduced"] = unreduced
+    designs["unfactorized"] = {name: without_factorization(kernels) for name, kernels in branches.items()}
+    designs["naive"] = {name: without_factorization(kernels) for name, kernels in unreduced.items()}
+    return designs
+
+
+def _enlarged(kernel, side):
+    return kernel if kernel.size == (1, 1) else dataclasses.replace(kernel, size=(side, side))
+
+
+def without_reduction(branch):
+    """A branch without the 1×1 convolution that it begins with, where others follow."""
+    reduces = len(branch) > 1 and not isinstance(branch[0], list) and branch[0].size == (1, 1)
+    return branch[1:] if reduces else branch
+
+
+def without_factorization(branch):
+    """A branch with one square kernel for every two that stand for it: 1×n and n×1, after or beside each other; 3×3
+    and 3×3. It has the filters and the map of the second, or of both where they are side by side."""
+    whole, steps = [], list(branch)
+    while steps:
+        step, *steps = steps
+        if isinstance(step, list):
+            sizes = {kernel.size for kernel in step}
+            if len(sizes) == 2 and _square(*sizes):
+                step = Kernel(_square(*sizes), _filters(step), step[0].places)
+        elif steps and not isinstance(steps[0], list) and (square := _square(step.size, steps[0].size)):
+            step, *steps = dataclasses.replace(steps[0], size=square), *steps[1:]
+        whole.append(step)
+    return whole
+
+
+def _square(first, second):
+    """The size of the kernel that two stand for, or None."""
+    if first == second == (3, 3):
+        return 5, 5
+    if first == second[::-1] and 1 in first and first != (1, 1):
+        return max(first), max(first)
+    return None
