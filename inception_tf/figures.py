@@ -8,12 +8,16 @@ from inception_tf.files import refuse_existing, written_whole
 SUFFIXES = (".png", ".pdf", ".svg")
 
 
+class NoMatplotlibError(InceptionTFError, ImportError):
+    """matplotlib is not installed."""
+
+
 def check(path, overwrite=False):
     """What would keep `save` from writing a picture to `path`, found out before long work.
 
     Raises:
         UsageError: the name is not that of a picture, or is taken.
-        InceptionTFError: matplotlib is not installed.
+        NoMatplotlibError: matplotlib is not installed.
     """
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(f"A picture is written as {', '.join(SUFFIXES)}. Received: {path}")
@@ -37,5 +41,5 @@ def _figure_class():
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InceptionTFError("Pictures need matplotlib: pip install 'inception-tf[plots]'") from error
+        raise NoMatplotlibError("Pictures need matplotlib: pip install 'inception-tf[plots]'") from error
     return Figure

@@ -27,45 +27,31 @@ def add_arguments(parser):
 
 
 def run(args):
-    import json
-    from pathlib import Path
-
-    from inception_tf.files import refuse_existing, written_whole
+    from inception_tf.files import refuse_existing
     from inception_tf.images.examples import open_examples
     from inception_tf.images.labels import class_names
     from inception_tf.inference.engines import open_engine
-    from inception_tf.training import plots
     from inception_tf.training.evaluate import evaluate, write_predictions
+    from inception_tf.training.report import refuse_report, write_report
 
-    files = [Path(args.csv)] if args.csv else []
+    if args.csv:
+        refuse_existing(args.csv, args.force)
     if args.out:
-        out = Path(args.out)
-        numbers, predictions, *pictures = (
-            out / name for name in ("evaluation.json", "predictions.csv", "confusion.png", "mistakes.png")
-        )
-        files += [numbers, predictions, *pictures]
-    for path in files:
-        refuse_existing(path, args.force)
-
+        refuse_report(args.out, args.force)
     examples = open_examples(args.data, args.labels, args.labels_offset, complete=False)
     engine = open_engine(args.model)
     if args.labels and engine.labels == class_names(len(engine.labels)):
         engine.labels = class_names(len(engine.labels), examples.class_names)
     evaluation = evaluate(engine, examples, args.batch, args.exif)
 
-    data, text = evaluation.to_json(), str(evaluation)
+    text, written = str(evaluation), []
     if args.csv:
         write_predictions(evaluation, args.csv, args.force)
+        written.append(args.csv)
     if args.out:
-        with written_whole(numbers, args.force) as part:
-            part.write_text(json.dumps(data) + "\n", "utf-8")
-        write_predictions(evaluation, predictions, args.force)
-        try:
-            plots.confusion_matrix(evaluation, pictures[0], args.force)
-            plots.worst_mistakes(evaluation, examples, pictures[1], overwrite=args.force)
-        except ImportError as error:
-            text += f"\n{error}"
-            files = [path for path in files if path not in pictures]
-    if files:
-        text += f"\nWritten: {', '.join(map(str, files))}"
-    return Outcome(text, {**data, "written": [str(path) for path in files]})
+        files, missing = write_report(evaluation, examples, args.out, args.force)
+        written += files
+        text += f"\n{missing}" if missing else ""
+    if written:
+        text += f"\nWritten: {', '.join(map(str, written))}"
+    return Outcome(text, {**evaluation.to_json(), "written": list(map(str, written))})

@@ -219,7 +219,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         *(np.concatenate(column) for column in zip(*answers)),
         skipped,
         counted / max(seconds, 1e-9),
-        _published(engine.card, len(engine.labels), len(examples.class_names)),
+        _published(engine, len(examples.class_names)),
         exif_rotation,
     )
 
@@ -374,10 +374,15 @@ def _answers(scores, truth):
     return predicted, scores[rows, predicted], of_truth, 1 + ahead.sum(axis=1)
 
 
-def _published(card, *classes):
-    """The `Published` checkpoint a card says its weights are, all of them and as they were; else None."""
-    weights = card.get("weights") or {}
-    if not set(classes) <= {1000, 1001} or re.search(r"\d excluded", str(weights.get("report"))):
+def _published(engine, classes):
+    """The `Published` checkpoint that an engine's card says its weights are, on data of so many classes; or None.
+
+    Other labels than ImageNet's tell that it was trained further, a scope excluded on loading that it has a new head.
+    """
+    weights = engine.card.get("weights") or {}
+    if not {classes, len(engine.labels)} <= {1000, 1001} or engine.labels != class_names(len(engine.labels)):
+        return None
+    if re.search(r"\d excluded", str(weights.get("report"))):
         return None
     return next((entry for entry in catalogue() if entry.archive == weights.get("source") and entry.top1), None)
 

@@ -1,12 +1,13 @@
-"""Pictures of a training run and of an evaluation, as PNG. They need matplotlib: pip install 'inception-tf[plots]'."""
+"""Pictures of a training run and of an evaluation."""
 
+import bisect
 import math
 import warnings
 
 import numpy as np
 
+from inception_tf import figures
 from inception_tf.errors import ImageError
-from inception_tf.files import written_whole
 from inception_tf.images.decoding import decode_image
 
 _INK, _GREY, _FAINT = "#1d2330", "#6b7280", "#e5e7eb"
@@ -24,38 +25,41 @@ def learning_curves(rows, path, overwrite=False):
     Args:
         rows: dicts with "step" and any of "phase", "loss", "accuracy", "val_loss" and "val_accuracy", in the order of
             the steps. What is not a finite number is left out.
-        path: the PNG file.
+        path: the picture, a .png, .pdf or .svg.
         overwrite: whether it may be replaced.
 
     Raises:
-        ImportError: there is no matplotlib; says how to get it.
-        UsageError: `path` exists, and `overwrite` is false.
-        InceptionTFError: it cannot be written.
+        NoMatplotlibError, UsageError, InceptionTFError: as `figures.save`.
     """
-    width, height, gap = 4.9, 3.3, 0.95
-    sheet = _Sheet(2 * width + gap + 0.75 + _MARGIN, height + 1.85)
-    for i, (title, key) in enumerate((("Loss", "loss"), ("Accuracy", "accuracy"))):
-        left = 0.75 + i * (width + gap)
-        axes = sheet.axes(left, 1.1, width, height)
+    left, top, width, height, gap = 0.75, 1.0, 4.9, 3.3, 0.95
+    sheet = _Sheet(left + 2 * width + gap + _MARGIN, top + height + 1.1)
+    last = max((row["step"] for row in rows), default=1)
+    legend = {}
+    for title, key, best in (("Loss", "loss", min), ("Accuracy", "accuracy", max)):
+        axes = sheet.axes(left, top, width, height)
         _frame(axes)
+        axes.set_xlim(0, 1.02 * last)
+        axes.set_xlabel("step", color=_GREY)
         sheet.text(left, 0.45, title, 13, weight="bold")
         train, val = _series(rows, key), _series(rows, f"val_{key}")
-        _curves(axes, train, val)
-        if key == "accuracy":
-            _percent_axis(axes, [*train[1], *val[1]])
-        elif len(train[1]) > 20:
-            # Single steps may leap: they are not to flatten the rest.
-            axes.set_ylim(0, 1.08 * max([np.percentile(train[1], 99), *val[1]]))
-        else:
-            axes.set_ylim(bottom=0)
-        best = min(zip(*reversed(val)), default=None) if key == "loss" else max(zip(*reversed(val)), default=None)
-        if best:
-            value = f"{best[0]:.4f}" if key == "loss" else f"{100 * best[0]:.1f} %"
-            sheet.text(left + width, 0.45, f"best on validation: {value}, step {best[1]:,}", 9, _GREY, ha="right")
+        legend |= _curves(axes, train, val)
         if not len(train[1]) + len(val[1]):
             axes.text(0.5, 0.5, "no values", color=_GREY, ha="center", transform=axes.transAxes)
-        axes.set_xlabel("step", color=_GREY)
+        elif key == "accuracy":
+            low = math.floor(10 * min([*train[1], *val[1]]) - 1e-9) / 10
+            axes.set_ylim(max(low, 0), 1 + 0.02 * (1 - low))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value < 1.001 else "")
+        else:
+            # Single steps may leap: they are not to flatten the rest.
+            axes.set_ylim(0, 1.08 * max([np.percentile(train[1] or [0], 99), *val[1]]) or 1)
+        if val[1]:
+            value, step = best(val[1]), val[0][val[1].index(best(val[1]))]
+            value = f"{100 * value:.1f} %" if key == "accuracy" else f"{value:.4f}"
+            sheet.text(left + width, 0.45, f"best on validation: {value}, step {step:,}", 9, _GREY, ha="right")
         _mark_phases(sheet, axes, rows, left, width)
+        left += width + gap
+    style = {"ncols": 2, "frameon": False, "fontsize": 9, "labelcolor": _INK}
+    sheet.figure.legend(legend.values(), legend.keys(), loc="lower center", **style)
     sheet.save(path, overwrite)
 
 
@@ -67,43 +71,36 @@ def _series(rows, key):
 
 
 def _curves(axes, train, val):
-    steps, values = train
-    smooth = len(values) >= 100
-    if values:
-        style = {"alpha": 0.25, "linewidth": 0.8} if smooth else {"linewidth": 1.6, "label": "training"}
-        axes.plot(steps, values, color=_BLUE, marker="." if len(values) <= 30 else None, **style)
-    if smooth:
+    """Draws them; a dict from their names to the lines."""
+    (steps, values), legend = train, {}
+    if len(values) >= 100:
+        axes.plot(steps, values, color=_BLUE, alpha=0.25, linewidth=0.8)
         window = len(values) // 50
-        mean = np.convolve(values, np.ones(window) / window, "valid")
-        middle = steps[window // 2 :][: len(mean)]
-        axes.plot(middle, mean, color=_BLUE, linewidth=1.8, label=f"training, mean of {window}")
+        values = np.convolve(values, np.ones(window) / window, "valid")
+        steps = steps[window // 2 :][: len(values)]
+        (legend[f"training, mean of {window}"],) = axes.plot(steps, values, color=_BLUE, linewidth=1.8)
+    elif values:
+        (legend["training"],) = axes.plot(steps, values, color=_BLUE, linewidth=1.8, marker="o", markersize=3)
     if val[1]:
-        axes.plot(*val, color=_ORANGE, linewidth=1.8, marker="o", markersize=4, label="validation")
-    if values or val[1]:
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
-
-
-def _percent_axis(axes, values):
-    low = math.floor(10 * min(values, default=0) - 1e-9) / 10
-    axes.set_ylim(max(low, 0), 1 + 0.02 * (1 - low))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value <= 1 else "")
+        (legend["validation"],) = axes.plot(*val, color=_ORANGE, linewidth=1.8, marker="o", markersize=4)
+    return legend
 
 
 def _mark_phases(sheet, axes, rows, left, width):
+    # A row is written at the end of its steps, so a phase begins at the row before its first.
     starts = [
-        (row["step"], row["phase"])
+        (before.get("step", 0), row["phase"])
         for before, row in zip([{}, *rows], rows)
         if row.get("phase") not in (None, before.get("phase"))
     ]
-    first, last = axes.get_xlim()
+    _, last = axes.get_xlim()
     for i, (start, phase) in enumerate(starts):
         end = starts[i + 1][0] if i + 1 < len(starts) else last
-        x, room = (left + width * (max(min(at, last), first) - first) / (last - first) for at in (start, end))
-        text = sheet.fit(phase, room - x - 0.1, 9)
+        text = sheet.fit(phase, width * (end - start) / last - 0.1, 9)
+        if text != "…":
+            sheet.text(left + width * start / last + 0.05, 0.92, text, 9, _GREY)
         if i:
             axes.axvline(start, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        if len(text) > 1:
-            sheet.text(x + 0.05, 1.02, text, 9, _GREY)
 
 
 def _frame(axes):
@@ -127,7 +124,7 @@ def confusion_matrix(evaluation, path, overwrite=False):
     """
     counts, columns, names = evaluation.confusion, list(evaluation.labels), list(evaluation.labels)
     seen = np.flatnonzero(counts.sum(axis=1))
-    if len(seen) < len(names) and (len(names) > _NUMBERED or 2 * len(seen) < len(names)):
+    if 2 * len(seen) < len(names):
         rest = counts[seen].sum(axis=1) - counts[np.ix_(seen, seen)].sum(axis=1)
         names = [names[i] for i in seen]
         counts, columns = counts[np.ix_(seen, seen)], names
@@ -141,14 +138,16 @@ def _subtitle(evaluation):
     return f"{len(evaluation):,} images, top-1 {100 * evaluation.top1:.1f} %"
 
 
-def _colours(counts):
-    """float array (rows, columns, 3): the share of the row, right answers blue, wrong ones orange."""
+def _colours(counts, faintest):
+    """float array (rows, columns, 3): the share of the row, right answers blue, wrong ones orange from `faintest`."""
     import matplotlib
 
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     blues, oranges = matplotlib.colormaps["Blues"], matplotlib.colormaps["Oranges"]
     right = np.eye(*counts.shape, dtype=bool)[..., None]
-    image = np.where(right, blues(0.15 + 0.75 * share)[..., :3], oranges(0.15 + 0.65 * np.sqrt(share))[..., :3])
+    image = np.where(
+        right, blues(0.15 + 0.75 * share)[..., :3], oranges(faintest + (0.7 - faintest) * np.sqrt(share))[..., :3]
+    )
     image[counts == 0] = matplotlib.colors.to_rgb("#f6f7f9")
     return image
 
@@ -167,12 +166,12 @@ def _numbered_matrix(evaluation, counts, names, columns):
     left = max(_MARGIN + 0.3 + across + 0.1, 0 if level else _MARGIN + 0.71 * down - cell / 2)
     right = 0.75
     total = max(left + width + right, 2 * _MARGIN + measure.width_of(subtitle, 9))
-    top = 1.45
+    top = 1.3
     sheet = _Sheet(total, top + height + below + 0.6)
     sheet.text(_MARGIN, 0.45, title, 13, weight="bold")
     sheet.text(_MARGIN, 0.72, subtitle, 9, _GREY)
 
-    image = _colours(counts)
+    image = _colours(counts, 0.05)
     axes = sheet.axes(left, top, width, height)
     axes.set_axis_off()
     axes.imshow(image, aspect="auto", extent=(0, len(columns), len(names), 0))
@@ -208,7 +207,7 @@ def _numbered_matrix(evaluation, counts, names, columns):
     sheet.text(left + width + 0.1, top - 0.1, "recall", 8, _GREY, style="italic")
     sheet.text(left - 0.1, top - 0.1, "precision", 8, _GREY, ha="right", style="italic")
     sheet.text(_MARGIN + 0.1, top + height / 2, "true", 9, _GREY, ha="center", va="center", rotation=90)
-    sheet.text(left + width / 2, top + height + below + 0.3, "answered", 9, _GREY, ha="center")
+    sheet.text(left + width / 2, top + height + below + 0.3, "predicted", 9, _GREY, ha="center")
     return sheet
 
 
@@ -234,7 +233,7 @@ def _heat_map(evaluation, counts, names, columns):
     )
 
     axes = sheet.axes(left, top, width, height)
-    axes.imshow(_colours(counts), aspect="auto", interpolation="nearest", extent=(0, len(columns), len(names), 0))
+    axes.imshow(_colours(counts, 0.3), aspect="auto", interpolation="nearest", extent=(0, len(columns), len(names), 0))
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -251,18 +250,18 @@ def _heat_map(evaluation, counts, names, columns):
             sheet.text(left - 0.08, top + cell * (i + 0.5), str(i), 8, _GREY, ha="right", va="center")
             sheet.text(left + cell * (i + 0.5), top + height + 0.08, str(i), 8, _GREY, ha="center", va="top")
     sheet.text(_MARGIN + 0.1, top + height / 2, "true", 9, _GREY, ha="center", va="center", rotation=90)
-    sheet.text(left + width / 2, top + height + below + 0.25, "answered", 9, _GREY, ha="center")
+    sheet.text(left + width / 2, top + height + below + 0.25, "predicted", 9, _GREY, ha="center")
 
-    wrong = np.where(np.eye(*counts.shape, dtype=bool), 0, counts)
+    wrong = counts[:, : len(names)] * (1 - np.eye(len(names), dtype=np.int64))
     frequent = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:20]]
     frequent = [(i, j) for i, j in frequent if wrong[i, j]]
     sheet.text(
-        aside, top + 0.1, "Most frequent confusions, true → answered" if frequent else "No mistakes", 10, weight="bold"
+        aside, top + 0.1, "Most frequent confusions, true → predicted" if frequent else "No mistakes", 10, weight="bold"
     )
     for line, (i, j) in enumerate(frequent):
         y = top + 0.42 + 0.235 * line
         sheet.text(aside + 0.4, y, f"{wrong[i, j]:,}", 9, _ORANGE, ha="right")
-        sheet.text(aside + 0.5, y, _pair(sheet, names[i], columns[j], side - 0.5, 9), 9)
+        sheet.text(aside + 0.5, y, _pair(sheet, names[i], names[j], side - 0.5, 9), 9)
     return sheet
 
 
@@ -283,65 +282,59 @@ def worst_mistakes(evaluation, examples, path, count=24, overwrite=False):
         path, overwrite: as in `learning_curves`, errors too.
         count: the most images to show.
     """
-    rows = evaluation.mistakes[:count]
+    e, rows = evaluation, evaluation.mistakes[:count]
     across = 6 if len(rows) > 8 else max(min(len(rows), 4), 3)
-    thumb, gap, size = 1.95, 0.22, 9
-    sheet_width = 2 * _MARGIN + across * (thumb + gap) - gap
-    if not len(rows):
-        sheet = _Sheet(sheet_width, 1.7)
+    width, height, gap, top, size = 1.95, 1.6, 0.22, 1.0, 9
+    total = 2 * _MARGIN + across * (width + gap) - gap
+    if not len(e.mistakes):
+        sheet = _Sheet(total, 1.3)
         sheet.text(_MARGIN, 0.45, "No mistakes", 13, weight="bold")
-        sheet.text(_MARGIN, 0.95, f"All {len(evaluation):,} images are classified as their labels say.", 10, _GREY)
+        sheet.text(_MARGIN, 0.8, f"All {len(e):,} images are classified as their labels say.", 9, _GREY)
         return sheet.save(path, overwrite)
 
     measure = _Sheet(1, 1)
-    captions = [
-        (_clean(evaluation.labels[evaluation.truth[i]]), _clean(evaluation.labels[evaluation.predicted[i]]))
-        for i in rows
-    ]
-    scores = [f" {evaluation.score[i]:.2f}" for i in rows]
-    one_line = all(
-        measure.width_of(f"{true} → {answered}{score}", size) <= thumb
-        for (true, answered), score in zip(captions, scores)
-    )
-    below = 0.47 if one_line else 0.66
-    sheet = _Sheet(sheet_width, 1.05 + math.ceil(len(rows) / across) * (thumb + below + 0.2) + 0.05)
-    shown = (
-        f"The {len(rows)} surest of {len(evaluation.mistakes):,} mistakes" if len(rows) > 1 else "The surest mistake"
-    )
-    sheet.text(_MARGIN, 0.45, shown, 13, weight="bold")
-    sheet.text(_MARGIN, 0.72, f"{_subtitle(evaluation)}. True class → answer and its score.", 9, _GREY)
-    for place, (i, (true, answered), score) in enumerate(zip(rows, captions, scores)):
-        left = _MARGIN + place % across * (thumb + gap)
-        top = 1.05 + place // across * (thumb + below + 0.2)
-        _thumbnail(sheet.axes(left, top, thumb, thumb), examples, evaluation.index[i], evaluation.exif_rotation)
-        y = top + thumb + 0.19
+    captions = [(e.labels[e.truth[i]], e.labels[e.predicted[i]], f" {e.score[i]:.2f}") for i in rows]
+    one_line = all(measure.width_of(f"{true} → {answer}{score}", size) <= width for true, answer, score in captions)
+    below = 0.62 if one_line else 0.81
+    sheet = _Sheet(total, top + math.ceil(len(rows) / across) * (height + below) + 0.1)
+    title = "The surest mistakes" if len(rows) < len(e.mistakes) else "The mistakes, the surest first"
+    sheet.text(_MARGIN, 0.45, title, 13, weight="bold")
+    shown = f"{len(rows)} of {len(e.mistakes):,} mistakes; {_subtitle(e)}. True class → prediction and its score."
+    sheet.text(_MARGIN, 0.72, shown, 9, _GREY)
+    for place, (i, (true, answer, score)) in enumerate(zip(rows, captions)):
+        x = _MARGIN + place % across * (width + gap)
+        y = top + place // across * (height + below)
+        _thumbnail(sheet.axes(x, y, width, height), examples, e.index[i], e.exif_rotation, width / height)
+        y += height + 0.18
         if one_line:
-            sheet.text(left, y, f"{true} → ", size)
-            sheet.text(left + sheet.width_of(f"{true} → ", size), y, answered + score, size, _ORANGE)
+            sheet.text(x, y, f"{true} → ", size)
+            sheet.text(x + sheet.width_of(f"{true} → ", size), y, answer + score, size, _ORANGE)
         else:
-            sheet.text(left, y, sheet.fit(true, thumb, size), size)
-            room = thumb - sheet.width_of("→ " + score, size)
-            sheet.text(left, y + 0.19, f"→ {sheet.fit(answered, room, size)}{score}", size, _ORANGE)
-        name = evaluation.names[i].replace("\\", "/").rpartition("/")[2]
-        sheet.text(left, top + thumb + below - 0.1, sheet.fit(name, thumb, 6.5), 6.5, _GREY)
+            sheet.text(x, y, sheet.fit(true, width, size), size)
+            room = width - sheet.width_of(f"→ {score}", size)
+            y += 0.19
+            sheet.text(x, y, f"→ {sheet.fit(answer, room, size)}{score}", size, _ORANGE)
+        name = e.names[i].replace("\\", "/").rpartition("/")[2]
+        sheet.text(x, y + 0.17, sheet.fit(name, width, 6.5), 6.5, _GREY)
     return sheet.save(path, overwrite)
 
 
-def _thumbnail(axes, examples, index, exif_rotation):
+def _thumbnail(axes, examples, index, exif_rotation, aspect):
     from PIL import Image
 
-    axes.set_axis_off()
-    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_facecolor(_FAINT)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
     try:
         image = Image.fromarray(decode_image(examples.read(index), exif_rotation))
+        image.thumbnail((400, 400))
+        width, height = (side / max(image.width / aspect, image.height) for side in image.size)
+        extent = ((aspect - width) / 2, (aspect + width) / 2, (1 - height) / 2, (1 + height) / 2)
+        axes.imshow(image, extent=extent, aspect="auto", interpolation="antialiased")
     except (ImageError, OSError):  # it was there a moment ago
-        axes.text(0.5, 0.5, "cannot be read", color=_GREY, ha="center")
-        return
-    image.thumbnail((400, 400))
-    width, height = (side / max(image.size) for side in image.size)
-    # At the bottom, above its caption.
-    axes.imshow(image, extent=((1 - width) / 2, (1 + width) / 2, 0, height), aspect="auto", interpolation="antialiased")
-    axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.text(aspect / 2, 0.5, "cannot be read", color=_GREY, ha="center")
+    axes.set(xlim=(0, aspect), ylim=(0, 1))
 
 
 def _clean(text):
@@ -351,23 +344,22 @@ def _clean(text):
 
 
 class _Sheet:
-    """A picture measured in inches from its top left corner. pyplot and its state are left alone."""
+    """A picture measured in inches from its top left corner."""
 
     def __init__(self, width, height):
-        try:
-            from matplotlib import font_manager
-            from matplotlib.backends.backend_agg import RendererAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("Pictures need matplotlib: pip install 'inception-tf[plots]'") from error
         self.width, self.height = width, height
-        self.figure = Figure((width, height), dpi=_DPI, facecolor="white")
+        self.figure = figures.figure(width, height)
+        self.figure.set(dpi=_DPI, facecolor="white", layout_engine="none")
+
+        from matplotlib import font_manager
+        from matplotlib.backends.backend_agg import RendererAgg
+
         # matplotlib's own font has no Chinese, Japanese and Korean.
         there = {font.name for font in font_manager.fontManager.ttflist}
         asian = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei")
         self._fonts = ["DejaVu Sans", *(name for name in asian if name in there)]
         self._properties = font_manager.FontProperties
-        self._renderer = RendererAgg(1, 1, 72)
+        self._renderer = RendererAgg(1, 1, _DPI)
 
     def axes(self, left, top, width, height):
         w, h = self.width, self.height
@@ -390,17 +382,17 @@ class _Sheet:
         font = self._properties(family=self._fonts, size=size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return self._renderer.get_text_width_height_descent(_clean(text), font, False)[0] / 72
+            return self._renderer.get_text_width_height_descent(_clean(text), font, False)[0] / _DPI
 
     def fit(self, text, width, size):
         """The text, or as much of its beginning as fits, with an ellipsis."""
         text = _clean(text)
         if self.width_of(text, size) <= width:
             return text
-        end = next((n for n in range(len(text), 0, -1) if self.width_of(text[:n] + "…", size) <= width), 0)
-        return text[:end].rstrip() + "…"
+        end = bisect.bisect_right(range(len(text)), width, key=lambda n: self.width_of(text[:n] + "…", size))
+        return text[: max(end - 1, 0)].rstrip() + "…"
 
     def save(self, path, overwrite):
-        with written_whole(path, overwrite) as part, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of letters that no font here has
-            self.figure.savefig(part, format="png", dpi=_DPI)
+            figures.save(self.figure, path, overwrite)
