@@ -241,7 +241,7 @@ def match_classes(names, labels):
         UsageError: the classes differ; says which.
     """
     names, labels = list(names), list(labels)
-    named = [i for i, name in enumerate(names) if name != f"class {i}" or labels[i : i + 1] == [name]]
+    named = [i for i, name in enumerate(names) if name != f"class {i}"]
     unnamed = labels == class_names(len(labels))
     if len(names) <= len(labels) and all(names[i] == labels[i] for i in named):
         return np.arange(len(names))
@@ -260,7 +260,8 @@ def match_classes(names, labels):
             return places
     # What has classes without a name counts its classes.
     if unnamed and (len(names) == len(labels) or len(named) < len(names) <= len(labels)):
-        return np.arange(len(names))
+        numbers = all(name.isdecimal() for name in names)  # folders 0 to 10, which sort as 0, 1, 10, 2
+        return np.argsort(np.argsort([int(name) for name in names])) if numbers else np.arange(len(names))
     if len(named) < len(names) and len(names) > len(labels):
         raise UsageError(
             f"The model has {len(labels)} classes, numbered from 0. Received: labels up to {len(names) - 1}. "

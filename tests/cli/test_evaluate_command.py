@@ -1,0 +1,199 @@
+"""`inception-tf evaluate`, on class folders and TFRecords of images that tell their class by their brightness."""
+
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_tf.cli.main import main
+
+CLASSES = ["dark", "grey", "light"]
+
+
+def run(capsys, *arguments):
+    """The exit code, standard output and standard error of a command."""
+    code = main(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Twelve images of each class."""
+    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for level, name in zip((40, 130, 215), CLASSES):
+        (folder / name).mkdir()
+        for i in range(12):
+            pixels = np.clip(level + random.normal(scale=20) + random.normal(size=(40, 30, 3)) * 20, 0, 255)
+            Image.fromarray(pixels.astype("uint8")).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A LeNet with its classes in another order than the folders', and the same one without labels."""
+    import keras
+
+    import inception_tf as itf
+
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(3)
+    model = itf.create_model("lenet", classes=3)
+    model.save(folder / "unnamed.keras")
+    model.card["labels"] = CLASSES[::-1]
+    (folder / "run").mkdir()
+    model.save(folder / "run" / "best.keras")
+    return folder
+
+
+def test_the_numbers_are_those_of_classify(models, data, tmp_path, capsys):
+    from sklearn.metrics import classification_report, top_k_accuracy_score
+
+    code, out, _ = run(
+        capsys, "evaluate", models / "run", "--data", data, "--json", "--batch", 7, "--out", tmp_path / "e"
+    )
+    result = json.loads(out)
+    assert code == 0 and result["images"] == 36 and result["skipped"] == []
+    code, out, _ = run(capsys, "classify", models / "run", data, "--top", 3, "--json")
+    truth, scores = [], []
+    for image in json.loads(out)["images"]:
+        truth.append(CLASSES[::-1].index(image["image"].split("/")[-2]))
+        scores.append([entry["score"] for entry in sorted(image["classes"], key=lambda entry: entry["index"])])
+    predicted = np.argmax(scores, axis=1)
+    report = classification_report(truth, predicted, labels=range(3), output_dict=True, zero_division=np.nan)
+    assert result["top1"] == pytest.approx(top_k_accuracy_score(truth, scores, k=1))
+    assert [entry["name"] for entry in result["classes"]] == CLASSES[::-1]
+    for i, entry in enumerate(result["classes"]):
+        for mine, theirs in (("precision", "precision"), ("recall", "recall"), ("support", "support")):
+            expected = report[str(i)][theirs]
+            assert entry[mine] is None if np.isnan(expected) else entry[mine] == pytest.approx(expected)
+
+    files = {path.name for path in (tmp_path / "e").iterdir()}
+    assert files == {"evaluation.json", "predictions.csv", "confusion.png", "mistakes.png"}
+    assert {path.rsplit("/")[-1] for path in result.pop("written")} == files
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
+    with (tmp_path / "e" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    right = [row for row in rows if row["label"] == row["predicted"]]
+    assert len(rows) == 36 and len(right) / 36 == result["top1"]
+    assert all(row["image"].startswith(row["label"] + "/") for row in rows)
+
+
+def test_text_and_a_bad_file(models, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "grey" / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
+    shutil.rmtree(tmp_path / "data" / "dark")  # a data set may lack a class
+    code, out, err = run(capsys, "evaluate", models / "run", "--data", tmp_path / "data", "--csv", tmp_path / "p.csv")
+    assert code == 0 and not err
+    assert "24 images: top-1 " in out and "1 of 3 classes have no images" in out and "published" not in out
+    assert "could not be read: 1\n  grey/broken.jpg: " in out and f"Written: {tmp_path / 'p.csv'}" in out
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 25
+
+
+@pytest.fixture(scope="module")
+def records(data, tmp_path_factory):
+    """The images as Slim's TFRecords, two shards, labels from 1."""
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("records")
+    paths = sorted(data.glob("*/*.png"))
+    for shard in range(2):
+        with tf.io.TFRecordWriter(str(folder / f"validation-{shard}")) as writer:
+            for path in paths[shard::2]:
+                feature = {
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[path.read_bytes()])),
+                    "image/class/label": tf.train.Feature(
+                        int64_list=tf.train.Int64List(value=[1 + CLASSES.index(path.parent.name)])
+                    ),
+                }
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    (folder / "names.txt").write_text("".join(f"{name}\n" for name in ["background", *CLASSES]))
+    return folder
+
+
+def test_tfrecords_and_labels_offset(models, data, records, capsys):
+    pattern, names = records / "validation-*", ("--labels", records / "names.txt")
+    _, out, _ = run(capsys, "evaluate", models / "run", "--data", data, "--json")
+    expected = json.loads(out)
+    offset = ("--labels-offset", 1)
+    code, out, _ = run(capsys, "evaluate", models / "run", "--data", pattern, *offset, *names, "--json")
+    result = json.loads(out)
+    assert code == 0 and result["confusion"] == expected["confusion"]
+    assert result["log_loss"] == pytest.approx(expected["log_loss"])
+    # A model without names counts as the records do, or takes theirs.
+    for arguments in (offset, (*offset, *names)):
+        code, out, _ = run(capsys, "evaluate", models / "unnamed.keras", "--data", pattern, *arguments, "--json")
+        assert code == 0 and json.loads(out)["images"] == 36
+    assert [entry["name"] for entry in json.loads(out)["classes"]] == CLASSES
+
+    code, _, err = run(capsys, "evaluate", models / "unnamed.keras", "--data", pattern)
+    assert code == 2 and "labels up to 3" in err and "--labels-offset 1" in err
+    code, _, err = run(capsys, "evaluate", models / "unnamed.keras", "--data", pattern, "--labels-offset", 2)
+    assert code == 2 and "negative" in err
+
+
+def test_without_matplotlib_the_numbers_are_there(models, data, tmp_path, capsys, monkeypatch):
+    for module in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, _ = run(capsys, "evaluate", models / "run", "--data", data, "--out", tmp_path / "e")
+    assert code == 0 and "pip install 'inception-tf[plots]'" in out and "36 images: top-1" in out
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"evaluation.json", "predictions.csv"}
+
+
+def test_wrong_use(models, data, tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("mine")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    shutil.copytree(data, tmp_path / "other")
+    (tmp_path / "other" / "grey").rename(tmp_path / "other" / "red")
+    cases = [
+        (["--data", data, "--csv", tmp_path / "p.csv"], 2, "exists"),
+        (["--data", data, "--batch", 0], 2, "batch must be at least 1"),
+        (["--data", tmp_path / "other"], 2, "The model has no red; the data has no grey."),
+        (["--data", tmp_path / "nowhere"], 2, "nowhere"),
+        (["--data", data, "--labels", tmp_path / "labels.txt"], 2, "do not agree"),
+        (["--data", data, "--labels-offset", 1], 2, "labels_offset"),
+    ]
+    for arguments, expected, message in cases:
+        code, out, err = run(capsys, "evaluate", models / "run", *arguments)
+        assert code == expected and message in err and not out and len(err.splitlines()) <= 2, err
+    assert (tmp_path / "p.csv").read_text() == "mine"
+    code, _, err = run(capsys, "evaluate", tmp_path / "other", "--data", data)
+    assert code == 1 and "other" in err
+    code, _, _ = run(capsys, "evaluate", models / "run", "--data", data, "--csv", tmp_path / "p.csv", "--force")
+    assert code == 0 and (tmp_path / "p.csv").read_text().startswith("image,label,")
+
+
+def test_a_model_that_answers_nan(models, data, tmp_path, capsys):
+    import keras
+
+    model = keras.saving.load_model(models / "run" / "best.keras")
+    model.weights[-1].assign(np.full(3, np.nan))
+    model.save(tmp_path / "nan.keras")
+    code, out, err = run(capsys, "evaluate", tmp_path / "nan.keras", "--data", data, "--out", tmp_path / "e")
+    assert code == 1 and "NaN" in err and not out and not (tmp_path / "e").exists()
+
+
+def test_a_model_without_a_classifier(data, tmp_path, capsys):
+    import inception_tf as itf
+
+    itf.create_model("lenet", include_top=False).save(tmp_path / "trunk.keras")
+    code, out, err = run(capsys, "evaluate", tmp_path / "trunk.keras", "--data", data)
+    assert code == 2 and "no classifier" in err and not out
+
+
+@pytest.mark.slow
+def test_a_savedmodel_gives_the_same(models, data, tmp_path, capsys):
+    assert run(capsys, "export", models / "run", tmp_path / "served")[0] == 0
+    results = []
+    for model in (models / "run", tmp_path / "served", tmp_path / "served" / "1"):
+        code, out, _ = run(capsys, "evaluate", model, "--data", data, "--json")
+        assert code == 0
+        results.append(json.loads(out))
+    for result in results[1:]:
+        assert result["confusion"] == results[0]["confusion"]
+        assert result["log_loss"] == pytest.approx(results[0]["log_loss"], rel=1e-5)
