@@ -72,7 +72,7 @@ def compute(trunk, batches, count):
     features = {name: np.empty((count, *output.shape[1:]), np.float32) for name, output in trunk.output.items()}
     with Progress("Features", count, "images") as progress:
         for images, indices in batches:
-            for name, values in trunk.predict_on_batch(images).items():
+            for name, values in trunk.predict_on_batch(np.asarray(images)).items():
                 features[name][np.asarray(indices)] = values
             progress.advance(len(indices))
     return features
