@@ -16,7 +16,7 @@ class RMSprop(keras.optimizers.RMSprop):
         if not self.built:
             super().build(var_list)
             for velocity in self._velocities:
-                velocity.assign(keras.ops.ones_like(velocity))
+                velocity.assign(keras.ops.ones(velocity.shape, velocity.dtype))
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
