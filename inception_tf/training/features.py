@@ -29,7 +29,7 @@ def heads_on(model, training):
         cuts[AUX_LOGITS] = pooled, rest
     trunk = keras.Model(model.inputs[0], {name: tensor for name, (tensor, _) in cuts.items()})
     inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, (tensor, _) in cuts.items()}
-    outputs = {name: rest(inputs[name]) for name, (_, rest) in cuts.items()}
+    outputs = {name: keras.ops.cast(rest(inputs[name]), "float32") for name, (_, rest) in cuts.items()}
     return trunk, keras.Model(inputs, outputs)
 
 

@@ -71,13 +71,14 @@ def with_losses(model, recipe, jit_compile=None):
         recipe: a `Recipe`: `aux_loss`.
 
     Returns:
-        The Keras model; its outputs are a dict, float N×classes each.
+        The Keras model; its outputs are a dict, float32 N×classes each.
     """
     if not has_top(model) or len(model.outputs[0].shape) != 2:
         raise UsageError(f"{model.name} has no vector of logits to train: build it with its top and spatial_squeeze.")
     outputs = {LOGITS: classifier(model)[1]}
     if recipe.aux_loss and model.card["options"].get("aux_logits"):
         outputs[AUX_LOGITS] = end_points(model)["AuxLogits"]
+    outputs = {name: keras.ops.cast(tensor, "float32") for name, tensor in outputs.items()}
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
