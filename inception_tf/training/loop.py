@@ -261,7 +261,7 @@ def averaged(training, keep=False):
     variables = optimizer._trainable_variables
     own = [keras.ops.copy(variable.value) for variable in variables]
     for variable, average in zip(variables, optimizer._model_variables_moving_average):
-        variable.assign(average)
+        variable.assign(keras.ops.copy(average.value))  # on JAX, a step frees the values that it was given
     try:
         yield
     finally:
