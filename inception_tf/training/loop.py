@@ -93,7 +93,9 @@ class Loop:
         return self.position.rows
 
     def _phase(self, index):
-        program, phase = self.program(index), self.phases[index]
+        start, phase = time.monotonic(), self.phases[index]
+        program = self.program(index)
+        self.position.seconds += time.monotonic() - start
         training = self.training = program.training
         training.optimizer.build(training.trainable_variables)
         if self.resumed:
@@ -123,6 +125,7 @@ class Loop:
                 )
         if self.stop:
             self.save()
+            self.say(f"Stopped at step {self.position.total} of {self.steps}; the same command goes on from there.")
             raise KeyboardInterrupt
         speed = left * self.batch_size / (time.monotonic() - start)
         self._save_if_due()  # before the validation, which may take long

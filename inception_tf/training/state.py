@@ -51,7 +51,7 @@ def save_state(path, position, variables):
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise TrainingError(f"{variable.path} is NaN or infinite.")
         arrays[str(i)] = value
-    meta = {"position": dataclasses.asdict(position), "paths": [variable.path for variable in variables]}
+    meta = {"position": dataclasses.asdict(position), "variables": len(arrays)}
     with written_whole(path, overwrite=True) as part, part.open("wb") as file:
         np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
 
@@ -71,9 +71,9 @@ def restore_state(path, variables):
     Raises:
         CheckpointError: the file is damaged, or of other variables.
     """
-    _, paths, arrays = _read(path, arrays=True)
-    shapes = [tuple(variable.shape) for variable in variables]
-    if [array.shape for array in arrays] != shapes or paths != [variable.path for variable in variables]:
+    _, arrays = _read(path, arrays=True)
+    # Not by their paths: Keras numbers optimizers and seeds as they come.
+    if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
         raise CheckpointError(f"{path} is the state of another network or optimizer.")
     for variable, array in zip(variables, arrays):
         variable.assign(array)
@@ -83,8 +83,8 @@ def _read(path, arrays=False):
     try:
         with np.load(path) as file:
             meta = json.loads(file["meta"].tobytes())
-            values = [file[str(i)] for i in range(len(meta["paths"]))] if arrays else None
-            return Position(**meta["position"]), meta["paths"], values
+            values = [file[str(i)] for i in range(meta["variables"])] if arrays else None
+            return Position(**meta["position"]), values
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Start again with another --out.") from error
 

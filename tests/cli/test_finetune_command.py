@@ -1,0 +1,84 @@
+"""`inception-tf finetune`: what its options say, and what it answers to bad data."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from inception_tf.cli import finetune
+from inception_tf.cli.main import main, parser
+from inception_tf.errors import UsageError
+from inception_tf.training.recipe import Phase
+
+
+def recipe(*options, pretrained=True):
+    args = parser().parse_args(["finetune", "--data", "d", "--out", "o", *options])
+    return finetune._recipe(args, pretrained)
+
+
+def test_options_make_the_recipe(tmp_path):
+    assert recipe().phases is None
+    given = recipe("--epochs", "3,2", "--learning-rate", "0.1,0.01", "--bn", "train", "--freeze", "Conv2d_*,Mixed_5b")
+    assert given.phases == (Phase("heads", 3, ("heads",), 0.1), Phase("all", 2, ("*",), 0.01))
+    assert (given.batch_norm, given.freeze) == ("train", ("Conv2d_*", "Mixed_5b"))
+    assert recipe("--epochs", "4").phases == (Phase("all", 4),)
+    assert recipe("--epochs", "4,0", "--learning-rate", "0.1,1").phases == (Phase("heads", 4, ("heads",), 0.1),)
+    assert recipe("--train", "Mixed_7*,heads").phases[1].train == ("Mixed_7*", "heads")
+    assert recipe("--epochs", "4", pretrained=False).phases == (Phase("all", 4),)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("batch_size: 8\nxla: true\nseed: 3\n")
+    mixed = recipe("--recipe", str(file), "--seed", "4")
+    assert (mixed.batch_size, mixed.xla, mixed.seed) == (8, True, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epochs", "1,2,3"), "--epochs has a number for each of the 2 phases"),
+        (("--epochs", "few"), "--epochs is a number"),
+        (("--learning-rate", "0.1"), "--learning-rate has a number for each of the 2 phases"),
+        (("--epochs", "0,0"), "phases is a list that is not empty"),
+        (("--optimizer", "lbfgs"), "optimizer must be one of"),
+    ],
+)
+def test_options_that_do_not_fit(options, message):
+    with pytest.raises(UsageError, match=message):
+        recipe(*options)
+
+
+def folder(root, **classes):
+    for name, count in classes.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (32, 32), (20 * i, 100, 50)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"a": 3}, "two or more|fewer than two|one class"),
+        ({"a": 3, "b": 0}, "b"),
+        ({"a/deep": 3, "b/deep": 3}, "deep"),
+        ({"a": 3, "b": 3}, "A batch of 32 is more than the 4 training images"),
+    ],
+)
+def test_bad_data_is_an_error_of_a_line_or_two(tmp_path, capsys, classes, message):
+    import re
+
+    data, out = folder(tmp_path / "data", **classes), tmp_path / "run"
+    code = main(["finetune", "--data", str(data), "--out", str(out), "--weights", "none", "--network", "lenet"])
+    errors = capsys.readouterr().err
+    assert code == 2 and re.search(message, errors) and len(errors.splitlines()) <= 2
+    assert not (out / "state.npz").exists()
+
+
+def test_a_run_from_the_command_line(tmp_path, capsys):
+    data, out = folder(tmp_path / "data", a=6, b=6), tmp_path / "run"
+    arguments = ["finetune", "--data", str(data), "--out", str(out), "--weights", "none", "--network", "lenet"]
+    assert main([*arguments, "--epochs", "1", "--batch-size", "4", "--optimizer", "adam", "--json"]) == 0
+    captured = capsys.readouterr()
+    data = json.loads(captured.out)
+    assert data["best"]["step"] == 2 and data["history"] == [data["best"]]
+    assert "all 1/1: loss" in captured.err
+    assert (out / "best.keras").is_file() and (out / "report" / "curves.png").is_file()

@@ -1,0 +1,321 @@
+"""Whole runs of a small network, broken off and gone on with."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+import inception_tf as itf
+from inception_tf.errors import InceptionTFError, TrainingError, UsageError
+from inception_tf.images.examples import open_examples
+from inception_tf.inference.engines import KerasEngine, open_engine
+from inception_tf.training import loop as loops
+from inception_tf.training.evaluate import evaluate
+from inception_tf.training.finetune import class_factors, finetune
+from inception_tf.training.recipe import Phase, Recipe
+from inception_tf.training.state import read_position
+
+HEADS, EVERYTHING = Phase("heads", 1, ("heads",), 1e-3), Phase("all", 3, ("*",), 1e-3)
+PHASES = (HEADS, EVERYTHING)
+RECIPE = Recipe(phases=PHASES, optimizer="adam", batch_size=8, seed=1)
+
+
+def run(data, recipe=RECIPE, out=None, weights=None, **arguments):
+    arguments = {"network": "lenet", "say": lambda line: None, "report": False, **arguments}
+    return finetune(weights, data, recipe=recipe, out=out, **arguments)
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    lines = []
+    result = run(pictures, out=out, report=True, say=lines.append, command=["inception-tf", "finetune", "a b"])
+    result.lines = lines
+    return result
+
+
+def values(model):
+    return [np.asarray(variable) for variable in model.weights]
+
+
+def test_learns(unbroken):
+    assert [row["phase"] for row in unbroken.history] == ["heads", "all", "all", "all"]
+    assert [row["step"] for row in unbroken.history] == [3, 6, 9, 12]
+    losses = [row["loss"] for row in unbroken.history]
+    assert losses[-1] < losses[0]
+    assert unbroken.best["val_accuracy"] > 0.6
+    assert unbroken.best in unbroken.history
+
+
+def test_the_runs_directory(unbroken, pictures):
+    out = unbroken.path
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows == unbroken.history
+    assert (out / "command.txt").read_text() == "inception-tf finetune 'a b'\n"
+    assert (out / "labels.txt").read_text() == "blank\nchecked\nstriped\n"
+    assert Recipe.from_dict(yaml.safe_load((out / "config.yaml").read_text())["recipe"]).batch_size == 8
+    names = {path.name for path in (out / "report").iterdir()}
+    assert names == {"curves.png", "confusion.png", "mistakes.png", "evaluation.json", "predictions.csv"}
+    assert any("val_accuracy" in line for line in unbroken.lines)
+    events = [
+        value.tag
+        for file in sorted((out / "tensorboard").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert events.count("val_accuracy") == 4
+
+
+def test_the_model_is_all_that_classify_and_export_need(unbroken, pictures):
+    engine = open_engine(unbroken.path)
+    assert engine.labels == ["blank", "checked", "striped"]
+    assert engine.preprocessing.kind == "lenet"
+    _, held_out = halves(pictures)
+    assert evaluate(engine, held_out).top1 == pytest.approx(unbroken.best["val_accuracy"], abs=1e-6)
+    assert evaluate(engine, held_out).log_loss == pytest.approx(unbroken.best["val_loss"], rel=1e-4, abs=1e-6)
+    for ours, theirs in zip(values(unbroken.model), values(engine.model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def halves(pictures):
+    return open_examples(pictures).split(0.2)
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [4, 12, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 2, 3, 8, 11))])
+def test_goes_on_where_it_was(unbroken, pictures, tmp_path, monkeypatch, step):
+    """Broken off at a step, after the state was saved or before, a run ends as one that was not."""
+    out = tmp_path / "run"
+    done = loops.Loop.step_done
+
+    def step_done(self, logs, seconds):
+        result = done(self, logs, seconds)
+        if self.position.total == step:
+            raise Broken
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loops.Loop, "step_done", step_done)
+        if step:
+            with pytest.raises(Broken):
+                run(pictures, out=out, save_steps=2)
+            assert read_position(out / "state.npz").total in (step, step - 1, step - 2)
+    result = run(pictures, out=out, save_steps=2)
+    for row, expected in zip(result.history, unbroken.history, strict=True):
+        for key in ("step", "phase", "epoch"):
+            assert row[key] == expected[key]
+        for key in ("loss", "accuracy", "objective", "val_loss", "val_accuracy", "learning_rate"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-6), (key, expected["step"])
+    for ours, expected in zip(values(result.model), values(unbroken.model), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken, pictures, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken.path, out)
+    before = {path.name: path.stat().st_mtime for path in out.iterdir() if path.suffix in (".keras", ".npz")}
+    result = run(pictures, out=out)
+    assert result.history == unbroken.history
+    assert {path.name: path.stat().st_mtime for path in out.iterdir() if path.name in before} == before
+
+
+def test_another_configuration(unbroken, pictures, tmp_path):
+    with pytest.raises(UsageError, match=r"another configuration(.|\n)*  recipe.batch_size: 8, now 4\n"):
+        run(pictures, Recipe(phases=[HEADS, EVERYTHING], optimizer="adam", batch_size=4, seed=2), unbroken.path)
+    more = tmp_path / "more"
+    shutil.copytree(pictures, more)
+    shutil.copy(more / "blank" / "0.png", more / "blank" / "another.png")
+    with pytest.raises(UsageError, match="training.images: 30, now 31|validation.images|fingerprint"):
+        run(more, out=unbroken.path)
+
+
+def test_a_directory_of_something_else(pictures, tmp_path):
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(UsageError, match="is no run of this library"):
+        run(pictures, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_two_processes_in_one_directory(pictures, tmp_path):
+    import fcntl
+
+    out = tmp_path / "run"
+    out.mkdir()
+    result = run(pictures, Recipe(phases=[HEADS], batch_size=8), tmp_path / "other")
+    shutil.copytree(result.path, out, dirs_exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="Another process is training in"):
+            run(pictures, Recipe(phases=[HEADS], batch_size=8), out)
+
+
+def test_a_loss_that_is_no_number(pictures, tmp_path):
+    out = tmp_path / "run"
+    recipe = Recipe(phases=[Phase("all", 3, ("*",), 1e30)], optimizer="sgd", batch_size=8)
+    with pytest.raises(
+        TrainingError, match=r"(is nan|is inf|NaN or infinite) at step \d+ of 9\. The last good state, "
+    ):
+        run(pictures, recipe, out)
+    state = np.load(out / "state.npz")
+    assert all(np.isfinite(state[key]).all() for key in state.files if state[key].dtype.kind == "f")
+
+
+def test_a_full_disk_keeps_the_state_before(pictures, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    saves = []
+
+    def savez(file, **arrays):
+        saves.append(1)
+        if len(saves) == 3:
+            file.write(b"half of it")
+            raise OSError(28, "No space left on device")
+        return real(file, **arrays)
+
+    real = np.savez
+    monkeypatch.setattr(np, "savez", savez)
+    with pytest.raises(InceptionTFError, match="No space left on device"):
+        run(pictures, out=out, save_steps=1)
+    assert read_position(out / "state.npz").total == 1
+    monkeypatch.undo()
+    assert len(run(pictures, out=out).history) == 4
+    assert not [path.name for path in out.iterdir() if path.is_dir() and path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_averages_are_what_is_kept(pictures):
+    """With a decay near 1 they stay where the first step left them, however far the weights go."""
+    keras.utils.set_random_seed(0)
+    model = itf.create_model("lenet", classes=3)
+    recipe = Recipe(phases=[Phase("all", 1, ("*",), 0.1)], optimizer="sgd", batch_size=8, ema=0.999999)
+    averaged = run(pictures, recipe, weights=model, network=None).model
+    plain = run(
+        pictures, Recipe(phases=recipe.phases, optimizer="sgd", batch_size=8), weights=model, network=None
+    ).model
+
+    def distance(one):
+        return max(np.abs(a - b).max() for a, b in zip(values(one), values(model)))
+
+    assert distance(averaged) < 0.1 * distance(plain)
+
+
+@pytest.mark.slow
+def test_goes_on_with_averages_and_accumulation(pictures, tmp_path, monkeypatch):
+    recipe = Recipe(
+        phases=[HEADS, EVERYTHING], batch_size=6, ema=0.5, accumulate=2, mixup=0.2, class_weights="balanced"
+    )
+    expected = run(pictures, recipe, tmp_path / "unbroken")
+    done = loops.Loop.step_done
+
+    def step_done(self, logs, seconds):
+        result = done(self, logs, seconds)
+        if self.position.total == 13:
+            raise Broken
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loops.Loop, "step_done", step_done)
+        with pytest.raises(Broken):
+            run(pictures, recipe, tmp_path / "run", save_steps=1)
+    result = run(pictures, recipe, tmp_path / "run")
+    for ours, theirs in zip(values(result.model), values(expected.model), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_features_computed_once_are_the_same_training(pictures, monkeypatch):
+    """The heads' phase on features, and through the whole network."""
+    recipe = Recipe(phases=[Phase("heads", 2, ("heads",), 1e-2)], batch_size=8, augment="none", dropout=0.0)
+    fast = run(pictures, recipe).history
+    from inception_tf.training import finetune as module
+
+    monkeypatch.setattr(module, "FEATURE_BYTES", 0)
+    slow = run(pictures, recipe).history
+    for one, other in zip(fast, slow, strict=True):
+        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            assert one[key] == pytest.approx(other[key], rel=1e-4)
+
+
+def test_head_and_labels(pictures, unbroken, tmp_path):
+    """A head that fits is kept, its classes in its order; one that does not is an error, or begun anew."""
+    recipe = Recipe(phases=[Phase("all", 1, ("*",), 1e-9)], optimizer="sgd", batch_size=8)
+    again = run(pictures, recipe, weights=unbroken.path, network=None)
+    assert again.history[0]["val_accuracy"] == pytest.approx(unbroken.best["val_accuracy"])
+    order = ["striped", "blank", "checked"]
+    other = run(pictures, recipe, weights=unbroken.path / "best.keras", labels=order, network=None)
+    assert other.model.card["labels"] == ["blank", "checked", "striped"]
+    assert other.history[0]["val_accuracy"] == pytest.approx(unbroken.best["val_accuracy"])
+
+    renamed = tmp_path / "renamed"
+    shutil.copytree(pictures, renamed)
+    (renamed / "blank").rename(renamed / "empty")
+    with pytest.raises(UsageError, match="they lack empty. New heads are begun with --new-head"):
+        run(renamed, recipe, weights=unbroken.model, network=None)
+    fresh = run(renamed, recipe, weights=unbroken.model, new_head=True, network=None)
+    assert fresh.model.card["labels"] == ["checked", "empty", "striped"]
+    kept, started = fresh.model.get_layer("conv1").kernel, fresh.model.get_layer("fc4")
+    np.testing.assert_allclose(kept, unbroken.model.get_layer("conv1").kernel, atol=1e-6)
+    assert np.abs(values(started)[0] - values(unbroken.model.get_layer("fc4"))[0]).max() > 1e-3
+
+    shutil.copytree(renamed / "empty", renamed / "fourth")
+    more = run(renamed, recipe, weights=unbroken.model, network=None)
+    assert more.model.output_shape == (None, 4)
+
+
+@pytest.mark.slow
+def test_examples_and_datasets(pictures):
+    recipe = Recipe(phases=[HEADS], optimizer="adam", batch_size=8)
+    train, held_out = halves(pictures)
+    expected = run((pictures), recipe).history
+    assert run(train, recipe, val=held_out).history[0]["loss"] == expected[0]["loss"]
+    images = np.stack([KerasEngine(itf.create_model("lenet", classes=3)).preprocessing([train.read(0)])[0]] * 4)
+    dataset = tf.data.Dataset.from_tensor_slices((np.uint8(images * 0 + 7), [0, 1, 2, 0])).repeat(4)
+    held = tf.data.Dataset.from_tensor_slices((np.uint8(images * 0 + 9), [0, 1, 2, 0]))
+    result = run(dataset, recipe, val=held, labels=["a", "b", "c"])
+    assert result.model.card["labels"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipe": Recipe(batch_size=31)}, "A batch of 31 is more than the 30 training images"),
+        (
+            {"recipe": Recipe(batch_size=8, class_weights={"plaid": 2.0})},
+            "class_weights names classes that are not there: plaid",
+        ),
+        ({"recipe": Recipe(freeze=("conv9",), batch_size=8)}, "freeze: nothing matches 'conv9'"),
+        ({"devices": 2}, "There are 1 devices"),
+        ({"network": "lenet9"}, "There is no network 'lenet9'"),
+        ({"val_fraction": 1.5}, "between 0 and 1"),
+    ],
+)
+def test_arguments_that_do_not_fit(pictures, tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run(pictures, **{"recipe": RECIPE, "out": tmp_path / "run", **arguments})
+
+
+def test_how_to_load_a_keras_model_is_not_asked(unbroken, pictures):
+    with pytest.raises(UsageError, match="The weights are a Keras model of lenet, and are taken as they are"):
+        run(pictures, weights=unbroken.model, network="lenet", ema="require")
+
+
+def test_balanced_class_weights():
+    np.testing.assert_allclose(class_factors("balanced", np.array([0, 0, 0, 1]), ["a", "b"]), [2 / 3, 2])
+    np.testing.assert_allclose(class_factors({"b": 3}, np.array([0, 1]), ["a", "b"]), [1, 3])
+
+
+def test_files_that_cannot_be_read_are_left_out(pictures, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    (data / "blank" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
+    recipe = Recipe(phases=[HEADS], optimizer="adam", batch_size=8)
+    result = run(data, recipe, tmp_path / "run")
+    assert list(result.skipped) == ["blank/broken.png"]
+    assert "blank/broken.png\t" in (tmp_path / "run" / "skipped.txt").read_text()
+    assert "Left out, since they could not be read: 1" in str(result)
+    assert run(data, recipe, tmp_path / "run").skipped == result.skipped

@@ -1,0 +1,89 @@
+"""The command itself, killed at random moments, and stopped by Ctrl-C."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+OPTIONS = "--network lenet --weights none --epochs 6 --optimizer adam --batch-size 2 --no-report --seed 3"
+STEPS = 6 * (30 // 2)
+
+
+def command(pictures, out, *more):
+    program = [sys.executable, "-m", "inception_tf", "finetune", "--data", str(pictures), "--out", str(out)]
+    return [*program, *OPTIONS.split(), *more]
+
+
+def start(pictures, out, *more):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        command(pictures, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finish(pictures, out, *more):
+    process = start(pictures, out, *more)
+    text, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return text
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    finish(pictures, out)
+    assert rows(out)[-1]["step"] == STEPS
+    return rows(out)
+
+
+@pytest.mark.slow
+def test_a_dozen_kills(pictures, unbroken, tmp_path):
+    """SIGKILL a dozen times: while it starts, trains, validates, saves. The end is that of an unbroken run."""
+    out, moments = tmp_path / "run", random.Random(5)
+    seen = []
+    for _ in range(12):
+        process = start(pictures, out, "--save-steps", "1")
+        # From the first line on stderr: the process is about to train. Some are killed before.
+        if moments.random() < 0.8:
+            while "Batch norm" not in (line := process.stderr.readline()) and line:
+                pass
+            time.sleep(moments.uniform(0, 2.5))
+        else:
+            time.sleep(moments.uniform(0, 4))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if (out / "state.npz").exists():
+            with np.load(out / "state.npz") as state:  # whole, whenever it was
+                seen.append(json.loads(state["meta"].tobytes())["position"]["total"])
+    assert seen == sorted(seen) and len(set(seen)) > 2, "the kills came before or after all of the training"
+    finish(pictures, out, "--save-steps", "1")
+    for row, expected in zip(rows(out), unbroken, strict=True):
+        assert row["step"] == expected["step"]
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-3, abs=1e-5)
+        assert row["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-3, abs=1e-5)
+    assert not [path for path in out.iterdir() if path.is_dir() and path.name.startswith(".")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_keeps_the_state(pictures, unbroken, tmp_path, number):
+    out = tmp_path / "run"
+    process = start(pictures, out)
+    while "1/6" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in errors and "Traceback" not in errors
+    finish(pictures, out)
+    assert rows(out)[-1]["loss"] == pytest.approx(unbroken[-1]["loss"], rel=1e-3, abs=1e-5)
