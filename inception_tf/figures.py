@@ -25,9 +25,9 @@ def check(path, overwrite=False):
     _figure_class()
 
 
-def figure(width, height):
-    """An empty matplotlib `Figure` of that many inches, whose axes are laid out so that nothing overlaps."""
-    return _figure_class()(figsize=(width, height), layout="constrained", dpi=100)
+def figure(width, height, layout="constrained", dpi=100):
+    """An empty matplotlib `Figure` of that many inches; by default its axes are laid out so that nothing overlaps."""
+    return _figure_class()(figsize=(width, height), layout=layout, dpi=dpi, facecolor="white")
 
 
 def save(picture, path, overwrite=False):

@@ -111,8 +111,8 @@ class Evaluation:
             "published": self.published
             and {
                 "checkpoint": self.published.archive,
-                "top1": self.published.top1 / 100,
-                "top5": self.published.top5 / 100,
+                "top1": round(self.published.top1 / 100, 4),
+                "top5": round(self.published.top5 / 100, 4),
             },
             "classes": [dataclasses.asdict(scores) for scores in self.classes],
             "confusion": self.confusion.tolist(),
@@ -129,7 +129,7 @@ class Evaluation:
         absent = sum(not scores.support for scores in self.classes)
         if absent:
             notes.append(f"{absent} of {len(self.labels)} classes have no images")
-        rows = [(s.name, s.support, _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in shown]
+        rows = [(_short(s.name), s.support, _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in shown]
         text = tables.render(rows, ("class", "images", "precision", "recall", "F1"), "<>>>>")
         text += f"\n({'; '.join(notes)})" if notes else ""
 
@@ -146,6 +146,10 @@ class Evaluation:
             lines = [f"\n\nNot counted, since they could not be read: {len(self.skipped)}"]
             text += "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in first), *more])
         return text
+
+
+def _short(name, most=40):
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _percent(share):

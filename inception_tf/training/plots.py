@@ -348,8 +348,7 @@ class _Sheet:
 
     def __init__(self, width, height):
         self.width, self.height = width, height
-        self.figure = figures.figure(width, height)
-        self.figure.set(dpi=_DPI, facecolor="white", layout_engine="none")
+        self.figure = figures.figure(width, height, None, _DPI)
 
         from matplotlib import font_manager
         from matplotlib.backends.backend_agg import RendererAgg
