@@ -107,6 +107,27 @@ class Preprocessing:
         result[target_y, target_x] = image[source_y, source_x]
         return (result - np.float32(128)) / np.float32(128)
 
+    def positions(self, height, width):
+        """Where in the result the pixels of an image of that size come to lie.
+
+        Returns:
+            Two float64 arrays: for every row of the image its place along the result's height, for every column its
+            place along the width, 0 for the first. NaN for those that the crop leaves out.
+        """
+        axes = []
+        for side, wanted in zip((height, width), self.size):
+            if self.kind == "inception":
+                offset = _central_offset(side, self.central_fraction)
+                place = (np.arange(side) - offset) * (wanted / (side - 2 * offset))
+            elif self.kind == "vgg":
+                resized = int(np.rint(np.float32(side) * np.float32(self.resize_side) / np.float32(min(height, width))))
+                place = np.arange(side) * (resized / side) - (resized - wanted) // 2
+            else:
+                source, target = _crop_or_pad(side, wanted)
+                place = np.arange(side, dtype=np.float64) - source.start + target.start
+            axes.append(np.where((place >= 0) & (place < wanted), place, np.nan))
+        return tuple(axes)
+
     def graph(self, image):
         """The same in TensorFlow ops, for a `tf.function` or a SavedModel.
 
