@@ -20,6 +20,15 @@ def start_keras():
             tf.config.list_physical_devices()
 
 
+def start_tensorflow():
+    """Imports TensorFlow, and not Keras, and has it find its devices, without a word unless that fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _kept_off_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
 @contextlib.contextmanager
 def _kept_off_stderr():
     """Keeps what libraries write to the process's standard error; shows it when the body fails."""

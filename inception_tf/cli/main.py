@@ -8,7 +8,20 @@ import sys
 import warnings
 
 from inception_tf import __version__
-from inception_tf.cli import classify, convert, evaluate, export, finetune, inspect, models, profile, verify
+from inception_tf.cli import (
+    classify,
+    convert,
+    evaluate,
+    explain,
+    export,
+    finetune,
+    inspect,
+    models,
+    profile,
+    request,
+    serve,
+    verify,
+)
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.quiet import start_keras
@@ -20,7 +33,10 @@ COMMANDS = {
     "classify": classify,
     "finetune": finetune,
     "evaluate": evaluate,
+    "explain": explain,
     "export": export,
+    "serve": serve,
+    "request": request,
     "models": models,
     "profile": profile,
 }

@@ -41,25 +41,25 @@ def batching_params(batches):
     return "".join(f"{line}\n" for line in lines)
 
 
-def models_config(paths, labels=None):
+def models_config(paths, labels=None, versions=None):
     """Serving's `ModelServerConfig`.
 
     Args:
         paths: a dict from models' names to their base directories, as the server sees them.
-        labels: a dict from models' names to dicts from version labels to versions. Those versions are served beside
-            the latest, which Serving can only be told by number: a labelled model serves its labelled versions alone.
+        labels: a dict from models' names to dicts from version labels to versions.
+        versions: a dict from models' names to the versions to serve. Default: the labelled ones, where there are
+            labels, since Serving takes either versions by number or the latest; else the latest.
     """
     lines = ["model_config_list {"]
     for name, path in paths.items():
         lines += ["  config {", f"    name: {_quoted(name)}", f"    base_path: {_quoted(path)}"]
         lines += ['    model_platform: "tensorflow"']
-        versions = (labels or {}).get(name, {})
-        if versions:
-            numbers = " ".join(f"versions: {version}" for version in sorted(set(versions.values())))
+        named = (labels or {}).get(name, {})
+        numbers = (versions or {}).get(name, named.values())
+        if numbers:
+            numbers = " ".join(f"versions: {number}" for number in sorted(set(numbers)))
             lines += [f"    model_version_policy {{ specific {{ {numbers} }} }}"]
-        lines += [
-            f"    version_labels {{ key: {_quoted(label)} value: {version} }}" for label, version in versions.items()
-        ]
+        lines += [f"    version_labels {{ key: {_quoted(label)} value: {number} }}" for label, number in named.items()]
         lines += ["  }"]
     return "\n".join([*lines, "}"]) + "\n"
 
