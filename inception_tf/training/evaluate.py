@@ -382,12 +382,12 @@ def _answers(scores, truth):
 def _published(engine, classes):
     """The `Published` checkpoint that an engine's card says its weights are, on data of so many classes; or None.
 
-    Other labels than ImageNet's tell that it was trained further, a scope excluded on loading that it has a new head.
+    None too for what was trained further, and where a scope was left out on loading: that has a new head.
     """
     weights = engine.card.get("weights") or {}
     if not {classes, len(engine.labels)} <= {1000, 1001} or engine.labels != class_names(len(engine.labels)):
         return None
-    if re.search(r"\d excluded", str(weights.get("report"))):
+    if "fine_tuned_on" in weights or re.search(r"\d excluded", str(weights.get("report"))):
         return None
     return next((entry for entry in catalogue() if entry.archive == weights.get("source") and entry.top1), None)
 

@@ -132,6 +132,7 @@ def finetune(
     if product.card["labels"]:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
     product.card["labels"] = list(train.class_names)
+    product.card["weights"] = {**(product.card.get("weights") or {}), "fine_tuned_on": len(train)}
     recipe = recipe.filled(len(train), pretrained=weights is not None)
 
     with contextlib.ExitStack() as stack:
@@ -196,7 +197,7 @@ class _Job:
     def describe(self):
         """A line on what is about to be trained."""
         recipe, card = self.recipe, self.product.card
-        source = (card.get("weights") or {}).get("source", "random weights")
+        source = card["weights"].get("source", "random weights")
         text = (
             f"{card['network']} from {source}, {self.classes} classes, {len(self.labels)} training and "
             f"{len(self.val_labels)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "

@@ -1,0 +1,127 @@
+"""Fine-tunes Inception-v3 on a folder of class folders in four ways, and says what each reached in how many minutes.
+
+The frozen trunk; Slim's two phases; the same two phases with keras.applications, in plain Keras, on the same batches;
+and from random weights. One after another, each in a process of its own:
+
+    python tools/finetune_flowers.py --data flower_photos --weights inception_v3.ckpt --out runs
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from inception_tf import tables
+
+BATCH, SEED = 32, 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="class folders")
+    parser.add_argument("--weights", required=True, help="a Slim checkpoint of Inception-v3")
+    parser.add_argument("--out", required=True, type=Path, help="where the runs go")
+    parser.add_argument("--epochs", default="3,1", help="of the two phases (3,1)")
+    parser.add_argument("--scratch-epochs", default="2", help="of the run from random weights (2)")
+    parser.add_argument("--keras", help=argparse.SUPPRESS)  # what this file runs itself with
+    args = parser.parse_args()
+    if args.keras:
+        print(json.dumps(keras_applications(args.data, args.keras, args.epochs)))
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    common = ["--data", args.data, "--no-report", "--batch-size", str(BATCH), "--seed", str(SEED), "--json"]
+    ours = ["-m", "inception_tf", "finetune", *common]
+    converted = args.out / "trunk.weights.h5"
+    runs = {
+        "frozen trunk": [*ours, "--weights", args.weights, "--augment", "none", "--epochs", "10,0"],
+        "two phases": [*ours, "--weights", args.weights, "--epochs", args.epochs],
+        "two phases, keras.applications": [__file__, *sys.argv[1:], "--keras", str(converted)],
+        "from random weights": [*ours, "--weights", "none", "--epochs", args.scratch_epochs],
+    }
+    if not converted.exists():
+        convert(args.weights, converted)
+    rows = []
+    for name, command in runs.items():
+        if command[0] == "-m":
+            command = [*command, "--out", str(args.out / name.replace(" ", "_"))]
+        load = os.getloadavg()[0]
+        start = time.monotonic()
+        before = os.times()
+        output = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True).stdout
+        after = os.times()
+        used = after.children_user - before.children_user + after.children_system - before.children_system
+        best = json.loads(output)["best"]
+        rows.append(
+            {
+                "run": name,
+                "val_accuracy": best["val_accuracy"],
+                "minutes": (time.monotonic() - start) / 60,
+                "cpu_minutes": used / 60,
+                "load_before": load,
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    (args.out / "flowers.json").write_text(json.dumps(rows, indent=2) + "\n")
+    cells = [
+        (row["run"], f"{row['val_accuracy']:.3f}", f"{row['minutes']:.1f}", f"{row['cpu_minutes']:.1f}") for row in rows
+    ]
+    print(tables.render(cells, ("run", "top-1", "minutes", "processor minutes"), "<>>>"))
+
+
+def convert(weights, path):
+    """The checkpoint's trunk as a weights file of keras.applications."""
+    import inception_tf as itf
+
+    itf.to_keras_applications(itf.create_model("inception_v3", weights=weights, include_top=False), path)
+
+
+def keras_applications(data, weights, epochs):
+    """The two phases with keras.applications.InceptionV3 and `fit`, on the batches of our pipeline."""
+    import keras
+
+    from inception_tf.images.examples import open_training_data
+    from inception_tf.images.preprocessing import Preprocessing
+    from inception_tf.training import batches
+    from inception_tf.training.recipe import Recipe
+
+    train, held_out = (part.checked() for part in open_training_data(data))
+    classes, order, recipe = len(train.class_names), batches.Order(len(train), BATCH, SEED), Recipe(seed=SEED)
+    preprocessing = Preprocessing()
+    training = batches.training_images(
+        batches.Decoded(train), train.labels, classes, order, recipe, preprocessing, ["predictions"]
+    )
+    validation = batches.validation_images(
+        batches.Decoded(held_out), held_out.labels, classes, order, preprocessing, ["predictions"]
+    )
+
+    def unnested(images, labels, weights):
+        return images, labels["predictions"], weights["predictions"]
+
+    keras.utils.set_random_seed(SEED)
+    trunk = keras.applications.InceptionV3(include_top=False, weights=weights, input_shape=(299, 299, 3), pooling="avg")
+    inputs = keras.Input((299, 299, 3))
+    # In inference mode: batch norm keeps its statistics, as in our run.
+    features = keras.layers.Dropout(0.2)(trunk(inputs, training=False))
+    model = keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(features))
+    history, step = [], 0
+    for count, rate, trainable in zip(map(int, epochs.split(",")), (1e-2, 1e-4), (False, True)):
+        trunk.trainable = trainable
+        model.compile(
+            keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, epsilon=1.0),
+            "categorical_crossentropy",
+            weighted_metrics=["accuracy"],
+        )
+        for _ in range(count):
+            steps = order.steps_per_epoch
+            model.fit(training(step, steps).map(unnested), shuffle=False, verbose=0)
+            step += steps
+            history.append({"val_accuracy": model.evaluate(validation.map(unnested), verbose=0)[1], "step": step})
+            print(history[-1], file=sys.stderr, flush=True)
+    return {"best": max(history, key=lambda row: row["val_accuracy"]), "history": history}
+
+
+if __name__ == "__main__":
+    main()
