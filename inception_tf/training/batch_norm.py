@@ -37,7 +37,7 @@ def momentum(model, value):
             layer.momentum = before
 
 
-def recalibrate(model, batches):
+def recalibrate(model, batches, summed=lambda values: values):
     """Recomputes the moving statistics of batch norm over a data set, as "Precise BN" (arXiv 2105.07576, section 3).
 
     Every layer's mean and variance are those of its inputs over all images, pooled in float64 over batches of any
@@ -46,12 +46,13 @@ def recalibrate(model, batches):
     Args:
         model: a Keras model.
         batches: an iterable of float32 images N×H×W×C.
+        summed: a function that sums a float64 array over workers that have other batches each.
 
     Returns:
         The number of images.
     """
     norms = [layer for layer in layers(model) if layer.trainable]
-    images, sums = 0, [(0.0, 0.0)] * len(norms)
+    images, sums = 0, [np.zeros((2, *layer.moving_mean.shape)) for layer in norms]
     with momentum(model, 0.0):
         forward = _training_forward(model)
         for batch in batches:
@@ -60,11 +61,12 @@ def recalibrate(model, batches):
             for i, layer in enumerate(norms):
                 mean = np.asarray(layer.moving_mean, np.float64)
                 square = np.asarray(layer.moving_variance, np.float64) + mean**2
-                sums[i] = sums[i][0] + len(batch) * mean, sums[i][1] + len(batch) * square
-    for layer, (total, squares) in zip(norms, sums if images else ()):
-        mean = total / images
+                sums[i] += len(batch) * np.stack([mean, square])
+    images = int(summed(np.array(images, np.float64)))
+    for layer, total in zip(norms, sums if images else ()):
+        mean, square = summed(total) / images
         layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(squares / images - mean**2, 0.0))
+        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))
     return images
 
 

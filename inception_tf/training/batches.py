@@ -184,11 +184,15 @@ def _mixup(recipe, worker):
     return blend
 
 
-def all_images(decoded, preprocessing, batch_size):
-    """A dataset of (images, indices): every example once, in order, preprocessed as for evaluation."""
+def all_images(decoded, preprocessing, batch_size, shard=(1, 0)):
+    """A dataset of (images, indices): every example once, in order, preprocessed as for evaluation.
+
+    `shard`: of so many workers, the one to give the batches of; each has other ones.
+    """
     import tensorflow as tf
 
-    data = tf.data.Dataset.range(len(decoded)).map(
+    data = tf.data.Dataset.range(len(decoded)).batch(batch_size).shard(*shard).unbatch()
+    data = data.map(
         lambda index: (preprocessing.graph(decoded.graph(index)), index),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

@@ -22,6 +22,7 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.pretrained import is_path
 from inception_tf.training import batch_norm, batches, features, plots
+from inception_tf.training.devices import find_devices
 from inception_tf.training.evaluate import evaluate
 from inception_tf.training.loop import Loop, Program
 from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
@@ -109,6 +110,7 @@ def finetune(
         labels, labels_offset, val_fraction: as `open_training_data`.
         new_head: whether the heads start anew although the weights have as many classes as the data.
         devices: how many GPUs take part of every batch each, or a list of TensorFlow's device names. Default: all GPUs.
+            Those of several machines: call `workers.join` first, and this in every worker alike.
         save_seconds, save_steps: the state is saved after so many seconds, or steps, and after every epoch.
         say: takes lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
@@ -116,7 +118,7 @@ def finetune(
         **loading: as `create_model` takes them for a Slim checkpoint: `ema`, `scope`, ….
 
     Returns:
-        A `Result`.
+        A `Result`; its model is None in other workers than the first.
 
     Raises:
         UsageError: arguments that do not fit one another, or a run's directory of others.
@@ -124,6 +126,7 @@ def finetune(
         TrainingError: the loss became NaN; the last good state is kept.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
+    devices = find_devices(devices)
     recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
     keras.utils.set_random_seed(recipe.seed)
@@ -137,13 +140,16 @@ def finetune(
 
     with contextlib.ExitStack() as stack:
         path = out if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()), "run")
-        run = Run(path, _config(product, train, held_out, recipe))
-        train, held_out = _readable(run, train, held_out)
+        config = _config(product, train, held_out, recipe)
+        with devices.first():
+            run = Run(path, config, writes=devices.worker == 0)
+            train, held_out = _readable(run, train, held_out)
         if command:
             run.text("command.txt", shlex.join(command) + "\n")
         run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
         position = read_position(run.state)
-        job = _Job(product, train, held_out, recipe, strategy_for(devices))
+        devices.agree({name: str(value) for name, value in {**config, "the state to go on from": position}.items()})
+        job = _Job(product, train, held_out, recipe, devices)
         say(job.describe())
         loop = Loop(
             job.model,
@@ -153,6 +159,7 @@ def finetune(
             job.program,
             job.order.steps_per_epoch,
             recipe.batch_size,
+            devices,
             statistics=job.training_images if recipe.batch_norm == "recalibrate" else None,
             position=position,
             save_seconds=save_seconds,
@@ -162,8 +169,9 @@ def finetune(
         if position:
             say(f"Going on from step {position.total} of {loop.steps}.")
         history = loop.train()
-        model = load_model(run.path / BEST)
-        if report and out is not None:
+        devices.leave()
+        model = load_model(run.path / BEST) if run.writes else None
+        if report and out is not None and run.writes:
             _report(run, model, held_out, history, say)
     skipped = {**train.skipped, **held_out.skipped}
     return Result(model, history, best_row(history), skipped, Path(out) if out is not None else None)
@@ -172,26 +180,24 @@ def finetune(
 class _Job:
     """The data and the model of a run, and what each phase makes of them."""
 
-    def __init__(self, product, train, held_out, recipe, strategy):
+    def __init__(self, product, train, held_out, recipe, devices):
         if recipe.batch_size > len(train):
             raise UsageError(
                 f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
                 f"Give --batch-size {len(train)} or less."
             )
-        if recipe.batch_size % strategy.num_replicas_in_sync:
-            raise UsageError(
-                f"A batch of {recipe.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices equally."
-            )
-        self.product, self.recipe, self.strategy = product, recipe, strategy
+        if recipe.batch_size % devices.replicas:
+            raise UsageError(f"A batch of {recipe.batch_size} cannot be shared by {devices.replicas} devices equally.")
+        self.product, self.recipe, self.devices = product, recipe, devices
         self.classes = len(train.class_names)
         self.labels, self.val_labels = train.labels, held_out.labels
-        self.order = batches.Order(len(train), recipe.batch_size, recipe.seed)
+        self.order = batches.Order(len(train), recipe.batch_size, recipe.seed, devices.worker, devices.workers)
         self.decoded, self.val_decoded = batches.Decoded(train), batches.Decoded(held_out)
         self.preprocessing = preprocessing_of(product)
         self.weights = class_factors(recipe.class_weights, train.labels, train.class_names)
         options = product.card["options"]
         dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
-        with strategy.scope():
+        with devices.scope():
             self.model = rebuilt(product, recipe.precision, **dropout)
 
     def describe(self):
@@ -214,7 +220,7 @@ class _Job:
         recipe, phase = self.recipe, self.recipe.phases[index]
         for model in (self.model, self.product):
             set_trainable(model, recipe, phase, recipe.batch_norm)
-        with self.strategy.scope():
+        with self.devices.scope():
             training = with_losses(self.model, recipe)
             kept = self._features(training, phase)
             if kept:
@@ -240,8 +246,9 @@ class _Job:
         return program
 
     def training_images(self):
-        """The training images, once, as for evaluation."""
-        images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size)
+        """This worker's part of the training images, once, as for evaluation."""
+        shared = self.devices.workers, self.devices.worker
+        images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size, shared)
         return (batch.numpy() for batch, _ in images)
 
     def _momentum(self, phase):
@@ -252,7 +259,7 @@ class _Job:
 
     def _features(self, training, phase):
         """(heads, training features, validation features) where nothing but the heads changes in a phase."""
-        if self.recipe.augment != "none" or self.strategy.num_replicas_in_sync > 1:
+        if self.recipe.augment != "none" or self.devices.replicas > 1:
             return None
         trunk, heads = features.heads_on(self.model, training)
         below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]
@@ -286,36 +293,6 @@ def class_factors(class_weights, labels, names):
     if unknown:
         raise UsageError(f"class_weights names classes that are not there: {', '.join(unknown)}.")
     return np.array([class_weights.get(name, 1.0) for name in names], np.float32)
-
-
-def strategy_for(devices):
-    """The `tf.distribute` strategy for `finetune`'s `devices`.
-
-    Raises:
-        UsageError: more devices than there are.
-    """
-    import tensorflow as tf
-
-    if keras.backend.backend() != "tensorflow":
-        if devices is not None:
-            raise UsageError(f"devices needs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}")
-        return OneDevice()
-    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
-    if devices is None:
-        devices = gpus
-    elif isinstance(devices, int):
-        there = gpus or [device.name for device in tf.config.list_logical_devices("CPU")]
-        if not 1 <= devices <= len(there):
-            raise UsageError(f"There are {len(there)} devices. Received: devices={devices}")
-        devices = there[:devices]
-    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else OneDevice()
-
-
-class OneDevice:
-    """Stands for a strategy where there is one device."""
-
-    num_replicas_in_sync = 1
-    scope = staticmethod(contextlib.nullcontext)
 
 
 def _examples(data, val, val_fraction, labels, labels_offset):

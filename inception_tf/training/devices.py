@@ -1,0 +1,163 @@
+"""The devices that share every batch: one, those of a machine, those of workers on several machines."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from inception_tf.errors import UsageError
+
+
+class OneDevice:
+    """A single device.
+
+    Attributes:
+        replicas: how many devices share a batch.
+        worker, workers: which of the processes that train together this is, and how many they are.
+    """
+
+    replicas, worker, workers = 1, 0, 1
+
+    def scope(self):
+        """A context in which the model that is trained is made, compiled and run."""
+        return contextlib.nullcontext()
+
+    def any(self, flag):
+        """Whether any worker says so. Here as below, all workers must call, in the same order."""
+        return flag
+
+    def summed(self, values):
+        """A float64 array, summed over the workers. All get the same."""
+        return values
+
+    @contextlib.contextmanager
+    def first(self):
+        """Worker 0 runs the body first, and then the others."""
+        yield
+
+    def agree(self, facts):
+        """Makes sure that the workers are at the same work.
+
+        Args:
+            facts: a dict from names, the same in all workers, to str.
+
+        Raises:
+            UsageError: they differ, in all workers alike.
+        """
+
+    def leave(self):
+        """Ends the common work, in all workers at a time. Whatever comes after, every worker does alone."""
+
+
+class Mirrored(OneDevice):
+    """`tf.distribute.MirroredStrategy` over TensorFlow's devices, a list of their names."""
+
+    def __init__(self, devices):
+        import tensorflow as tf
+
+        self.scope = tf.distribute.MirroredStrategy(devices).scope
+        self.replicas = len(devices)
+
+
+class DataParallel(OneDevice):
+    """`keras.distribution.DataParallel` on Keras's JAX backend, over JAX's devices in all processes."""
+
+    def __init__(self, devices):
+        import jax
+
+        names = [f"{device.platform}:{device.id}" for device in devices]
+        # Every worker has its own part of a batch from `batches.Order`.
+        self.scope = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope
+        self.replicas = len(devices)
+        self.worker, self.workers = jax.process_index(), jax.process_count()
+
+    def any(self, flag):
+        return bool(self._gathered(np.array(flag)).any())
+
+    def summed(self, values):
+        words = np.frombuffer(values.tobytes(), np.uint32)  # of float64, JAX would make float32
+        return self._gathered(words).view(np.float64).sum(axis=0).reshape(values.shape)
+
+    @contextlib.contextmanager
+    def first(self):
+        if self.worker:
+            self.any(False)
+        yield
+        if not self.worker:
+            self.any(False)
+
+    def agree(self, facts):
+        import hashlib
+
+        digests = [hashlib.sha256(value.encode()).digest() for value in facts.values()]
+        gathered = self._gathered(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
+        same = (gathered == gathered[0]).all(axis=-1)
+        for worker, row in enumerate(same):
+            if not row.all():
+                names = [name for name, equal in zip(facts, row) if not equal]
+                raise UsageError(
+                    f"Worker {worker} was given something else than worker 0: {', '.join(names)}. All workers need the "
+                    "same command, the same data, and --out on a disk that all of them see."
+                )
+
+    def leave(self):
+        import jax
+
+        if self.workers > 1:
+            jax.distributed.shutdown()
+
+    def _gathered(self, array):
+        from jax.experimental.multihost_utils import process_allgather
+
+        return process_allgather(array) if self.workers > 1 else array[np.newaxis]
+
+
+def find_devices(wanted=None):
+    """The devices to train on.
+
+    Args:
+        wanted: how many GPUs, or where there are none CPUs, of every worker; or a list of TensorFlow's device names.
+            Default: all GPUs, or one CPU.
+
+    Returns:
+        A `OneDevice`, or one of the others.
+
+    Raises:
+        UsageError: there are fewer, or not as many in every worker.
+    """
+    if keras.backend.backend() == "jax":
+        return _jax_devices(wanted)
+    if keras.backend.backend() != "tensorflow":
+        if wanted is not None:
+            raise UsageError(f"devices needs Keras on TensorFlow or JAX. Received: {keras.backend.backend()}")
+        return OneDevice()
+    import tensorflow as tf
+
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    if wanted is None:
+        wanted = gpus
+    elif isinstance(wanted, int):
+        there = gpus or [device.name for device in tf.config.list_logical_devices("CPU")]
+        wanted = _first(wanted, there)
+    return Mirrored(wanted) if len(wanted) > 1 else OneDevice()
+
+
+def _jax_devices(wanted):
+    import jax
+
+    processes = jax.process_count()
+    of = [jax.local_devices(process) for process in range(processes)]
+    if len({len(devices) for devices in of}) > 1:
+        raise UsageError(f"Every worker needs as many devices as the others. Received: {[len(part) for part in of]}")
+    if wanted is None:
+        wanted = 1 if jax.default_backend() == "cpu" else len(of[0])
+    elif not isinstance(wanted, int):
+        raise UsageError(f"On Keras's JAX backend, devices is a number. Received: {wanted!r}")
+    devices = [device for part in of for device in _first(wanted, part)]
+    return DataParallel(devices) if len(devices) > 1 else OneDevice()
+
+
+def _first(count, there):
+    if not 1 <= count <= len(there):
+        raise UsageError(f"There are {len(there)} devices. Received: devices={count}")
+    return there[:count]
