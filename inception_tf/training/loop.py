@@ -44,6 +44,7 @@ class Loop:
         phases: the `Phase`s, learning rates filled in.
         program: a function from a phase's index to its `Program`; it sets what is trained in `model`.
         steps_per_epoch, batch_size: of all workers together.
+        devices: a `OneDevice` or another of `devices`.
         statistics: a function to batches of images to recompute batch norm's statistics on, or None.
         position: where to begin, from the run's state file.
         save_seconds: how long a run may go without its state being saved.
@@ -60,6 +61,7 @@ class Loop:
         program,
         steps_per_epoch,
         batch_size,
+        devices,
         statistics=None,
         position=None,
         save_seconds=300.0,
@@ -67,11 +69,12 @@ class Loop:
         say=print,
     ):
         self.model, self.product, self.run, self.phases, self.program = model, product, run, phases, program
-        self.steps_per_epoch, self.batch_size, self.statistics = steps_per_epoch, batch_size, statistics
+        self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
+        self.devices, self.statistics = devices, statistics
         self.resumed = position is not None
         self.position = position or Position()
         self.save_seconds, self.save_steps, self.say = save_seconds, save_steps, say
-        self.stop = None  # the signal that asks for it
+        self.asked = self.stop = False  # by a signal to this process; by one to any worker
         self._saved = time.monotonic()
         self._before, self._logs, self._in_fit = {}, {}, 0
 
@@ -97,7 +100,8 @@ class Loop:
         program = self.program(index)
         self.position.seconds += time.monotonic() - start
         training = self.training = program.training
-        training.optimizer.build(training.trainable_variables)
+        with self.devices.scope():
+            training.optimizer.build(training.trainable_variables)
         if self.resumed:
             restore_state(self.run.state, self._variables())
             self.resumed = False
@@ -116,7 +120,7 @@ class Loop:
         self._before, self._logs, self._in_fit = dict(self.position.sums), {}, 0
         if left:
             label = f"{phase.name} {self.position.epoch + 1}/{phase.epochs}"
-            with Progress(label, left * self.batch_size, "images") as progress:
+            with Progress(label, left * self.batch_size, "images") as progress, self.devices.scope():
                 program.training.fit(
                     program.batches(self.position.total, left),
                     shuffle=False,
@@ -126,6 +130,7 @@ class Loop:
         if self.stop:
             self.save()
             self.say(f"Stopped at step {self.position.total} of {self.steps}; the same command goes on from there.")
+            self.devices.leave()
             raise KeyboardInterrupt
         speed = left * self.batch_size / (time.monotonic() - start)
         self._save_if_due()  # before the validation, which may take long
@@ -154,9 +159,10 @@ class Loop:
         with averaged(program.training):
             if self.statistics:
                 copy_weights(self.model, self.product)
-                batch_norm.recalibrate(self.product, self.statistics())
+                batch_norm.recalibrate(self.product, self.statistics(), self.devices.summed)
                 copy_weights(self.product, self.model)
-            row = _named(program.training.evaluate(program.validation, return_dict=True, verbose=0), "val_")
+            with self.devices.scope():
+                row = _named(program.training.evaluate(program.validation, return_dict=True, verbose=0), "val_")
             self._check(row["val_loss"], "The validation loss")
             last = self.position.phase + 1 == len(self.phases) and (self.position.epoch + 1 == self.phases[-1].epochs)
             best = best_row([*self.position.rows, row]) is row
@@ -180,7 +186,8 @@ class Loop:
         self._check(float(logs["loss"]), "The loss")
         if self.position.step < self.steps_per_epoch:
             self._save_if_due()
-        return self.stop is not None
+        self.stop = self.devices.any(self.asked)
+        return self.stop
 
     def _check(self, loss, what):
         if not math.isfinite(loss):
@@ -221,9 +228,9 @@ class Loop:
             return
 
         def ask(number, frame):
-            if self.stop:
+            if self.asked:
                 raise KeyboardInterrupt
-            self.stop = number
+            self.asked = True
             self.say("Stopping after this step …")
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
