@@ -16,6 +16,7 @@ SIGNATURES = {
     "features": "`images` to `features`, what the classifier takes",
     "predict_image_bytes": "`image_bytes` (image files) to `classes`, `scores` and `status`, which is empty, or says "
     "why an image could not be read; its scores are NaN then",
+    "class_maps": "`image_bytes` to the same and `maps`, what every place of the last map adds to a class's logit",
     "classify": "`inputs` (serialized `tf.Example` with `image/encoded`) to `classes` and `scores`, for Serving's "
     "Classify; an image that could not be read has empty classes and NaN",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import ExportError
+from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.encoded import FEATURE
 
 # The largest difference allowed, over the largest value of the output. TensorFlow fuses layers where Keras runs them
@@ -42,7 +42,7 @@ def check_savedmodel(model, path, names, top=5):
             a broken image is taken for one, or fails the others.
     """
     tolerance = TOLERANCE if all(layer.compute_dtype == "float32" for layer in model.layers) else TOLERANCE_16_BIT
-    inputs, expected, probabilities = _cases(model, top)
+    inputs, expected, probabilities, maps = _cases(model, top)
     results = run_fresh(path, inputs)
     differences, broken = {}, None
     for signature, outputs in expected.items():
@@ -57,6 +57,8 @@ def check_savedmodel(model, path, names, top=5):
                 differences[f"{signature}/{key}"] = _compare(f"{signature}/{key}", got[key], wanted, tolerance)
         if "classes" in got:
             _compare_names(signature, got, probabilities, names, tolerance)
+        if "maps" in got:
+            differences["class_maps/maps"] = _compare_maps(got, maps, names, tolerance)
     return {"tolerance": tolerance, "differences": differences, "broken_image": broken}
 
 
@@ -95,8 +97,33 @@ def _compare_names(signature, got, probabilities, names, tolerance):
                 raise ExportError(f"The export's {signature} gives {name.decode()!r} {score:.4g}, not {known}.")
 
 
+def _compare_maps(got, maps, names, tolerance):
+    """The largest difference over the largest value. Every map must be that of the class it stands beside."""
+    worst, largest = 0, np.abs(maps).max()
+    for of_all, classes, found in zip(maps, got["classes"], got["maps"]):
+        for name, one in zip(classes, found):
+            known = [of_all[:, :, i] for i, other in enumerate(names) if other == name.decode()]
+            if not any(one.shape == other.shape for other in known):
+                raise ExportError(f"The export's class_maps gives a map of {one.shape} for {name.decode()!r}.")
+            worst = max(worst, min(np.abs(one - other).max() for other in known) / largest)
+    if not worst <= tolerance:
+        raise ExportError(f"The export's class_maps/maps differs from the Keras model's by {worst:.1e} of its maximum.")
+    return float(worst)
+
+
+def class_maps_of(model):
+    """The `class_map_model` of a model, None where its network has no class maps."""
+    from inception_tf.inference.class_maps import class_map_model
+
+    try:
+        return class_map_model(model)
+    except UsageError:
+        return None
+
+
 def _cases(model, top):
-    """Seeded inputs of every signature, what `model` answers, and its probabilities of the encoded images."""
+    """Seeded inputs of every signature, what `model` answers, and its probabilities and class maps of the encoded
+    images."""
     import keras
     import tensorflow as tf
 
@@ -113,7 +140,7 @@ def _cases(model, top):
     images = noise(2, *size, model.input_shape[-1])
     if not has_top(model):
         (features,) = run(model, images)
-        return {"serving_default": {"images": images}}, {"serving_default": {"features": features}}, None
+        return {"serving_default": {"images": images}}, {"serving_default": {"features": features}}, None, None
 
     activation = activation_of(model)
     whole = keras.Model(model.inputs[0], [*classifier(model), model.outputs[0]])
@@ -129,10 +156,11 @@ def _cases(model, top):
     }
     preprocessing = preprocessing_of(model)
     if preprocessing is None:
-        return inputs, expected, None
+        return inputs, expected, None, None
 
     encoded = _encoded_images()
-    _, logits, _ = run(whole, preprocessing(encoded))
+    images = preprocessing(encoded)
+    _, logits, _ = run(whole, images)
     probabilities = np.asarray(activation(logits if logits.ndim == 2 else logits.mean((1, 2))))
     scores = {"classes": None, "scores": -np.sort(-probabilities)[:, :top]}
     encoded.append(encoded[0][:100])  # broken
@@ -140,7 +168,13 @@ def _cases(model, top):
     expected["predict_image_bytes"] = {**scores, "status": None}
     inputs["classify"] = {"inputs": np.array([_example(data) for data in encoded], object)}
     expected["classify"] = scores
-    return inputs, expected, probabilities
+    maps_model = class_maps_of(model)
+    if maps_model is None:
+        return inputs, expected, probabilities, None
+    inputs["class_maps"] = inputs["predict_image_bytes"]
+    expected["class_maps"] = expected["predict_image_bytes"] | {"maps": None}
+    (maps,) = run(keras.Model(maps_model.inputs[0], maps_model.output["maps"]), images)
+    return inputs, expected, probabilities, maps
 
 
 def _encoded_images():

@@ -27,7 +27,7 @@ FORMATS = {
     "savedmodel": Format(
         "savedmodel:export_savedmodel",
         "the next version in the directory TARGET for TensorFlow Serving, with the signatures serving_default, "
-        "predict_image_bytes, classify and features",
+        "predict_image_bytes, classify, features and class_maps",
         "loaded back without Keras, every signature gives the same outputs",
     ),
     "keras-applications": Format(

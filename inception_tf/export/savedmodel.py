@@ -6,13 +6,14 @@ import logging
 import os
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import keras
 
 from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.card import write_card
-from inception_tf.export.check import check_savedmodel
+from inception_tf.export.check import check_savedmodel, class_maps_of
 from inception_tf.export.encoded import MAX_PIXELS, preprocess_each
 from inception_tf.export.serving_files import BATCHES, write_serving_files
 from inception_tf.export.warmup import write_warmup
@@ -44,6 +45,9 @@ def export_savedmodel(
             answered. A map of logits is averaged first.
         classify: the same for Serving's Classify: `inputs` (string N: serialized `tf.Example` with `image/encoded`) to
             `classes` and `scores`. No `status`: Serving refuses a third output there; the empty classes and NaN tell.
+        class_maps: `image_bytes` to what predict_image_bytes gives and `maps`, float32 N×k×h×w: what every place of the
+            last map adds to the class's logit, which is the mean; NaN where an image cannot be read. Of networks that
+            end in global average pooling and one linear layer.
         features: `images` as above to `features`: PreLogits, or what the network calls the input of its classifier;
             float32 N×C, or N×h×w×C where that is a map.
     A model without its top has `serving_default` alone, from `images` to `features`, its output; the signatures of
@@ -205,21 +209,17 @@ def _servable(model, names, preprocessing, options):
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
     servable = tf.Module()
     servable.weights = {variable.path: variable.value for variable in body.weights}
+    compiled = partial(tf.function, input_signature=[images], autograph=False, jit_compile=options["xla"] or None)
 
     # Traced once, called by every signature.
-    @tf.function(input_signature=[images], autograph=False, jit_compile=options["xla"] or None)
-    def nonempty(images):
+    @_never_empty
+    @compiled
+    def network(images):
         outputs = keras.tree.flatten(body(images, training=False))
         features, *logits = (tf.cast(output, tf.float32) for output in outputs)
         if with_top and features.shape[1:-1] == (1, 1):
             features = tf.squeeze(features, (1, 2))
         return features, *logits
-
-    def network(images):
-        # Of an empty batch TensorFlow's convolutions on oneDNN (2.21) make one of the wrong shape.
-        count = tf.shape(images)[0]
-        padded = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        return [output[:count] for output in nonempty(tf.ensure_shape(padded, images.shape))]
 
     @tf.function(input_signature=[images], autograph=False)
     def features(images):
@@ -234,32 +234,67 @@ def _servable(model, names, preprocessing, options):
         logits = network(images)[1]
         return {"logits": logits, "probabilities": activation(logits)}
 
-    def best(encoded, examples=False):
+    signatures = {"serving_default": serving_default, "features": features}
+    if not preprocessing:
+        return servable, signatures
+
+    def best(encoded, network=network, examples=False):
         images, status = preprocess_each(encoded, preprocessing, options["max_pixels"], examples)
-        logits = network(images)[1]
+        others, logits = network(images)
         if logits.shape.rank == 4:
             logits = tf.reduce_mean(logits, (1, 2))
         scores, indices = tf.math.top_k(activation(logits), min(options["top"], len(names)))
         read = (status == "")[:, tf.newaxis]
-        return {
+        outputs = {
             "classes": tf.where(read, tf.gather(tf.constant(names), indices), ""),
             "scores": tf.where(read, scores, float("nan")),
             "status": status,
         }
+        return outputs, others, indices
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")], autograph=False)
+    encoded = partial(tf.TensorSpec, (None,), tf.string)
+
+    @tf.function(input_signature=[encoded("image_bytes")], autograph=False)
     def predict_image_bytes(image_bytes):
-        return best(image_bytes)
+        return best(image_bytes)[0]
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="inputs")], autograph=False)
+    @tf.function(input_signature=[encoded("inputs")], autograph=False)
     def classify(inputs):
-        outputs = best(inputs, examples=True)
+        outputs = best(inputs, examples=True)[0]
         return {key: outputs[key] for key in ("classes", "scores")}  # Serving's Classify takes no third
 
-    signatures = {"serving_default": serving_default, "features": features}
-    if preprocessing:
-        signatures |= {"predict_image_bytes": predict_image_bytes, "classify": classify}
-    return servable, signatures
+    signatures |= {"predict_image_bytes": predict_image_bytes, "classify": classify}
+    maps_model = class_maps_of(model)
+    if maps_model is None:
+        return servable, signatures
+
+    @_never_empty
+    @compiled
+    def mapped(images):
+        outputs = maps_model(images, training=False)
+        return outputs["maps"], tf.cast(outputs["logits"], tf.float32)
+
+    @tf.function(input_signature=[encoded("image_bytes")], autograph=False)
+    def class_maps(image_bytes):
+        outputs, maps, indices = best(image_bytes, mapped)
+        maps = tf.gather(tf.transpose(maps, (0, 3, 1, 2)), indices, batch_dims=1)
+        read = (outputs["status"] == "")[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        return {**outputs, "maps": tf.where(read, maps, float("nan"))}
+
+    return servable, signatures | {"class_maps": class_maps}
+
+
+def _never_empty(network):
+    """Of an empty batch TensorFlow's convolutions on oneDNN (2.21) make one of the wrong shape: it gets a row, which
+    is taken off again."""
+    import tensorflow as tf
+
+    def answer(images):
+        count = tf.shape(images)[0]
+        padded = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        return [output[:count] for output in network(tf.ensure_shape(padded, images.shape))]
+
+    return answer
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def write_warmup(savedmodel, model, signatures, batches, image_shape):
                 if signature == "classify":
                     records.write(_field(2, _field(1, spec + _field(2, _field(1, _examples(encoded))))))
                     continue
-                if signature == "predict_image_bytes":
+                if signature in ("predict_image_bytes", "class_maps"):
                     key, tensor = "image_bytes", tf.make_tensor_proto(encoded)
                 else:  # one value stands for all, so that the file stays small
                     key, tensor = "images", tf.make_tensor_proto(0.5, tf.float32, (batch, *image_shape))

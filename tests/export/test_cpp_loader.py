@@ -62,8 +62,9 @@ def test_every_signature_runs_in_cpp(probe, exported, model, tmp_path):
         values = np.array(values, str if dtype == "string" else dtype)
         outputs[signature, key] = values.reshape([int(side) for side in shape.split(",")])
 
-    status = outputs.pop(("predict_image_bytes", "status"))
-    assert status.tolist() == ["", "The image is truncated, corrupted.", "The file is empty.", ""]
+    for signature in ("predict_image_bytes", "class_maps"):
+        status = outputs.pop((signature, "status"))
+        assert status.tolist() == ["", "The image is truncated, corrupted.", "The file is empty.", ""]
     keras = itf.feature_extractor(model, ["PreLogits", "Logits", "Predictions"])(images, training=False)
     scores = model.predict(itf.preprocess_input(good, size=107), verbose=0)
     best = itf.decode_predictions(scores, top=3, labels=model.card["labels"])
@@ -72,7 +73,9 @@ def test_every_signature_runs_in_cpp(probe, exported, model, tmp_path):
         ("serving_default", "probabilities"): keras["Predictions"],
         ("features", "features"): keras["PreLogits"][:, 0, 0],
     }
-    for signature in ("predict_image_bytes", "classify"):
+    maps = outputs.pop(("class_maps", "maps"))
+    assert maps.shape == (4, 3, 2, 2) and np.isfinite(maps[[0, 3]]).all() and np.isnan(maps[1:3]).all()
+    for signature in ("predict_image_bytes", "classify", "class_maps"):
         classes = outputs.pop((signature, "classes")).tolist()
         assert classes == [[name for _, name, _ in best[0]], [""] * 3, [""] * 3, [name for _, name, _ in best[1]]]
         assert np.isnan(outputs[signature, "scores"][1:3]).all()

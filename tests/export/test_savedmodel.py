@@ -102,6 +102,10 @@ def test_signatures(signatures):
             "out": best | {"status": ("string", [None])},
         },
         "classify": {"in": {"inputs": ("string", [None])}, "out": best},
+        "class_maps": {
+            "in": {"image_bytes": ("string", [None])},
+            "out": best | {"status": ("string", [None]), "maps": ("float32", [None, 3, 2, 2])},
+        },
     }
 
 
@@ -151,6 +155,18 @@ def test_a_broken_image_does_not_fail_the_others(signatures, files):
         assert not classes[1:-1].any() and np.isnan(scores[1:-1]).all()
         assert classes[[0, -1]].tolist() == alone["classes"].numpy().tolist()
         assert close(scores[[0, -1]], alone["scores"].numpy())
+
+
+def test_class_maps(signatures, model, files):
+    answer = signatures["class_maps"](image_bytes=tf.constant([files[0], b"", files[1]]))
+    best = signatures["predict_image_bytes"](image_bytes=tf.constant([files[0], b"", files[1]]))
+    for key in ("classes", "status"):
+        assert answer[key].numpy().tolist() == best[key].numpy().tolist()
+    maps = answer["maps"].numpy()
+    assert np.isnan(maps[1]).all()
+    logits = itf.feature_extractor(model, "Logits")(itf.preprocess_input([files[0], files[1]], size=107)).numpy()
+    order = np.argsort(-logits)[:, :3]
+    assert close(maps[[0, 2]].mean((2, 3)), np.take_along_axis(logits, order, 1))
 
 
 def test_no_image_at_all(signatures):
@@ -226,7 +242,7 @@ ALL = {"serving_default", "features", "predict_image_bytes", "classify"}
     [
         ("lenet", {"include_top": False}, {"serving_default"}),
         ("lenet", {"input_shape": (28, 28, 5)}, {"serving_default", "features"}),
-        ("nin", {"classes": 1001, "input_shape": (None, None, 3), "classifier_activation": None}, ALL),
+        ("nin", {"classes": 1001, "input_shape": (None, None, 3), "classifier_activation": None}, ALL | {"class_maps"}),
         ("nin", {"classes": 4, "input_shape": (300, 260, 1), "spatial_squeeze": False}, ALL),
     ],
     ids=["headless", "multispectral", "sizeless logits", "dense grey"],
