@@ -11,6 +11,7 @@ from inception_tf import __version__
 from inception_tf.cli import (
     classify,
     convert,
+    dense,
     evaluate,
     explain,
     export,
@@ -34,6 +35,7 @@ COMMANDS = {
     "finetune": finetune,
     "evaluate": evaluate,
     "explain": explain,
+    "dense": dense,
     "export": export,
     "serve": serve,
     "request": request,

@@ -1,0 +1,126 @@
+"""A map of class scores over a larger photograph in one pass, as an NPZ file and a picture.
+
+The fully connected layers run as convolutions, so what would take many crops takes one pass; --crops runs those too
+and says how fast they are and where they agree.
+"""
+
+import argparse
+
+from inception_tf.cli.outcome import Outcome
+from inception_tf.cli.profile import size
+
+
+def add_arguments(parser):
+    parser.add_argument("model", help="a .keras file, or a Slim checkpoint")
+    parser.add_argument("image", help="the photograph")
+    parser.add_argument(
+        "--out", metavar="PREFIX", help="write PREFIX.npz and PREFIX.png (the photograph's name, .dense)"
+    )
+    parser.add_argument(
+        "--size",
+        type=side,
+        metavar="N|HxW|original",
+        help="resize to this short side, or to height x width, or not (384 for networks of 224, 512 for those of 299)",
+    )
+    parser.add_argument(
+        "--class", dest="classes", metavar="NAME", action="append", help="draw this class, not the best"
+    )
+    parser.add_argument("--top", type=int, default=5, help="how many classes to list (5)")
+    parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (default: the model's own)")
+    parser.add_argument("--crops", action="store_true", help="compare with separate crops, in scores and in time")
+    parser.add_argument("--force", action="store_true", help="replace the files when they exist")
+    parser.add_argument("--exif", action="store_true", help="turn the photograph as its EXIF orientation says")
+
+
+def side(text):
+    """A short side, or (height, width), or "original"."""
+    if text == "original":
+        return text
+    if text.isdecimal() and int(text):
+        return int(text)
+    try:
+        return size(text)
+    except argparse.ArgumentTypeError:
+        message = f"384, 384x512 or original is expected. Received: {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def run(args):
+    from pathlib import Path
+
+    from inception_tf import figures, tables
+    from inception_tf.errors import UsageError
+    from inception_tf.files import refuse_existing, written_whole
+    from inception_tf.images.decoding import read_image
+    from inception_tf.inference.dense import compare_with_crops, dense_model, score_map
+    from inception_tf.inference.engines import KerasEngine, open_engine
+    from inception_tf.inference.explain import find_class
+
+    prefix = args.out or f"{Path(args.image).stem}.dense"
+    table, overlay = Path(f"{prefix}.npz"), Path(f"{prefix}.png")
+    figures.check(overlay, args.force)
+    refuse_existing(table, args.force)
+    if args.top < 1:
+        raise UsageError(f"top must be at least 1. Received: {args.top}")
+    image = read_image(args.image, args.exif)
+    engine = open_engine(args.model, labels=args.labels)
+    if not isinstance(engine, KerasEngine):
+        raise UsageError(
+            "A SavedModel takes images of one size. Give the .keras file or the checkpoint it was made of."
+        )
+    shown = [find_class(engine.labels, name) for name in args.classes or ()]
+    model = dense_model(engine.model)
+    result = score_map(model, image, engine.labels, image.shape[:2] if args.size == "original" else args.size)
+    crops = compare_with_crops(model, result.inputs, engine.preprocessing.size[0]) if args.crops else None
+    picture = result.picture(Path(args.image).name, shown or [result.best(1)[0][0]])
+    with written_whole(table, args.force) as part:
+        result.save(part)
+    figures.save(picture, overlay, args.force)
+
+    best = result.best(args.top)
+    height, width = result.scores.shape[:2]
+    rows = [(name, f"{mean:.4f}", f"{largest:.4f}") for _, name, mean, largest in best]
+    resized = "×".join(map(str, result.inputs.shape[1:3]))
+    text = [
+        f"{height}×{width} scores of {len(engine.labels)} classes on {resized} pixels, {result.place.stride[0]} apart.",
+        tables.render(rows, ("class", "mean score", "largest"), "<>>"),
+    ]
+    data = {
+        "scores": [height, width, len(engine.labels)],
+        "resized": list(result.inputs.shape[1:3]),
+        "stride": list(result.place.stride),
+        "classes": [{"index": i, "name": name, "mean": mean, "largest": largest} for i, name, mean, largest in best],
+        "npz": str(table),
+        "picture": str(overlay),
+    }
+    if crops:
+        text.append(_crops_text(crops, tables))
+        data["crops"] = {**vars(crops), "ratio": crops.ratio}
+    return Outcome("\n\n".join([*text, f"Written: {table}, {overlay}"]), data)
+
+
+def _crops_text(crops, tables):
+    def shown(value):
+        return "–" if value is None else f"{value:.1e}"
+
+    rows = [
+        (
+            row["end_point"],
+            "×".join(map(str, row["map"])),
+            "×".join(map(str, row["inner"])) if all(row["inner"]) else "none",
+            shown(row["difference_inside"]),
+            shown(row["difference_outside"]),
+        )
+        for row in crops.end_points
+    ]
+    header = ("end point", "a crop's map", "free of padding", "difference there", "elsewhere")
+    own = "all" if all(crops.end_points[-1]["inner"]) else "none"
+    lines = [
+        f"{crops.crops} crops of {crops.side}×{crops.side} take {crops.ratio:.1f} times as long as one pass: "
+        f"{crops.crops_seconds:.2f} s to {crops.pass_seconds:.2f} s.",
+        f"The best class is the same at {crops.same_class} of {crops.crops} places; largest difference of a score "
+        f"{crops.score_difference:.2g}.",
+        "Beyond a crop's border there is padding, in the one pass the image goes on. What no padding reached agrees:",
+        f"of the scores that is {crops.free} of {crops.crops} in the one pass, {own} of the crops'.",
+    ]
+    return "\n".join([*lines, "", tables.render(rows, header, "<>>>>")])
