@@ -4,6 +4,7 @@ As JSON for programs, and in words for people, for whoever runs the export witho
 """
 
 import json
+import re
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError
@@ -57,13 +58,20 @@ def read_card(savedmodel):
 
 
 def published(card):
-    """What was published of the weights that a model was loaded with: provenance, accuracy. None where nothing was."""
+    """What was published of the checkpoint that a model was loaded from. None where nothing was.
+
+    Returns:
+        A dict: url, provenance, top1, top5; the accuracy is None where the weights are no longer those published: the
+        model was trained further, or has a new head.
+    """
     from inception_tf.slim.catalogue import catalogue
 
-    source = (card.get("weights") or {}).get("source")
+    weights = card.get("weights") or {}
+    other = "fine_tuned_on" in weights or re.search(r"\d excluded", str(weights.get("report")))
     for entry in catalogue():
-        if (entry.network, entry.archive) == (card["network"], source):
-            return {"url": entry.url, "provenance": entry.provenance, "top1": entry.top1, "top5": entry.top5}
+        if (entry.network, entry.archive) == (card["network"], weights.get("source")):
+            accuracy = {"top1": None, "top5": None} if other else {"top1": entry.top1, "top5": entry.top5}
+            return {"url": entry.url, "provenance": entry.provenance, **accuracy}
     return None
 
 
@@ -75,20 +83,19 @@ def card_text(card):
     lines += [f"An image classifier, {card['network']}, exported by inception_tf as a TensorFlow SavedModel.", ""]
 
     lines += ["## Provenance", ""]
-    source = (card.get("weights") or {}).get("source")
-    lines += [f"- weights: {source or 'not recorded'}"]
+    weights = card.get("weights") or {"source": "not recorded"}
+    facts = [f"{key.replace('_', ' ')} {value}" for key, value in weights.items()]
+    lines += [f"- weights: {', '.join(facts)}"]
     lines += [f"- {option}: {value}" for option, value in options.items()]
     lines += [f"- {key}: `{json.dumps(card[key], ensure_ascii=False)}`" for key in card if key not in told]
     known = export["published"]
     if known:
-        lines += ["", f"Weights of that name were published at {known['url']} ({known['provenance']})."]
+        lines += ["", f"A checkpoint of that name was published at {known['url']} ({known['provenance']})."]
 
     lines += ["", "## Accuracy", ""]
     if known and known["top1"] is not None:
-        lines += [
-            f"Published for those weights on ImageNet's validation images, one central crop: top-1 {known['top1']}%, "
-            f"top-5 {known['top5']}%. Training after they were loaded changes it."
-        ]
+        lines += ["Published for that checkpoint, on ImageNet's validation images, one central crop: "]
+        lines[-1] += f"top-1 {known['top1']}%, top-5 {known['top5']}%."
     else:
         lines += ["Not recorded, but for what Provenance says."]
 
@@ -101,10 +108,8 @@ def card_text(card):
         lines += ["None known for images of as many channels: `serving_default` takes what the model was trained on."]
 
     lines += ["", "## Signatures", ""]
-    without_top = (
-        {"serving_default": "`images` (float32) to `features`"} if not options.get("include_top", True) else {}
-    )
-    lines += [f"- {name}: {(SIGNATURES | without_top)[name]}" for name in export["signatures"]]
+    texts = SIGNATURES | ({} if options.get("include_top", True) else {"serving_default": "`images` to `features`"})
+    lines += [f"- {name}: {texts[name]}" for name in export["signatures"]]
     if "batch" in export:
         compiled = "compiled by XLA, which a server must be told to enable" if export["xla"] else "no XLA"
         sizes = ", ".join(map(str, export["batch"]))
@@ -116,10 +121,8 @@ def card_text(card):
     if found is None:
         lines += ["The export was not compared with its Keras model."]
     else:
-        lines += [
-            "Loaded in a fresh process without Keras, on the CPU, and compared with the Keras model. The largest "
-        ]
-        lines[-1] += f"difference, over the largest value (limit {found['tolerance']:g}):"
+        lines += ["Loaded in a fresh process without Keras, on the CPU, and compared with the Keras model. "]
+        lines[-1] += f"The largest difference, over the largest value (limit {found['tolerance']:g}):"
         lines += ["", *(f"- {output}: {worst:.1e}" for output, worst in found["differences"].items())]
         if found["broken_image"]:
             lines += ["", f'A file that is no image beside good ones: "{found["broken_image"]}"; the others answered.']

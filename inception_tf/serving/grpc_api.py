@@ -75,14 +75,37 @@ async def _answered(servicer, method, function, request, context):
         servicer.metrics.request("grpc", method, request.model_spec.name, code, time.perf_counter() - start)
 
 
+class _Unparsable(grpc.aio.ServerInterceptor):
+    """Bytes that are no message of their method are the sender's fault; gRPC itself would call it INTERNAL."""
+
+    async def intercept_service(self, continuation, details):
+        handler = await continuation(details)
+        if handler is None or not handler.unary_unary:
+            return handler
+
+        def parsed(data):
+            try:
+                return handler.request_deserializer(data)
+            except Exception:
+                return None
+
+        async def answered(request, context):
+            if request is None:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Not a request of {details.method}")
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(answered, parsed, handler.response_serializer)
+
+
 def grpc_server(service, metrics, max_bytes):
     """A `grpc.aio.Server` without a port."""
     server = grpc.aio.server(
+        interceptors=[_Unparsable()],
         options=[
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
-        ]
+        ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(service, metrics), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service, metrics), server)

@@ -141,6 +141,11 @@ def test_card(tmp_path, checked_here):
     assert "top-1 78.0%" in text and "was not compared" in text
     assert json.loads((path / "assets.extra/inception_tf.json").read_text())["export"]["published"]["top1"] == 78.0
 
+    model.card["weights"]["fine_tuned_on"] = 3670  # their accuracy is another now
+    path = export_savedmodel(model, tmp_path / "digits", labels=["a", "b", "c"], check=False)
+    text = (path / "assets.extra/MODEL_CARD.md").read_text("utf-8")
+    assert "fine tuned on 3670" in text and "78" not in text.replace("3670", "")
+
 
 def test_no_card(tmp_path):
     with pytest.raises(CheckpointError, match="was not exported by this library"):

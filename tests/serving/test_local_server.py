@@ -70,6 +70,16 @@ def test_a_message_that_is_too_large(server):
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_bytes_that_are_no_message(server):
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        for method, code in [
+            ("tensorflow.serving.PredictionService/Predict", grpc.StatusCode.INVALID_ARGUMENT),
+            ("tensorflow.serving.ModelService/GetModelStatus", grpc.StatusCode.INVALID_ARGUMENT),
+            ("tensorflow.serving.PredictionService/Explain", grpc.StatusCode.UNIMPLEMENTED),
+        ]:
+            assert refused(channel.unary_unary(f"/{method}"), b"\xff\xff no message").code() == code
+
+
 def test_short_messages_that_stand_for_much(stub):
     """A value that stands for all of a tensor, a string for many, a context for every example."""
     request = predict_pb2.PredictRequest()

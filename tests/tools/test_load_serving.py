@@ -1,0 +1,60 @@
+"""A small helping of the load and the faults that tools/load_serving.py serves."""
+
+import asyncio
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from inception_tf.export.warmup import jpegs
+
+pytestmark = pytest.mark.slow  # a server in a process of its own
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = Path(__file__).resolve().parents[2] / "tools" / "load_serving.py"
+    spec = importlib.util.spec_from_file_location("load_serving", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def base(tool, tmp_path_factory):
+    base = tmp_path_factory.mktemp("models") / "digits"
+    tool.lenet(base)
+    return base
+
+
+@pytest.fixture(scope="module")
+def server(tool, base):
+    with tool.Server(base) as server:
+        yield server
+    assert server.code == 0
+
+
+@pytest.mark.parametrize("clients", [1, 8, 64])
+def test_load(tool, server, clients):
+    found = asyncio.run(tool.throughput(server.url, "digits", jpegs(), clients, 1))
+    assert found["requests"] >= clients and found["failures"] == 0 and found["p50"] <= found["p99"]
+
+
+def test_the_bare_network(tool, base):
+    rates = tool.bare(base / "1", jpegs(), 0.2, (1, 4))
+    assert set(rates) == {1, 4} and min(rates.values()) > 0
+
+
+def test_64_clients_while_versions_swap(tool, server, base):
+    found = asyncio.run(tool.swaps(server, base, jpegs(), 1))
+    assert found["failures"] == [] and found["last"] == 2 and found["requests"] > 64
+
+
+def test_killed_clients(tool, server):
+    assert asyncio.run(tool.killed(server, "digits", jpegs(), 128)) == {"killed": 128, "left": 0, "answered": True}
+
+
+def test_malformed_requests(tool, server):
+    found = asyncio.run(tool.malformed(server, "digits", jpegs(), 400, huge=4))
+    assert found["wrong"] == [] and found["good"] == 40
+    assert found["memory"]["peak"] - found["memory"]["before"] < 2000  # MB
