@@ -66,7 +66,7 @@ def optimizer(recipe, phase, steps_per_epoch):
     kinds |= {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}
     options = {**OPTIMIZERS[recipe.optimizer][0], **recipe.optimizer_options}
     try:
-        return kinds[recipe.optimizer](
+        made = kinds[recipe.optimizer](
             learning_rate=learning_rate(recipe, phase, steps_per_epoch),
             global_clipnorm=recipe.clip,
             use_ema=recipe.ema is not None,
@@ -76,3 +76,5 @@ def optimizer(recipe, phase, steps_per_epoch):
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"{recipe.optimizer} does not take optimizer_options {options}: {error}") from error
+    made.finalize_variable_values = lambda variables: None  # `fit` ends with the averages for weights
+    return made
