@@ -5,6 +5,8 @@ The same command goes on where a run was killed. `classify`, `evaluate` and `exp
 
 from inception_tf.cli.outcome import Outcome
 
+KERAS = False  # what watches workers needs none
+
 
 def add_arguments(parser):
     parser.add_argument("--data", required=True, nargs="+", metavar="PATH", help="class folders, or TFRecords")
@@ -29,6 +31,10 @@ def add_arguments(parser):
     )
     parser.add_argument("--recipe", metavar="FILE", help="a YAML recipe; options below replace what it says")
     parser.add_argument("--devices", type=int, help="GPUs that take part of every batch each (all)")
+    parser.add_argument(
+        "--workers", metavar="N", help="train in N processes of this machine, or in one on each HOST:PORT,HOST:PORT,…"
+    )
+    parser.add_argument("--worker", type=int, metavar="I", help="which of those hosts this is, from 0")
     parser.add_argument("--save-seconds", type=float, default=300, help="save the state this often (300)")
     parser.add_argument("--save-steps", type=int, help="and after so many steps")
     parser.add_argument("--no-report", action="store_true", help="do not evaluate and draw at the end")
@@ -66,9 +72,38 @@ _RECIPE = {
 
 
 def run(args):
+    from inception_tf.errors import UsageError
+    from inception_tf.training import workers
+
+    if workers.is_worker():
+        return workers.report(lambda: vars(_train(args)))
+    if args.workers is None:
+        if args.worker is not None:
+            raise UsageError("--worker goes with --workers HOST:PORT,HOST:PORT,….")
+        return _train(args)
+    plan = workers.plan(args.workers, args.worker)
+    batch = _recipe(args, args.weights != "none").batch_size
+    if batch % plan.count:
+        raise UsageError(f"A batch of {batch} cannot be shared by {plan.count} workers equally. Change --batch-size.")
+    result = workers.start(plan, _this_command(), args.out, args.debug)
+    return Outcome(**result) if result else Outcome(f"Written: {args.out}, by the first worker", {"run": str(args.out)})
+
+
+def _this_command():
+    """The command that this process runs, to run it once more: however Python was started, and found its modules."""
+    import sys
+
+    start = f"import sys; sys.path, sys.argv[0] = {sys.path!r}, {sys.argv[0]!r}\n"
+    return [sys.executable, "-c", start + "from inception_tf.cli.main import main; sys.exit(main())", *sys.argv[1:]]
+
+
+def _train(args):
     import sys
     from pathlib import Path
 
+    from inception_tf.quiet import start_keras
+
+    start_keras()
     from inception_tf.training.finetune import finetune
 
     def say(line):
