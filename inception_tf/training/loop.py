@@ -90,6 +90,8 @@ class Loop:
             TrainingError: the loss is no number.
             KeyboardInterrupt: a signal asked for an end; the state is saved.
         """
+        if self.position.total == self.steps and len(self.position.rows) == sum(p.epochs for p in self.phases):
+            return self.position.rows
         with self._signals():
             for index in range(self.position.phase, len(self.phases)):
                 self._phase(index)
@@ -97,6 +99,8 @@ class Loop:
 
     def _phase(self, index):
         start, phase = time.monotonic(), self.phases[index]
+        if self.resumed:  # before the program, which may compute features with these weights
+            restore_state(self.run.state, self.model.variables, all_of_them=False)
         program = self.program(index)
         self.position.seconds += time.monotonic() - start
         training = self.training = program.training

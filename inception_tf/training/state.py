@@ -65,15 +65,16 @@ def read_position(path):
     return _read(path)[0] if Path(path).exists() else None
 
 
-def restore_state(path, variables):
-    """Sets `variables`, those that `save_state` was given, to what it saved.
+def restore_state(path, variables, all_of_them=True):
+    """Sets `variables`, those that `save_state` was given or the first of them, to what it saved.
 
     Raises:
         CheckpointError: the file is damaged, or of other variables.
     """
     _, arrays = _read(path, arrays=True)
     # Not by their paths: Keras numbers optimizers and seeds as they come.
-    if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
+    found = [array.shape for array in arrays[: None if all_of_them else len(variables)]]
+    if found != [tuple(variable.shape) for variable in variables]:
         raise CheckpointError(f"{path} is the state of another network or optimizer.")
     for variable, array in zip(variables, arrays):
         variable.assign(array)

@@ -241,6 +241,29 @@ def test_features_computed_once_are_the_same_training(pictures, monkeypatch):
             assert one[key] == pytest.approx(other[key], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_features_after_another_phase_are_of_its_weights(pictures, tmp_path, monkeypatch):
+    """Gone on with in the middle of the heads' phase, whose features come from what the phase before trained."""
+    heads = Phase("heads", 2, ("heads",), 1e-2)
+    recipe = Recipe(phases=[EVERYTHING, heads], optimizer="adam", batch_size=8, augment="none")
+    expected = run(pictures, recipe).history
+    done = loops.Loop.step_done
+
+    def step_done(self, logs, seconds):
+        result = done(self, logs, seconds)
+        if self.position.total == 11:
+            raise Broken
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loops.Loop, "step_done", step_done)
+        with pytest.raises(Broken):
+            run(pictures, recipe, tmp_path / "run", save_steps=1)
+    history = run(pictures, recipe, tmp_path / "run").history
+    for row, other in zip(history, expected, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4, abs=1e-6)
+
+
 def test_head_and_labels(pictures, unbroken, tmp_path):
     """A head that fits is kept, its classes in its order; one that does not is an error, or begun anew."""
     recipe = Recipe(phases=[Phase("all", 1, ("*",), 1e-9)], optimizer="sgd", batch_size=8)
