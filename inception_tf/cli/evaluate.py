@@ -9,7 +9,7 @@ from inception_tf.cli.outcome import Outcome
 def add_arguments(parser):
     parser.add_argument("model", help="a run's directory, a .keras file, a SavedModel directory, or a Slim checkpoint")
     parser.add_argument(
-        "--data", required=True, help="a folder of class folders, or Slim's TFRecords as a pattern ('validation-*')"
+        "--data", required=True, nargs="+", metavar="PATH", help="a folder of class folders, or Slim's TFRecords"
     )
     parser.add_argument(
         "--labels", metavar="FILE", help="the class names, a line each, of TFRecords and of a model that has none"
@@ -38,7 +38,8 @@ def run(args):
         refuse_existing(args.csv, args.force)
     if args.out:
         refuse_report(args.out, args.force)
-    examples = open_examples(args.data, args.labels, args.labels_offset, complete=False)
+    data = args.data[0] if len(args.data) == 1 else args.data
+    examples = open_examples(data, args.labels, args.labels_offset, complete=False)
     engine = open_engine(args.model)
     if args.labels and engine.labels == class_names(len(engine.labels)):
         engine.labels = class_names(len(engine.labels), examples.class_names)
