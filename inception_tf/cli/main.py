@@ -73,7 +73,8 @@ def main(argv=None):
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         command = COMMANDS[args.command]
-        if getattr(command, "KERAS", True):
+        keras = getattr(command, "KERAS", True)
+        if keras(args) if callable(keras) else keras:
             start_keras()
         outcome = command.run(args)
         _print(outcome, args.json)
