@@ -1,4 +1,4 @@
-"""MODEL in the form that something else runs: TensorFlow Serving, keras.applications, PyTorch.
+"""MODEL in the form that something else runs: TensorFlow Serving, LiteRT, ONNX Runtime, OpenVINO, PyTorch.
 
 What is written is read back and compared with the model before it counts as written. The formats:
 """
@@ -17,10 +17,26 @@ def add_arguments(parser):
     parser.add_argument("--format", choices=FORMATS, default="savedmodel", help="what to write (savedmodel)")
     parser.add_argument("--force", action="store_true", help="replace the file when it exists")
     parser.add_argument("--no-check", action="store_true", help="do not read it back and compare")
-    parser.add_argument("--labels", metavar="FILE", help="savedmodel: the class names, a line each (the model's own)")
+    parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (the model's own)")
     parser.add_argument("--top", type=int, help="savedmodel: the classes that predict_image_bytes returns (5)")
     parser.add_argument(
-        "--batch", type=sizes, metavar="N,N,…", help="savedmodel: the batch sizes to serve and warm up (1,8,32)"
+        "--batch",
+        type=sizes,
+        metavar="N,N,…",
+        help="savedmodel: the batch sizes to serve and warm up (1,8,32); litert, onnx, openvino: N, the images at a "
+        "time, or dynamic, any number (dynamic)",
+    )
+    parser.add_argument(
+        "--precision", choices=("float32", "float16", "int8"), help="litert, onnx, openvino: of the weights (float32)"
+    )
+    parser.add_argument(
+        "--calibrate", nargs="+", metavar="IMAGE", help="int8: images such as the model will see, files or directories"
+    )
+    parser.add_argument(
+        "--held-out", nargs="+", metavar="IMAGE", help="litert, onnx, openvino: images to compare the classes on"
+    )
+    parser.add_argument(
+        "--full-integer", action="store_true", help="litert, int8: inputs and outputs of int8 too, and no float inside"
     )
     parser.add_argument("--xla", action="store_true", help="savedmodel: have XLA compile the network")
     parser.add_argument(
@@ -34,11 +50,13 @@ def add_arguments(parser):
 
 
 def sizes(text):
-    """1,8,32 as a tuple."""
+    """1,8,32 as a tuple; "dynamic" as it is."""
+    if text == "dynamic":
+        return text
     try:
         return tuple(int(size) for size in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"sizes such as 1,8,32 are expected. Received: {text!r}") from None
+        raise argparse.ArgumentTypeError(f"sizes such as 1,8,32 or dynamic are expected. Received: {text!r}") from None
 
 
 def run(args):
@@ -46,15 +64,26 @@ def run(args):
 
     from inception_tf.export.formats import export
     from inception_tf.inference.engines import open_model
+    from inception_tf.inference.runtimes import export_card
 
     start = time.perf_counter()
-    options = {option: getattr(args, option) for option in ("labels", "top", "background", "batch", "max_pixels")}
+    valued = ("labels", "top", "background", "batch", "max_pixels", "precision", "calibrate", "held_out")
+    options = {option: getattr(args, option) for option in valued}
     options |= {"overwrite": args.force or None, "check": False if args.no_check else None, "xla": args.xla or None}
+    options["full_integer"] = args.full_integer or None
+    if args.format == "savedmodel" and args.batch == "dynamic":
+        options["batch"] = None  # it takes any number as it is
     path = export(open_model(args.model), args.target, args.format, **options)
     seconds = time.perf_counter() - start
     checked = "not checked" if args.no_check else FORMATS[args.format].proof
     text = f"Written: {path} ({seconds:.1f} s; {checked})."
     data = {"path": str(path), "format": args.format, "seconds": seconds, "checked": not args.no_check}
+    found = export_card(path).get("export", {}).get("verification")
+    if found:
+        from inception_tf.export.portable import verdict
+
+        text += f"\n{verdict(found)}"
+        data["verification"] = found
     if args.xla:
         text += (
             "\nCompiled by XLA: start TensorFlow Serving with --xla_cpu_compilation_enabled, "

@@ -13,3 +13,17 @@ def add_loading(parser):
 def loading(args):
     """The keyword arguments for `create_model` out of the options of `add_loading`, as far as given."""
     return {"ema": args.ema} | ({"scope": args.scope} if args.scope else {})
+
+
+# What `open_engine` takes.
+MODEL = (
+    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, or a Slim "
+    "checkpoint"
+)
+
+
+def model_needs_keras(args):
+    """Whether the model that a command was given is one of Keras; a command's `KERAS`."""
+    from inception_tf.inference.engines import needs_keras
+
+    return needs_keras(args.model)

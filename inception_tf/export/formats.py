@@ -41,6 +41,21 @@ FORMATS = {
         "inception_resnet_v2",
         "read back, the same values",
     ),
+    "litert": Format(
+        "litert:to_litert",
+        "the file TARGET.tflite for LiteRT (TensorFlow Lite), with the class names and the preprocessing in it",
+        "run by LiteRT beside the model",
+    ),
+    "onnx": Format(
+        "onnx:to_onnx",
+        "the file TARGET.onnx for ONNX Runtime and others, with the class names and the preprocessing in it",
+        "run by ONNX Runtime beside the model",
+    ),
+    "openvino": Format(
+        "openvino:to_openvino",
+        "the files TARGET.xml and TARGET.bin for OpenVINO, with the class names and the preprocessing in the former",
+        "run by OpenVINO beside the model",
+    ),
 }
 
 

@@ -1,5 +1,9 @@
 """Classifying many image files, some of which may be bad."""
 
+import collections
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from inception_tf.errors import CheckpointError, ImageError, UsageError
@@ -15,7 +19,7 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
         engine: an `Engine`.
         paths: the files.
         top: how many classes of each.
-        batch: how many images go through the network at a time.
+        batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
     Returns:
@@ -39,14 +43,43 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
             results.update(zip((path for path, _ in waiting), decoded))
             waiting.clear()
 
+    def prepare(path):
+        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder))
+
     with Progress("Classifying", len(paths), "images") as progress:
-        for path in paths:
-            try:
-                waiting.append((path, engine.preprocessing(read_image(path, exif_rotation))))
-            except (ImageError, OSError) as error:
-                failures[path] = str(error).removeprefix(f"{path}: ")
+        for path, image in zip(paths, prepared(prepare, paths, batch)):
+            if isinstance(image, Exception):
+                failures[path] = str(image).removeprefix(f"{path}: ")
+            else:
+                waiting.append((path, image))
             if len(waiting) == batch:
                 flush()
             progress.advance()
         flush()
     return results, failures
+
+
+def prepared(prepare, items, ahead):
+    """Yields `prepare(item)` of each item in order, or the `ImageError` or `OSError` it raised; threads work ahead.
+
+    Args:
+        ahead: how many results to have ready beyond those that are being made.
+    """
+
+    def attempt(item):
+        try:
+            return prepare(item)
+        except (ImageError, OSError) as error:
+            return error
+
+    workers = min(os.cpu_count() or 1, 16, len(items) or 1)
+    pool, coming = ThreadPoolExecutor(workers), collections.deque()
+    try:
+        for item in items:
+            coming.append(pool.submit(attempt, item))
+            if len(coming) > ahead + workers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

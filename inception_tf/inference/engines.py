@@ -1,4 +1,6 @@
-"""What can classify images: a Keras model, a SavedModel. One form for all: preprocessed images in, scores out."""
+"""What can classify images: a Keras model, a SavedModel, another export. One form for all: preprocessed images in,
+scores out. Keras and TensorFlow are imported where a model needs them, since most exports need neither.
+"""
 
 from pathlib import Path
 
@@ -8,10 +10,8 @@ from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.export.card import read_card
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.models.model import load_model
-from inception_tf.models.registry import create_model
-from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import detect
+from inception_tf.inference.runtimes import RUNTIMES, OpenVino
+from inception_tf.quiet import start_tensorflow
 
 
 class Engine:
@@ -21,7 +21,10 @@ class Engine:
         preprocessing: the `Preprocessing` of its images.
         labels: its classes' names.
         card: the model's card, or an empty dict.
+        decoder: the `decoder` for its image files; see `decode_image`.
     """
+
+    decoder = "tensorflow"
 
     def __init__(self, preprocessing, classes, labels, card=None):
         self.preprocessing, self.labels, self.card = preprocessing, class_names(classes, labels), card or {}
@@ -54,6 +57,7 @@ class SavedModelEngine(Engine):
     """A SavedModel that this library exported. Keras is not asked."""
 
     def __init__(self, path, labels=None):
+        start_tensorflow()
         import tensorflow as tf
 
         try:
@@ -71,29 +75,87 @@ class SavedModelEngine(Engine):
         return self._run(images=images)["probabilities"].numpy()
 
 
-def open_engine(path, labels=None):
+class ExportedEngine(Engine):
+    """A file that `export` wrote for LiteRT, ONNX Runtime or OpenVINO, which carries its preprocessing and its labels.
+
+    Neither Keras nor TensorFlow is asked: images are decoded by Pillow and preprocessed by NumPy.
+
+    Args:
+        path: a `.tflite`, `.onnx` or `.xml` file; with `OpenVino` also a SavedModel.
+        runtime: the `Runtime` to run it on. Default: by the suffix.
+    """
+
+    decoder = "pillow"
+
+    def __init__(self, path, labels=None, runtime=None):
+        self._run = (runtime or RUNTIMES[Path(path).suffix])(path)
+        card = self._run.card
+        try:
+            options, config = card["options"], card["preprocessing"]
+        except KeyError:
+            raise CheckpointError(
+                f"{path} was not exported by this library: it does not say how its images are prepared."
+            ) from None
+        if not options.get("include_top", True) or config is None:
+            raise UsageError(f"{path} is no classifier of images: it was exported without its top, or its channels.")
+        if labels is None:
+            beside = Path(path) / "assets" / "labels.txt"
+            labels = beside if beside.is_file() else card["labels"]
+        super().__init__(Preprocessing.from_config(config), options["classes"], labels, card)
+
+    def __call__(self, images):
+        return self._run(images)
+
+
+def saved_model_in(path):
+    """The SavedModel that a directory is, or the highest version in it; None where there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        return None
+    versions = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    saved = versions[-1] if versions else path
+    return saved if (saved / "saved_model.pb").is_file() else None
+
+
+def needs_keras(path):
+    """Whether a classifier is a Keras model once it is open."""
+    return Path(path).suffix not in RUNTIMES and saved_model_in(path) is None
+
+
+def open_engine(path, labels=None, openvino=False):
     """Opens a classifier.
 
     Args:
         path: a `.keras` file; the directory of a `finetune` run, whose best model is opened; a SavedModel, or a
-            directory of versions of one, whose highest is opened; or a Slim checkpoint, which is converted in memory.
+            directory of versions of one, whose highest is opened; a `.tflite`, `.onnx` or OpenVINO `.xml` file; or a
+            Slim checkpoint, which is converted in memory.
         labels: the class names, a list or a file. Default: the model's own.
+        openvino: whether OpenVINO is to run a SavedModel, `.tflite` or `.onnx`, as it does an `.xml`.
 
     Raises:
         CheckpointError, MismatchError: it is none of these, or damaged.
-        UsageError: it has no classifier, or the labels do not fit.
+        UsageError: it has no classifier, the labels do not fit, or what runs it is not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        versions = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
-        saved = versions[-1] if versions else path
-        if (saved / "saved_model.pb").is_file():
-            return SavedModelEngine(saved, labels)
+    saved = saved_model_in(path)
+    if openvino:
+        if saved is None and path.suffix not in RUNTIMES:
+            raise UsageError(f"OpenVINO runs a SavedModel, .tflite, .onnx or .xml. Received: {path}")
+        return ExportedEngine(saved or path, labels, OpenVino)
+    if saved is not None:
+        return SavedModelEngine(saved, labels)
+    if path.suffix in RUNTIMES:
+        return ExportedEngine(path, labels)
     return KerasEngine(open_model(path), labels)
 
 
 def open_model(path):
     """The Keras model in a `.keras` file or in a run's directory, or of a Slim checkpoint. Errors as `open_engine`."""
+    from inception_tf.models.model import load_model
+    from inception_tf.models.registry import create_model
+    from inception_tf.slim.checkpoint import open_checkpoint
+    from inception_tf.slim.detect import detect
+
     path = Path(path)
     if (path / "best.keras").is_file():
         path = path / "best.keras"

@@ -4,10 +4,8 @@ import collections
 import csv
 import dataclasses
 import functools
-import os
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.files import written_whole
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
+from inception_tf.inference.classify import prepared
 from inception_tf.progress import Progress
 from inception_tf.slim.catalogue import Published, catalogue
 from inception_tf.training import metrics
@@ -198,8 +197,11 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         if timed is None and len(index) < len(examples):
             timed, start = len(index), time.perf_counter()
 
+    def prepare(i):
+        return engine.preprocessing(decode_image(examples.read(i), exif_rotation, decoder=engine.decoder))
+
     with Progress("Evaluating", len(examples), "images") as progress:
-        for i, image in enumerate(_prepared(engine, examples, exif_rotation, batch)):
+        for i, image in enumerate(prepared(prepare, range(len(examples)), batch)):
             if isinstance(image, Exception):
                 name = examples.names[i]
                 skipped[name] = (getattr(image, "strerror", None) or str(image)).removeprefix(f"{name}: ")
@@ -325,28 +327,6 @@ def _truth(engine, examples):
             "the names of all classes (--labels)."
         )
     return truth
-
-
-def _prepared(engine, examples, exif_rotation, batch):
-    """Yields each example's preprocessed image, (1, H, W, C), or why there is none; threads prepare the next batch."""
-
-    def prepare(i):
-        try:
-            return engine.preprocessing(decode_image(examples.read(i), exif_rotation))
-        except (ImageError, OSError) as error:
-            return error
-
-    workers = min(os.cpu_count() or 1, 16)
-    pool, coming = ThreadPoolExecutor(workers), collections.deque()
-    try:
-        for i in range(len(examples)):
-            coming.append(pool.submit(prepare, i))
-            if len(coming) > batch + workers:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _checked(engine, scores):

@@ -112,7 +112,7 @@ def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, run, tmp_pat
 
 def test_an_interrupt_prints_nothing_but_itself(capfd):
     for error, shown in ((KeyboardInterrupt, ""), (ImportError, "chatter")):
-        with pytest.raises(error), quiet._kept_off_stderr():
+        with pytest.raises(error), quiet.kept_off_stderr():
             os.write(2, b"chatter")
             raise error
         assert capfd.readouterr().err == shown

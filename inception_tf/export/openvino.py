@@ -1,0 +1,79 @@
+"""Keras models to OpenVINO files, for Intel's processors, graphics and neural units."""
+
+from pathlib import Path
+
+from inception_tf.errors import ExportError
+from inception_tf.export import portable
+from inception_tf.files import refuse_existing, written_whole
+from inception_tf.inference.runtimes import KEY, OpenVino
+from inception_tf.quiet import kept_off_stderr
+
+
+def to_openvino(
+    model, target, labels=None, batch="dynamic", precision="float32", held_out=None, check=True, overwrite=False
+):
+    """Writes OpenVINO's `.xml` file and its weights beside it, a `.bin` of the same name.
+
+    From `images` (float32 N×H×W×C, preprocessed) to `probabilities` (float32 N×classes). The model's card, with its
+    preprocessing and its labels, is in the `.xml` as the runtime information "inception_tf", JSON.
+
+    Args:
+        target: the `.xml` file.
+        precision: "float32", or "float16": weights of half the size.
+        Others as in `to_litert`.
+
+    Returns:
+        The `Path` of the `.xml`.
+
+    Raises:
+        UsageError: an option out of its range, OpenVINO is not installed, `target` is no `.xml`.
+        ImageError: no image of `held_out` could be read.
+        ExportError: the model cannot be converted, or the file answers otherwise than the model.
+    """
+    target = Path(target)
+    weights = target.with_suffix(".bin")
+    for file in (target, weights):
+        refuse_existing(file, overwrite)
+    job = portable.prepare(
+        model,
+        target,
+        ".xml",
+        "openvino",
+        ("float32", "float16"),
+        ["openvino"],
+        labels,
+        batch,
+        precision,
+        None,
+        held_out,
+    )
+    import openvino
+
+    network = _convert(job)
+    # The .xml is renamed last: a reader finds the network by it.
+    with written_whole(target, overwrite) as part, written_whole(weights, overwrite) as weights_part:
+
+        def save():
+            openvino.save_model(network, part, compress_to_fp16=precision == "float16")
+
+        save()
+        found = portable.compare(job, OpenVino(part)) if check else None
+        network.set_rt_info(portable.card(job, "openvino", found), [KEY])
+        save()
+        part.with_suffix(".bin").rename(weights_part)
+    return target
+
+
+def _convert(job):
+    """The network as an OpenVINO model in memory."""
+    import openvino
+
+    try:
+        with kept_off_stderr():
+            network = openvino.convert_model(portable.frozen(job).graph, input=[(job.batch or -1, *job.image_shape)])
+    except Exception as error:  # the converter's own, of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(f"OpenVINO cannot convert {job.model.name}: {reason[:200]}") from error
+    network.inputs[0].set_names({"images"})
+    network.outputs[0].set_names({"probabilities" if job.names else "features"})
+    return network

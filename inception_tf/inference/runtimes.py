@@ -1,0 +1,204 @@
+"""Exported networks on the engines they were exported for: LiteRT, ONNX Runtime, OpenVINO. Neither TensorFlow nor Keras
+is imported here.
+"""
+
+import importlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.quiet import kept_off_stderr
+
+# Under this name the model's card travels in every form: as a file in a .tflite, as metadata in the others.
+CARD = "inception_tf.json"
+KEY = "inception_tf"
+
+
+class Runtime:
+    """A network in a file, ready to run.
+
+    Attributes:
+        card: the model's card that the file carries, a JSON-like dict; empty where it has none.
+        batch: how many images the network takes at a time, None for any number. `__call__` takes any number always.
+    """
+
+    card = {}
+    batch = None
+
+    def __call__(self, images):
+        """The network's output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
+        images = np.ascontiguousarray(images, np.float32)
+        if self.batch is None:
+            return self._run(images)
+        spare = -len(images) % self.batch
+        padded = np.concatenate([images, np.zeros((spare, *images.shape[1:]), np.float32)]) if spare else images
+        outputs = [self._run(padded[i : i + self.batch]) for i in range(0, len(padded), self.batch)]
+        return np.concatenate(outputs)[: len(images)]
+
+    def _run(self, images):
+        raise NotImplementedError
+
+
+class LiteRT(Runtime):
+    """A `.tflite` file, on LiteRT with XNNPACK; on TensorFlow's own interpreter where LiteRT is not installed."""
+
+    def __init__(self, path):
+        try:
+            interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
+        except ImportError:
+            try:
+                interpreter = importlib.import_module("tensorflow").lite.Interpreter
+            except ImportError:
+                raise _missing("A .tflite file", "ai-edge-litert", "litert") from None
+        with _damaged(path, "LiteRT"), kept_off_stderr():
+            self._interpreter = interpreter(model_path=str(path), num_threads=_processors())
+            (self._input,), (self._output,) = (
+                self._interpreter.get_input_details(),
+                self._interpreter.get_output_details(),
+            )
+            self._interpreter.allocate_tensors()
+        self._size = int(self._input["shape"][0])
+        self.batch = None if self._input["shape_signature"][0] == -1 else self._size
+        self.card = read_litert_card(path)
+
+    def _run(self, images):
+        if len(images) != self._size:
+            self._interpreter.resize_tensor_input(self._input["index"], images.shape)
+            self._interpreter.allocate_tensors()
+            self._size = len(images)
+        self._interpreter.set_tensor(self._input["index"], _quantized(images, self._input))
+        self._interpreter.invoke()
+        return _dequantized(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+
+class OnnxRuntime(Runtime):
+    """An `.onnx` file, on ONNX Runtime."""
+
+    def __init__(self, path):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise _missing("An .onnx file", "onnxruntime", "onnx") from None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        with _damaged(path, "ONNX Runtime"):
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            (given,) = self._session.get_inputs()
+            self.card = _parsed(self._session.get_modelmeta().custom_metadata_map.get(KEY))
+        self._name = given.name
+        self.batch = given.shape[0] if isinstance(given.shape[0], int) else None
+
+    def _run(self, images):
+        return self._session.run(None, {self._name: images})[0]
+
+
+class OpenVino(Runtime):
+    """What OpenVINO reads, on the CPU: an `.xml` file with its `.bin`; also `.onnx`, `.tflite` and a SavedModel.
+
+    It computes in float32 wherever the processor could do it in bfloat16 too: a Xeon's default is the latter.
+    """
+
+    def __init__(self, path):
+        try:
+            import openvino
+        except ImportError:
+            raise _missing("OpenVINO", "openvino", "openvino") from None
+        path = Path(path)
+        with _damaged(path, "OpenVINO"), kept_off_stderr():
+            core = openvino.Core()
+            model = core.read_model(path)
+            (given,) = model.inputs
+            batch = given.partial_shape[0]
+            compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            outputs = [output for output in compiled.outputs if "probabilities" in output.names] or compiled.outputs
+        self.card = _openvino_card(model, path)
+        self.batch = None if batch.is_dynamic else batch.get_length()
+        self._request, self._output = compiled.create_infer_request(), outputs[0]
+
+    def _run(self, images):
+        return np.array(self._request.infer([images])[self._output])
+
+
+RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino}
+
+
+def export_card(path):
+    """The card in a file of one of `RUNTIMES`, empty for others."""
+    if Path(path).suffix == ".tflite":
+        return read_litert_card(path)
+    runtime = RUNTIMES.get(Path(path).suffix)
+    return runtime(path).card if runtime else {}
+
+
+def read_litert_card(path):
+    """The card in a `.tflite` file, empty where there is none: a zip archive behind the network."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _parsed(archive.read(CARD))
+    except (zipfile.BadZipFile, KeyError, OSError):
+        return {}
+
+
+def _openvino_card(model, path):
+    for place in ([KEY], ["framework", KEY]):  # its own files, and an .onnx's metadata
+        if model.has_rt_info(place):
+            return _parsed(model.get_rt_info(place).astype(str))
+    if path.suffix == ".tflite":
+        return read_litert_card(path)
+    if path.is_dir():
+        from inception_tf.export.card import read_card
+
+        return {**read_card(path), "labels": None}
+    return {}
+
+
+def _parsed(text):
+    try:
+        card = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _quantized(images, details):
+    if details["dtype"] == np.float32:
+        return images
+    scale, zero = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.rint(images / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+
+
+def _dequantized(outputs, details):
+    if details["dtype"] == np.float32:
+        return outputs
+    scale, zero = details["quantization"]
+    return (outputs.astype(np.float32) - zero) * np.float32(scale)
+
+
+def _processors():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _missing(what, package, extra):
+    return UsageError(f"{what} needs {package}, which is not installed: pip install 'inception-tf[{extra}]'.")
+
+
+class _damaged:
+    """Turns whatever an engine raises while it opens a file into a `CheckpointError` of a line."""
+
+    def __init__(self, path, engine):
+        self.path, self.engine = path, engine
+        if not os.path.exists(path):
+            raise CheckpointError(f"There is no model at {path}.")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, _):
+        if kind and issubclass(kind, Exception) and not issubclass(kind, MemoryError):
+            reason = (str(error).strip().splitlines() or [kind.__name__])[0][:200]
+            raise CheckpointError(f"{self.path} cannot be run by {self.engine}: {reason}") from error
