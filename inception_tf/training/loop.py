@@ -140,7 +140,7 @@ class Loop:
         self._save_if_due()  # before the validation, which may take long
         row = {"step": self.position.total, "phase": phase.name, "epoch": self.position.epoch + 1}
         row |= {name: total / self.steps_per_epoch for name, total in self._sums().items()}
-        row["learning_rate"] = float(_inner(program.training.optimizer).learning_rate)
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(_inner(program.training.optimizer).learning_rate))
         row |= self._validate(program)
         row |= {"images_per_second": speed, "seconds": self.position.seconds}
         self.position.rows.append(row)
