@@ -13,6 +13,7 @@ _PUBLIC = {
     "list_models": "models.registry",
     "end_points": "models.model",
     "feature_extractor": "models.model",
+    "fuse_for_inference": "models.fused",
     "InceptionV1": "models.inception_v1",
     "InceptionV2": "models.inception_v2",
     "InceptionV3": "models.inception_v3",

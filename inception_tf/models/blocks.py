@@ -4,6 +4,8 @@ A layer here is named after its Slim scope and nested as Slim nests scopes, so t
 Slim checkpoint but for the last word (`kernel` there is `weights`). Feature maps are N×H×W×C throughout.
 """
 
+import itertools
+
 import keras
 
 from inception_tf.errors import UsageError
@@ -174,6 +176,56 @@ class Mixed(Scope):
     def from_config(cls, config):
         branches = [keras.saving.deserialize_keras_object(branch) for branch in config.pop("branches")]
         return cls(branches, **config)
+
+
+@serializable
+class Siblings(keras.layers.Layer):
+    """Branches side by side on one input, concatenated on the channels, of which some share their first convolution.
+
+    Args:
+        opening: the convolution that they share, or None.
+        branches: a `Scope` each, of what follows.
+        widths: for each branch the channels it takes of `opening`'s output, in order; 0 for one on the input itself.
+    """
+
+    def __init__(self, opening, branches, widths, **kwargs):
+        super().__init__(**kwargs)
+        self.opening, self.branches, self.widths = opening, list(branches), list(widths)
+
+    def _shapes(self, shape):
+        """The shapes of the branches' inputs."""
+        return [(*shape[:CHANNELS], width) if width else shape for width in self.widths]
+
+    def build(self, input_shape):
+        if self.opening and not self.opening.built:
+            self.opening.build(input_shape)
+        for branch, shape in zip(self.branches, self._shapes(input_shape)):
+            if not branch.built:
+                branch.build(shape)
+
+    def call(self, inputs, training=None):
+        parts = iter(())
+        if self.opening:
+            ends = list(itertools.accumulate(width for width in self.widths if width))[:-1]
+            parts = iter(keras.ops.split(self.opening(inputs), ends, axis=CHANNELS))
+        outputs = [
+            run(branch, next(parts) if width else inputs, training) for branch, width in zip(self.branches, self.widths)
+        ]
+        return concatenate(outputs)
+
+    def compute_output_shape(self, input_shape):
+        shapes = [step_shape(branch, shape) for branch, shape in zip(self.branches, self._shapes(input_shape))]
+        return (*shapes[0][:CHANNELS], sum(shape[CHANNELS] for shape in shapes))
+
+    def get_config(self):
+        branches = [serialize(branch) for branch in self.branches]
+        return {**super().get_config(), "opening": serialize(self.opening), "branches": branches, "widths": self.widths}
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        opening, branches = deserialize(config.pop("opening")), [deserialize(b) for b in config.pop("branches")]
+        return cls(opening, branches, **config)
 
 
 @serializable

@@ -1,0 +1,129 @@
+"""Fused networks beside those they are made of, on TensorFlow here, and on JAX in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from run_fused import batch_norms, compare
+from run_networks import CASES
+
+import inception_tf as itf
+from inception_tf.errors import UsageError
+from inception_tf.models.blocks import Conv2D, Siblings
+from inception_tf.models.fused import fuse_for_inference
+from inception_tf.slim.golden import deterministic_images
+
+HERE = Path(__file__).parent
+TOLERANCE = 1e-5
+STANDING_ALONE = {"resnet_v2_50": 17, "resnet_v2_101": 34, "resnet_v2_152": 51}  # one a unit, and the last
+
+
+def small(**options):
+    return itf.create_model("inception_v3", depth_multiplier=0.1, input_shape=(107, 107, 3), classes=5, **options)
+
+
+def randomized(model, seed=0):
+    """Weights of a trained network's size, and batch norms that do something."""
+    random = np.random.default_rng(seed)
+    for variable in model.weights:
+        if len(variable.shape) > 1:
+            variable.assign(random.normal(0, (2 / np.prod(variable.shape[:-1])) ** 0.5, variable.shape))
+        else:
+            low = 0.5 if "variance" in variable.path or "gamma" in variable.path else -0.2
+            variable.assign(random.uniform(low, low + 0.7, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return randomized(small(aux_logits=True))
+
+
+@pytest.fixture(scope="module")
+def fused(model):
+    return itf.fuse_for_inference(model)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return deterministic_images(2, 107, 107)
+
+
+def relative(got, wanted):
+    return np.abs(got - wanted).max() / np.abs(wanted).max()
+
+
+def test_answers_as_the_model(model, fused, images):
+    assert relative(np.asarray(fused(images)), np.asarray(model(images, training=False))) < TOLERANCE
+
+
+def test_training_makes_no_difference(fused, images):
+    assert np.array_equal(fused(images, training=True), fused(images))
+
+
+def test_the_model_stays_as_it_is(model, fused):
+    assert batch_norms(model) and not batch_norms(fused)
+    assert not {id(variable) for variable in model.weights} & {id(variable) for variable in fused.weights}
+
+
+def test_what_is_gone(model, fused):
+    def every(layers):
+        for layer in layers:
+            yield layer
+            yield from every(layer._flatten_layers(include_self=False))
+
+    kinds = [type(layer) for layer in every(fused.layers)]
+    assert keras.layers.Dropout not in kinds and keras.layers.BatchNormalization not in kinds
+    assert not [layer for layer in fused.layers if "Aux" in layer.name]
+    assert [layer.name for layer in fused.layers if isinstance(layer, Siblings)] == [
+        layer.name for layer in model.layers if layer.name.startswith("Mixed_")
+    ]
+
+
+def test_siblings_share_their_opening_and_pooling_comes_last(fused):
+    block = fused.get_layer("Mixed_5b")
+    assert block.widths == [16, 16, 16, 0] and block.opening.filters == 48
+    convolution, pool, activation = block.branches[3].layers
+    assert isinstance(convolution, Conv2D) and convolution.activation is keras.activations.linear
+    assert isinstance(pool, keras.layers.AveragePooling2D) and activation.activation is keras.activations.relu
+
+
+def test_saved_and_loaded(fused, images, tmp_path):
+    fused.save(tmp_path / "fused.keras")
+    again = keras.saving.load_model(tmp_path / "fused.keras")
+    assert np.array_equal(again(images), fused(images))
+    assert again.card == fused.card and again.card["fused"]
+
+
+def test_without_the_top(images):
+    trunk = randomized(small(include_top=False))
+    assert relative(np.asarray(fuse_for_inference(trunk)(images)), np.asarray(trunk(images))) < TOLERANCE
+
+
+def test_other_models_are_refused():
+    with pytest.raises(UsageError, match="create_model"):
+        fuse_for_inference(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", CASES)
+def test_every_network(network):
+    difference, model, fused = compare(network)
+    assert difference < TOLERANCE
+    assert batch_norms(fused) == STANDING_ALONE.get(network, 0)
+
+
+@pytest.mark.slow
+def test_on_jax():
+    pytest.importorskip("jax", reason="jax is not installed")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(HERE.parents[1])}
+    networks = ["lenet", "inception_v3", "resnet_v2_50"]
+    command = [sys.executable, HERE / "run_fused.py", *networks]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
+    assert list(found) == networks and max(found.values()) < TOLERANCE
