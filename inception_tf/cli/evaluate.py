@@ -3,11 +3,14 @@
 A bad file is named at the end, not fatal.
 """
 
+from inception_tf.cli.options import MODEL, model_needs_keras
 from inception_tf.cli.outcome import Outcome
+
+KERAS = model_needs_keras
 
 
 def add_arguments(parser):
-    parser.add_argument("model", help="a run's directory, a .keras file, a SavedModel directory, or a Slim checkpoint")
+    parser.add_argument("model", help=MODEL)
     parser.add_argument(
         "--data", required=True, nargs="+", metavar="PATH", help="a folder of class folders, or Slim's TFRecords"
     )
@@ -18,6 +21,7 @@ def add_arguments(parser):
         "--labels-offset", type=int, default=0, metavar="N", help="subtracted from the labels of TFRecords (0)"
     )
     parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
+    parser.add_argument("--openvino", action="store_true", help="have OpenVINO run a SavedModel, .tflite or .onnx")
     parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
     parser.add_argument("--csv", metavar="FILE", help="write a row for every image")
     parser.add_argument(
@@ -40,7 +44,7 @@ def run(args):
         refuse_report(args.out, args.force)
     data = args.data[0] if len(args.data) == 1 else args.data
     examples = open_examples(data, args.labels, args.labels_offset, complete=False)
-    engine = open_engine(args.model)
+    engine = open_engine(args.model, openvino=args.openvino)
     if args.labels and engine.labels == class_names(len(engine.labels)):
         engine.labels = class_names(len(engine.labels), examples.class_names)
     evaluation = evaluate(engine, examples, args.batch, args.exif)
