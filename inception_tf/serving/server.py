@@ -60,6 +60,7 @@ class LocalServer:
         try:
             import aiohttp  # noqa: F401
             import prometheus_client  # noqa: F401
+
             if importlib.util.find_spec("tensorflow_serving") is None:  # to import it is to import TensorFlow
                 raise ImportError(name="tensorflow-serving-api")
         except ImportError as error:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytestmark = pytest.mark.slow  # an export of its own
+
 
 def test_openvino_reads_the_savedmodel(exported):
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")

@@ -165,7 +165,7 @@ def ask(rest, server, path="digits"):
 PNG = base64.b64encode(tf.io.encode_png(np.full((8, 8, 1), 99, np.uint8)).numpy()).decode()
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"
@@ -178,9 +178,9 @@ def states(rest, server, model="digits"):
 
 
 def place(version, base, number):
-    """Beside its name and then renamed, as an export does it."""
+    """Beside its name and then renamed, as an export does it; without warm-up, which is most of loading so little."""
     part = base / f".{number}"
-    shutil.copytree(version, part)
+    shutil.copytree(version, part, ignore=shutil.ignore_patterns("tf_serving_warmup_requests"))
     part.rename(base / str(number))
 
 
