@@ -55,7 +55,7 @@ _RECIPE = {
     "warmup_epochs": {"type": float, "help": "of each phase (0)"},
     "bn": {"metavar": "MODE", "help": "batch norm: frozen, train or recalibrate (frozen below 5000 images)"},
     "bn_momentum": {"type": float, "help": "of batch norm's moving statistics (by the number of steps)"},
-    "augment": {"help": "Slim's training preprocessing: fast, full or none (fast)"},
+    "augment": {"metavar": "MODE[,MODE]", "help": "Slim's training preprocessing: fast, full or none (fast)"},
     "label_smoothing": {"type": float, "help": "share of the labels spread over all classes (0)"},
     "class_weights": {"choices": ("balanced",), "help": "weigh rare classes up"},
     "aux_loss": {"type": float, "help": "factor on the auxiliary head's loss (0.4)"},
@@ -147,37 +147,43 @@ def _recipe(args, pretrained):
     recipe = Recipe.from_yaml(Path(args.recipe)) if args.recipe else Recipe()
     given = {name: getattr(args, name) for name in _RECIPE}
     given["xla"] = args.xla or None
-    epochs, rates, train = (given.pop(name) for name in ("epochs", "learning_rate", "train"))
+    per_phase = {name: given.pop(name) for name in ("epochs", "learning_rate", "train")}
+    if args.augment and "," in args.augment:
+        per_phase["augment"] = given.pop("augment")
     renamed = {"bn": "batch_norm", "bn_momentum": "batch_norm_momentum"}
     given = {renamed.get(name, name): value for name, value in given.items() if value is not None}
     if "freeze" in given:
         given["freeze"] = given["freeze"].split(",")
-    if epochs or rates or train:
+    if any(per_phase.values()):
         phases = list(recipe.phases or (TWO_PHASES if pretrained else ONE_PHASE))
-        given["phases"] = _phases(
-            phases, _numbers("--epochs", epochs, int), _numbers("--learning-rate", rates, float), train
-        )
+        given["phases"] = _phases(phases, **per_phase)
     return dataclasses.replace(recipe, **given)
 
 
-def _phases(phases, epochs, rates, train):
+def _phases(phases, epochs, learning_rate, train, augment=None):
     import dataclasses
 
     from inception_tf.errors import UsageError
 
-    if epochs and len(epochs) == 1:
-        phases = phases[-1:]
-    for option, values in (("--epochs", epochs), ("--learning-rate", rates)):
-        if values and len(values) != len(phases):
-            raise UsageError(f"{option} has a number for each of the {len(phases)} phases. Received: {values}")
-    if epochs:
-        phases = [dataclasses.replace(phase, epochs=value) for phase, value in zip(phases, epochs) if value]
-        rates = [rate for rate, value in zip(rates, epochs) if value] if rates else rates
-    if rates:
-        phases = [dataclasses.replace(phase, learning_rate=value) for phase, value in zip(phases, rates)]
     if train:
         phases[-1] = dataclasses.replace(phases[-1], train=tuple(train.split(",")))
-    return phases
+    values = {
+        "epochs": _numbers("--epochs", epochs, int),
+        "learning_rate": _numbers("--learning-rate", learning_rate, float),
+        "augment": augment and augment.split(","),
+    }
+    if values["epochs"] and len(values["epochs"]) == 1:
+        phases = phases[-1:]
+    for name, given in values.items():
+        if given and len(given) != len(phases):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} has a value for each of the {len(phases)} phases. Received: {given}")
+    left_out = [i for i, count in enumerate(values["epochs"] or ()) if count == 0]
+    return [
+        dataclasses.replace(phase, **{name: given[i] for name, given in values.items() if given})
+        for i, phase in enumerate(phases)
+        if i not in left_out
+    ]
 
 
 def _numbers(option, text, kind):

@@ -217,7 +217,8 @@ class _Job:
 
     def program(self, index):
         """The `Program` of a phase."""
-        recipe, phase = self.recipe, self.recipe.phases[index]
+        phase = self.recipe.phases[index]
+        recipe = dataclasses.replace(self.recipe, augment=phase.augment)
         for model in (self.model, self.product):
             set_trainable(model, recipe, phase, recipe.batch_norm)
         with self.devices.scope():
@@ -259,7 +260,7 @@ class _Job:
 
     def _features(self, training, phase):
         """(heads, training features, validation features) where nothing but the heads changes in a phase."""
-        if self.recipe.augment != "none" or self.devices.replicas > 1:
+        if phase.augment != "none" or self.devices.replicas > 1:
             return None
         trunk, heads = features.heads_on(self.model, training)
         below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]

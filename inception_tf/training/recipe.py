@@ -34,12 +34,15 @@ class Phase:
         train: scope globs of what is trained, such as "Mixed_7*"; "heads" stands for the network's heads.
         learning_rate: at its start, after the warm-up. Default: the optimizer's usual one for heads, a hundredth of
             that where more is trained.
+        augment: as `Recipe.augment`, for this phase. Heads alone, without augmentation, are trained on features that
+            are computed once, in a fraction of the time.
     """
 
     name: str
     epochs: int
     train: tuple = ("*",)
     learning_rate: float = None
+    augment: str = None
 
 
 # Below so many images, the statistics of batch norm are worth more as they came than as a few batches tell them.
@@ -126,6 +129,8 @@ class Recipe:
                 raise UsageError(f"A phase takes a whole number of epochs above 0. Received: {phase}")
             if phase.learning_rate is not None and not _between(phase.learning_rate, 0, math.inf):
                 raise UsageError(f"learning_rate must be a number above 0. Received: {phase}")
+            if phase.augment not in (None, *AUGMENTATIONS):
+                raise UsageError(f"augment must be one of {', '.join(AUGMENTATIONS)}. Received: {phase}")
 
     def to_yaml(self):
         """The recipe as YAML, all of it, in the order of the fields."""
@@ -176,7 +181,9 @@ class Recipe:
             return first if phase.train == ("heads",) or not pretrained else first / 100
 
         phases = [
-            phase if phase.learning_rate else dataclasses.replace(phase, learning_rate=rate(phase))
+            dataclasses.replace(
+                phase, learning_rate=phase.learning_rate or rate(phase), augment=phase.augment or self.augment
+            )
             for phase in self.phases or (TWO_PHASES if pretrained else ONE_PHASE)
         ]
         mode = self.batch_norm or ("frozen" if pretrained and images < ENOUGH_IMAGES else "train")
@@ -197,7 +204,7 @@ def _phase(value):
         return dataclasses.replace(value, train=_globs("train", value.train))
     fields = [field.name for field in dataclasses.fields(Phase)]
     if not isinstance(value, dict) or not {"name", "epochs"} <= set(value) <= set(fields):
-        raise UsageError(f"A phase has name and epochs, and may have train and learning_rate. Received: {value!r}")
+        raise UsageError(f"A phase has name and epochs, and may have {', '.join(fields[2:])}. Received: {value!r}")
     return _phase(Phase(**value))
 
 

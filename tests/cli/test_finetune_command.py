@@ -24,6 +24,8 @@ def test_options_make_the_recipe(tmp_path):
     assert recipe("--epochs", "4").phases == (Phase("all", 4),)
     assert recipe("--epochs", "4,0", "--learning-rate", "0.1,1").phases == (Phase("heads", 4, ("heads",), 0.1),)
     assert recipe("--train", "Mixed_7*,heads").phases[1].train == ("Mixed_7*", "heads")
+    assert [phase.augment for phase in recipe("--augment", "none,fast").phases] == ["none", "fast"]
+    assert recipe("--augment", "full").augment == "full"
     assert recipe("--epochs", "4", pretrained=False).phases == (Phase("all", 4),)
     file = tmp_path / "recipe.yaml"
     file.write_text("batch_size: 8\nxla: true\nseed: 3\n")
@@ -34,9 +36,9 @@ def test_options_make_the_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--epochs", "1,2,3"), "--epochs has a number for each of the 2 phases"),
+        (("--epochs", "1,2,3"), "--epochs has a value for each of the 2 phases"),
         (("--epochs", "few"), "--epochs is a number"),
-        (("--learning-rate", "0.1"), "--learning-rate has a number for each of the 2 phases"),
+        (("--learning-rate", "0.1"), "--learning-rate has a value for each of the 2 phases"),
         (("--epochs", "0,0"), "phases is a list that is not empty"),
         (("--optimizer", "lbfgs"), "optimizer must be one of"),
     ],

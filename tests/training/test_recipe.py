@@ -33,8 +33,8 @@ def test_slims_two_phases_are_the_default():
     assert (everything.train, everything.learning_rate) == (("*",), 0.0001)
     (only,) = Recipe(optimizer="adam").filled(images=800, pretrained=False).phases
     assert (only.train, only.learning_rate) == (("*",), 0.001)
-    assert dataclasses.replace(heads, learning_rate=None) == TWO_PHASES[0]
-    assert dataclasses.replace(only, learning_rate=None) == ONE_PHASE[0]
+    assert dataclasses.replace(heads, learning_rate=None, augment=None) == TWO_PHASES[0]
+    assert dataclasses.replace(only, learning_rate=None, augment=None) == ONE_PHASE[0]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,7 @@ def test_batch_norm_by_the_size_of_the_data(images, pretrained, given, mode):
         ({"phases": [{"name": "a"}]}, "A phase has name and epochs"),
         ({"phases": [{"name": "a", "epochs": 0}]}, "whole number of epochs above 0"),
         ({"phases": [{"name": "a", "epochs": 1, "learning_rate": 0}]}, "learning_rate must be a number above 0"),
+        ({"phases": [{"name": "a", "epochs": 1, "augment": "slim"}]}, "augment must be one of fast, full, none"),
         ({"freeze": [1]}, "freeze is a list of scope globs"),
         ({"batch": 8}, "A recipe has no batch. It has: phases, batch_size"),
     ],
