@@ -50,6 +50,8 @@ def NetworkInNetwork(
     classes=10,
     classifier_activation="softmax",
     dropout=0.5,
+    depth_multiplier=1.0,
+    min_depth=16,
     layout="imagenet",
     convolutions_1x1=2,
     fully_connected=False,
@@ -65,9 +67,11 @@ def NetworkInNetwork(
     `rectified_logits`: whether the last maps pass a ReLU, as all of the paper do. Without, it learns faster.
     """
     check(inputs, layout, convolutions_1x1, fully_connected and include_top, spatial_squeeze)
+    depth = blocks.scaled(depth_multiplier, min_depth)
     x = inputs
     for i, (kernel, strides, padding, widths, drop) in enumerate(LAYOUTS[layout], start=1):
-        steps = block(kernel, strides, padding, widths[:-1], widths[-1] or classes, convolutions_1x1)
+        first, middle, last = (width and depth(width) for width in widths)
+        steps = block(kernel, strides, padding, (first, middle), last or classes, convolutions_1x1)
         if widths[-1] is None:
             *steps, classifier = steps
             classifier.activation = keras.activations.get("relu" if rectified_logits else None)

@@ -94,6 +94,22 @@ def test_logits_are_the_mean_of_the_class_maps():
     assert np.allclose(np.maximum(linear.predict_on_batch(images), 0), maps, rtol=1e-5, atol=1e-6)
 
 
+def test_width(shapes):
+    """All widths but that of the last map, which is the number of classes; read off a checkpoint too."""
+    found = shapes("nin", depth_multiplier=0.25, input_shape=(64, 64, 3))
+    assert [found[f"mlpconv{i}"][-1] for i in (1, 2, 3, 4)] == [24, 64, 96, 256]
+    assert found["Logits"] == (10,)
+    least = shapes("nin", depth_multiplier=0.01, min_depth=4, input_shape=(64, 64, 3))
+    assert [least[f"mlpconv{i}"][-1] for i in (1, 2, 3, 4)] == [4, 4, 4, 10]
+
+
+def test_width_of_a_checkpoint(tmp_path):
+    model = itf.NetworkInNetwork(layout="cifar10", depth_multiplier=0.25, convolutions_1x1=1, input_shape=(32, 32, 3))
+    itf.save_slim(model, tmp_path / "nin.ckpt")
+    found = itf.detect(tmp_path / "nin.ckpt")
+    assert found.options == {"layout": "cifar10", "convolutions_1x1": 1, "depth_multiplier": 0.25}
+
+
 def test_smallest_images(shapes):
     assert shapes("nin", input_shape=(11, 11, 1))["mlpconv4"] == (1, 1, 1024)
     with pytest.raises(UsageError, match="at least 11×11"):

@@ -1,0 +1,120 @@
+"""tools/train_nin.py on a handful of stripes in place of Fashion-MNIST."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_tf.images.preprocessing import Preprocessing
+
+PATH = Path(__file__).resolve().parents[2] / "tools" / "train_nin.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("train_nin", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    """10 classes of 28×28 images, told apart by the distance of their stripes, sorted by class as the real data is."""
+    rng, arrays = np.random.default_rng(0), {}
+    for part, each in (("train", 32), ("test", 5)):
+        labels = np.repeat(np.arange(10, dtype="uint8"), each)
+        images = rng.integers(0, 60, (len(labels), 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels):
+            (image if label % 2 else image.T)[:: 2 + label // 2] += 180
+        arrays |= {f"x_{part}": images, f"y_{part}": labels}
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tool, stripes, tmp_path_factory):
+    """The directory of a run of two networks."""
+    out = tmp_path_factory.mktemp("trained") / "nin"
+    arguments = ["nin", "fc", "--size", "28", "--width", "0.1", "--epochs", "2", "--batch", "8", "--rate", "0.05"]
+    tool.main([*arguments, "--data", str(stripes), "--out", str(out)])
+    return out
+
+
+def test_results(tool, trained):
+    facts = json.loads((trained / "results.json").read_text())
+    assert (facts["size"], facts["width"], facts["schedule"], facts["seed"]) == (28, 0.1, "cosine", 0)
+    nin, fc = facts["networks"]
+    assert [len(result["epochs"]) for result in (nin, fc)] == [2, 2]
+    assert fc["parameters"] - nin["parameters"] == 10 * 10 + 10  # a last map of one place, at 28×28
+    assert nin["epochs"][1]["loss"] < nin["epochs"][0]["loss"]
+    assert sorted(path.name for path in trained.iterdir()) == ["curves.png", "fc.keras", "nin.keras", "results.json"]
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_saved_network_is_the_trained_one(tool, trained, stripes):
+    """It classifies image files as it did the test images: the same preprocessing, and the classes' names."""
+    from inception_tf.inference.engines import open_engine
+
+    engine = open_engine(trained / "nin.keras")
+    images, labels = tool.load(stripes)["test"]
+    scores = engine(engine.preprocessing(list(images)))
+    accuracy = json.loads((trained / "results.json").read_text())["networks"][0]["epochs"][-1]["val_accuracy"]
+    assert (scores.argmax(1) == labels).mean() == pytest.approx(accuracy)
+    assert engine.labels[0] == "T-shirt/top" and engine.labels[9] == "Ankle boot"
+
+
+def test_sorted_data_is_shuffled(tool, stripes):
+    images, labels = tool.load(stripes)["train"]
+    preprocessing = Preprocessing("inception", 28, central_fraction=None, channels=1)
+    data = tool.batches(images, labels, preprocessing, 32, shuffled=3)
+    first, second = ([labels.numpy() for _, labels in data] for _ in range(2))
+    assert all(len(set(batch)) > 4 for batch in first)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(np.sort(np.concatenate(first)), labels)
+    again = [labels.numpy() for _, labels in tool.batches(images, labels, preprocessing, 32, shuffled=3)]
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_run(tool, stripes, tmp_path):
+    runs = []
+    for out in ("a", "b"):
+        tool.main(
+            [
+                "plain",
+                "--size=28",
+                "--width=0.1",
+                "--epochs=1",
+                "--examples=64",
+                f"--data={stripes}",
+                f"--out={tmp_path / out}",
+            ]
+        )
+        (epoch,) = json.loads((tmp_path / out / "results.json").read_text())["networks"][0]["epochs"]
+        runs.append((epoch["loss"], epoch["val_loss"]))
+    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+
+
+def test_bad_input(tool, stripes, trained, tmp_path):
+    other = tmp_path / "other.npz"
+    np.savez(
+        other, x_train=np.zeros((4, 28, 28)), y_train=np.zeros(4), x_test=np.zeros((4, 28, 28)), y_test=np.zeros(4)
+    )
+    out = tmp_path / "out"
+    for arguments, said in [
+        (["big"], "There is no network big. There are: nin, plain, fc, two"),
+        (["--epochs", "0"], "positive numbers"),
+        (["--size", "8"], "at least 11×11"),
+        (["--data", str(tmp_path / "none.npz")], "is no NPZ file"),
+        (["--data", str(PATH)], "is no NPZ file"),
+        (["--data", str(other)], "Expected uint8 images"),
+        (["--out", str(trained)], "exists"),
+    ]:
+        with pytest.raises(SystemExit) as exit_:
+            tool.main([*(["--data", str(stripes)] if "--data" not in arguments else []), "--out", str(out), *arguments])
+        assert said in str(exit_.value)
+    assert not out.exists()
