@@ -1,5 +1,6 @@
 """Keras models to `.tflite` files, for LiteRT (TensorFlow Lite) on telephones, small boards and servers."""
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def to_litert(
         precision,
         calibrate,
         held_out,
+        overwrite,
     )
     if full_integer and precision != "int8":
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")
@@ -82,7 +84,8 @@ def _convert(job, full_integer):
     import tensorflow as tf
 
     try:
-        with kept_off_stderr():
+        with kept_off_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             converter = tf.lite.TFLiteConverter.from_concrete_functions([portable.frozen(job)])
             if job.precision != "float32":
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -54,6 +54,7 @@ def to_onnx(
         precision,
         calibrate,
         held_out,
+        overwrite,
     )
     import onnx
 

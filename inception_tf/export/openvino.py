@@ -32,8 +32,6 @@ def to_openvino(
     """
     target = Path(target)
     weights = target.with_suffix(".bin")
-    for file in (target, weights):
-        refuse_existing(file, overwrite)
     job = portable.prepare(
         model,
         target,
@@ -46,7 +44,9 @@ def to_openvino(
         precision,
         None,
         held_out,
+        overwrite,
     )
+    refuse_existing(weights, overwrite)
     import openvino
 
     network = _convert(job)

@@ -14,6 +14,7 @@ from inception_tf.errors import ExportError, ImageError, UsageError
 from inception_tf.export.card import published
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT
 from inception_tf.export.savedmodel import names_of
+from inception_tf.files import refuse_existing
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
@@ -53,7 +54,9 @@ class Job:
         return (*(own or default for own, default in sides), self.model.input_shape[-1])
 
 
-def prepare(model, target, suffix, form, precisions, packages, labels, batch, precision, calibrate, held_out):
+def prepare(
+    model, target, suffix, form, precisions, packages, labels, batch, precision, calibrate, held_out, overwrite
+):
     """Checks what an export was asked for, before any long work, and reads the images to calibrate on.
 
     Args:
@@ -61,17 +64,18 @@ def prepare(model, target, suffix, form, precisions, packages, labels, batch, pr
         form: the format's name.
         precisions: those that it has.
         packages: the modules it needs.
-        labels, batch, precision, calibrate, held_out: as the writers take them.
+        labels, batch, precision, calibrate, held_out, overwrite: as the writers take them.
 
     Returns:
         A `Job`.
 
     Raises:
-        UsageError: an option out of its range, a package that is not installed.
+        UsageError: an option out of its range, a package that is not installed, `target` exists.
         ImageError: not one image of `calibrate` could be read.
     """
     if Path(target).suffix != suffix:
         raise UsageError(f"The format {form} writes a file whose name ends in {suffix}. Received: {target}")
+    refuse_existing(target, overwrite)
     for package in packages:
         try:
             importlib.import_module(package)

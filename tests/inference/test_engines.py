@@ -1,0 +1,134 @@
+"""One classifier in every form that `classify` takes; and what the forms without TensorFlow import."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.export.formats import export
+from inception_tf.inference.classify import classify
+from inception_tf.inference.engines import ExportedEngine, KerasEngine, open_engine
+from inception_tf.models.registry import create_model
+from inception_tf.slim.golden import deterministic_images, deterministic_weights
+from inception_tf.slim.names import model_variables, scoped
+
+FORMS = {
+    "litert": ("digits.tflite", "ai_edge_litert"),
+    "onnx": ("digits.onnx", "onnxruntime"),
+    "openvino": ("digits.xml", "openvino"),
+}
+NAMES = [f"Ziffer {i} – 数" for i in range(10)]
+
+# Runs a command where neither TensorFlow nor Keras can be imported.
+WITHOUT = """
+import sys
+from inception_tf.cli.main import main
+blocked = ("tensorflow", "keras", "tf_keras", "tf_slim")
+assert not set(blocked) & set(sys.modules)
+sys.modules.update(dict.fromkeys(blocked))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = create_model("lenet")
+    for name, variable in model_variables(model).items():
+        variable.assign(deterministic_weights(scoped("LeNet", name), variable.shape))
+    model.card["labels"] = NAMES
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """A function from a format to its file, written once."""
+    folder, files = tmp_path_factory.mktemp("forms"), {}
+
+    def file(form):
+        name, module = FORMS[form]
+        pytest.importorskip(module, reason=f"{module} is not installed")
+        if form not in files:
+            files[form] = export(model, folder / name, form)
+        return files[form]
+
+    return file
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photographs")
+    for i, pixels in enumerate(deterministic_images(5, 40, 32)):
+        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_answers_as_the_keras_model(model, exported, photographs, form):
+    engine = open_engine(exported(form))
+    assert isinstance(engine, ExportedEngine) and engine.labels == NAMES
+    assert engine.preprocessing == KerasEngine(model).preprocessing
+    wanted, _ = classify(KerasEngine(model), photographs)
+    found, failures = classify(engine, photographs, batch=2)
+    assert not failures and list(found) == photographs
+    for path in photographs:  # PNGs are decoded alike by Pillow and TensorFlow
+        assert [name for _, name, _ in found[path]] == [name for _, name, _ in wanted[path]]
+        assert np.allclose([score for *_, score in found[path]], [score for *_, score in wanted[path]], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["litert", "onnx"])
+def test_openvino_runs_the_others(model, exported, photographs, form):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    engine = open_engine(exported(form), openvino=True)
+    images = engine.preprocessing(photographs)
+    assert np.allclose(engine(images), KerasEngine(model)(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("command", ["classify", "evaluate"])
+def test_the_commands_need_neither_tensorflow_nor_keras(exported, photographs, tmp_path, form, command):
+    arguments = [str(exported(form)), "--json"]
+    if command == "classify":
+        arguments += map(str, photographs)
+    else:
+        for path in photographs:
+            folder = tmp_path / NAMES[int(path.stem)]
+            folder.mkdir()
+            (folder / path.name).write_bytes(path.read_bytes())
+        arguments += ["--data", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    data = json.loads(done.stdout)
+    assert len(data["images"]) == 5 if command == "classify" else data["images"] == 5
+
+
+def test_a_bad_photograph_is_named(exported, photographs, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    results, failures = classify(open_engine(exported("litert")), [bad, *photographs, tmp_path / "none.png"])
+    assert list(results) == photographs and list(failures) == [bad, tmp_path / "none.png"]
+
+
+def test_files_of_others(tmp_path, model):
+    for name in ("a.tflite", "a.onnx", "a.xml"):
+        (tmp_path / name).write_bytes(b"what is this?")
+        with pytest.raises(CheckpointError, match=name):
+            open_engine(tmp_path / name)
+        with pytest.raises(CheckpointError, match="no model"):
+            open_engine(tmp_path / f"none{name}")
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(UsageError, match="OpenVINO runs"):
+        open_engine(tmp_path / "a.keras", openvino=True)
+
+
+def test_a_trunk_is_no_classifier(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    trunk = create_model("lenet", include_top=False, pooling="avg", input_shape=(28, 28, 1))
+    path = export(trunk, tmp_path / "trunk.tflite", "litert")
+    with pytest.raises(UsageError, match="no classifier"):
+        open_engine(path)
