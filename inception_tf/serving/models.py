@@ -228,6 +228,7 @@ class Models:
     async def _load(self, version):
         loop = asyncio.get_running_loop()
         version.state, start = "LOADING", time.monotonic()
+        log.info("%s: loading version %d", version.name, version.number)
         try:
             version.servable, warmed = await loop.run_in_executor(self.loader, _loaded, version.path)
         except Exception as error:
