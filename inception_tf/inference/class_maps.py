@@ -75,8 +75,12 @@ def grad_cam(model, images, classes, at, jit_compile=False):
     """
     trunk, rest = split(model, at)
     indices = _indices(model, classes, len(images))
-    features = _run(trunk, images, jit_compile)
-    gradient = _gradient(lambda x, mask: keras.ops.sum(rest(x, training=False) * mask), jit_compile)
+    features = _run(trunk, images, jit_compile).astype("float32")  # bfloat16 where the model computes in that
+
+    def score(x, mask):
+        return keras.ops.sum(keras.ops.cast(rest(x, training=False), "float32") * mask)
+
+    gradient = _gradient(score, jit_compile)
     maps = []
     for chosen in indices.T:
         weights = gradient(features, np.eye(rest.output_shape[-1], dtype="float32")[chosen]).mean((1, 2), keepdims=True)

@@ -43,13 +43,12 @@ def table():
 
 def measure(network):
     """The `Cost` of a network, counted from its layers: a second or two. Takes no memory for the weights."""
-    import keras
-
     from inception_tf.models.profile import profile, total
     from inception_tf.models.registry import build_model, find_network
+    from inception_tf.models.weightless import weightless
 
     info = find_network(network)
-    with keras.StatelessScope(initialize_variables=False):
+    with weightless():
         model = build_model(info)
         counts = model.count_params(), total(profile(model).layers, "multiply_adds")
     return Cost(network, info.input_size, info.channels, info.classes, *counts)

@@ -4,10 +4,9 @@ import fnmatch
 import functools
 import re
 
-import keras
-
 from inception_tf.errors import UsageError
 from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.weightless import weightless
 
 # A Keras variable's last word, and Slim's. Words not listed (beta, gamma, moving_mean, …) are the same in both.
 WORDS = {
@@ -91,8 +90,7 @@ def bookkeeping(name, others=()):
 
 @functools.lru_cache(maxsize=64)
 def _specification(network, options):
-    # Variables made in this scope are never filled: what costs in building a network is left out.
-    with keras.StatelessScope(initialize_variables=False):
+    with weightless():
         model = build_model(find_network(network), **dict(options))
         return {slim_name(variable.path): tuple(variable.shape) for variable in model.weights}
 

@@ -168,6 +168,19 @@ def test_on_xla_and_in_batch(nin):
     np.testing.assert_allclose(one_by_one, heat, rtol=1e-4, atol=1e-6)
 
 
+def test_a_model_that_computes_in_bfloat16(nin):
+    model, images = nin
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        twin = itf.NetworkInNetwork(**NIN)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    twin.set_weights(model.get_weights())
+    for function, extra in ((class_activation_maps, ()), (grad_cam, ([0, 2], "mlpconv2"))):
+        found, wanted = function(twin, images, *extra), function(model, images, *extra)
+        assert found.dtype == np.float32 and np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+
+
 def test_weights_are_shared(nin):
     """What is trained after the maps' model is made shows in its maps."""
     model, images = nin

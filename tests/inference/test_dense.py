@@ -9,6 +9,7 @@ from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.inference.dense import compare_with_crops, dense_model, place_of, score_map, whole_image
 from inception_tf.models.heads import classifier
+from inception_tf.models.weightless import weightless
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
 
@@ -213,7 +214,7 @@ def test_sizes_that_do_not_fit(alexnet):
     model, _ = alexnet
     with pytest.raises(UsageError, match="at least 195×195 for a score. Received: 194×300"):
         place_of(model, (194, 300))
-    with keras.StatelessScope(initialize_variables=False):
+    with weightless():
         resnet = itf.ResNetV1_50(spatial_squeeze=False, input_shape=(None, None, 3))
     with pytest.raises(UsageError, match="gives 3×3 scores for an image of 96×96"):
         compare_with_crops(resnet, deterministic_images(1, 128, 128), 96)

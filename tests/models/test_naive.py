@@ -1,16 +1,16 @@
 """Naive designs, against the arithmetic of the papers."""
 
-import keras
 import pytest
 
 from inception_tf.errors import UsageError
 from inception_tf.models.naive import naive_blocks
 from inception_tf.models.profile import profile
 from inception_tf.models.registry import create_model
+from inception_tf.models.weightless import weightless
 
 
 def blocks(network, **options):
-    with keras.StatelessScope(initialize_variables=False):
+    with weightless():
         return {block.path: block for block in naive_blocks(profile(create_model(network, **options)))}
 
 

@@ -1,0 +1,40 @@
+import keras
+import pytest
+
+from inception_tf.models.weightless import weightless
+
+
+class Counting(keras.initializers.Zeros):
+    """An initializer that counts what it fills."""
+
+    filled = 0
+
+    def __call__(self, *args, **kwargs):
+        Counting.filled += 1
+        return super().__call__(*args, **kwargs)
+
+
+def dense():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, kernel_initializer=Counting())])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_nothing_is_ever_filled(nested):
+    Counting.filled = 0
+    with weightless():
+        model = dense()
+        if nested:
+            with weightless():
+                dense()
+    assert model.count_params() == 16 and model.weights[0].path.endswith("kernel")
+    dense()  # Keras builds it in scopes of its own, at whose end it fills what waits
+    assert Counting.filled == 1
+
+
+def test_after_a_failure_too():
+    Counting.filled = 0
+    with pytest.raises(RuntimeError), weightless():
+        dense()
+        raise RuntimeError
+    dense()
+    assert Counting.filled == 1
