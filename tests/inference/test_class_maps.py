@@ -53,11 +53,11 @@ def nin():
 @pytest.mark.parametrize(
     "network, options, end_point",
     [
-        ("inception_v1", {"classes": 5, "input_shape": (96, 139, 3)}, "Mixed_5c"),
         ("inception_v2", {"classes": 5, "depth_multiplier": 0.25, "input_shape": (None, None, 3)}, "Mixed_5c"),
-        ("resnet_v1_50", {"classes": 5, "input_shape": (96, 139, 3)}, "block4"),
         ("nin", NIN, "mlpconv3"),
         ("nin", {**NIN, "rectified_logits": False, "convolutions_1x1": 0}, "dropout2"),
+        pytest.param("inception_v1", {"input_shape": (96, 139, 3)}, "Mixed_5c", marks=pytest.mark.slow),
+        pytest.param("resnet_v1_50", {"input_shape": (96, 139, 3)}, "block4", marks=pytest.mark.slow),
         pytest.param("inception_v4", {"input_shape": (139, 107, 3)}, "Mixed_7d", marks=pytest.mark.slow),
         pytest.param("inception_resnet_v2", {"input_shape": (139, 107, 3)}, "Conv2d_7b_1x1", marks=pytest.mark.slow),
         pytest.param("resnet_v2_50", {"input_shape": (107, 139, 3)}, "postnorm", marks=pytest.mark.slow),

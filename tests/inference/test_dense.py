@@ -82,8 +82,9 @@ def test_at_the_networks_own_size_it_says_the_same(network, options):
     assert dense.card["labels"] is None and dense.card["preprocessing"] == model.card["preprocessing"]
 
 
+@pytest.mark.slow
 def test_a_window_of_inception_v3_is_that_of_its_pooling():
-    """Where the convolutions before the last blocks are VALID enough to see: the map is the 8×8 means of Mixed_7c."""
+    """The map is what the classifier says of the 8×8 means of Mixed_7c, every second place."""
     model = made("inception_v3", classes=3, depth_multiplier=0.1, classifier_activation=None)
     dense, images = dense_model(model), deterministic_images(1, 299 + 64, 299 + 128)
     last = answer(itf.feature_extractor(dense, "Mixed_7c"), images)

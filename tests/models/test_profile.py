@@ -43,6 +43,7 @@ def test_receptive_fields_as_published(network, size):
         assert (x.receptive_field, x.stride, x.low) == ((field,) * 2, (stride,) * 2, (-padding,) * 2), name
 
 
+@pytest.mark.slow
 def test_receptive_fields_of_inception_resnet_v2_with_aligned_maps():
     model = built("inception_resnet_v2", include_top=False, align_feature_maps=True)
     x = profile(model, (321, 321)).end_points["Conv2d_7b_1x1"]
@@ -143,7 +144,7 @@ def test_options(name, options):
     [
         ("lenet", {}),
         ("nin", {"input_shape": (75, 64, 3)}),
-        ("inception_v3", {"depth_multiplier": 0.1, "input_shape": (107, 112, 3)}),
+        pytest.param("inception_v3", {"input_shape": (107, 112, 3)}, marks=pytest.mark.slow),
         pytest.param("inception_v4", {}, marks=pytest.mark.slow),
         pytest.param("resnet_v1_50", {"input_shape": (193, 224, 3)}, marks=pytest.mark.slow),
     ],
