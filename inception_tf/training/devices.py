@@ -8,6 +8,10 @@ import numpy as np
 from inception_tf.errors import UsageError
 
 
+# Reading all images once may take worker 0 hours.
+_LONGEST_WAIT_MS = 7 * 24 * 3600 * 1000
+
+
 class OneDevice:
     """A single device.
 
@@ -21,6 +25,9 @@ class OneDevice:
     def scope(self):
         """A context in which the model that is trained is made, compiled and run."""
         return contextlib.nullcontext()
+
+    def check(self, recipe):
+        """Raises a `UsageError` where a `Recipe` would not train as on a single device."""
 
     def any(self, flag):
         """Whether any worker says so. Here as below, all workers must call, in the same order."""
@@ -58,6 +65,13 @@ class Mirrored(OneDevice):
         self.scope = tf.distribute.MirroredStrategy(devices).scope
         self.replicas = len(devices)
 
+    def check(self, recipe):
+        if recipe.accumulate > 1 or recipe.clip is not None:
+            raise UsageError(
+                "On several devices Keras's TensorFlow backend cannot accumulate gradients, and clips each device's by "
+                "itself. Leave accumulate and clip out, use one device (devices=1), or KERAS_BACKEND=jax."
+            )
+
 
 class DataParallel(OneDevice):
     """`keras.distribution.DataParallel` on Keras's JAX backend, over JAX's devices in all processes."""
@@ -70,6 +84,7 @@ class DataParallel(OneDevice):
         self.scope = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope
         self.replicas = len(devices)
         self.worker, self.workers = jax.process_index(), jax.process_count()
+        self._met = 0
 
     def any(self, flag):
         return bool(self._gathered(np.array(flag)).any())
@@ -81,10 +96,17 @@ class DataParallel(OneDevice):
     @contextlib.contextmanager
     def first(self):
         if self.worker:
-            self.any(False)
+            self._meet()
         yield
         if not self.worker:
-            self.any(False)
+            self._meet()
+
+    def _meet(self):
+        from jax._src import distributed  # Gloo gives up after 30 minutes; nothing public waits longer
+
+        if self.workers > 1:
+            self._met += 1
+            distributed.global_state.client.wait_at_barrier(f"inception_tf {self._met}", _LONGEST_WAIT_MS)
 
     def agree(self, facts):
         import hashlib

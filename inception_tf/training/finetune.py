@@ -188,6 +188,7 @@ class _Job:
             )
         if recipe.batch_size % devices.replicas:
             raise UsageError(f"A batch of {recipe.batch_size} cannot be shared by {devices.replicas} devices equally.")
+        devices.check(recipe)
         self.product, self.recipe, self.devices = product, recipe, devices
         self.classes = len(train.class_names)
         self.labels, self.val_labels = train.labels, held_out.labels

@@ -1,0 +1,269 @@
+"""Workers: what the watcher makes of their ends, and whole runs shared by two processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_tf.errors import TrainingError, UsageError
+from inception_tf.training import workers
+from inception_tf.training.state import Position, read_position, save_state
+
+
+def test_plans():
+    assert workers.plan("3") == workers.Plan(3, (0, 1, 2))
+    assert workers.plan("a:1,b.c:65535", 1) == workers.Plan(2, (1,), ("a:1", "b.c:65535"))
+
+
+@pytest.mark.parametrize(
+    ("text", "worker", "message"),
+    [
+        ("0", None, "a number from 1, or HOST:PORT"),
+        ("-2", None, "a number from 1"),
+        ("two", None, "Received: 'two'"),
+        ("a:1", 0, "a number from 1"),
+        ("a:1,b", 0, "a number from 1"),
+        ("a:1,b:0", 0, "a number from 1"),
+        ("a:1,:2", 0, "a number from 1"),
+        ("a:1,a:1", 0, "an address twice"),
+        ("a:1,b:2", None, "0 to 1. Received: None"),
+        ("a:1,b:2", 2, "0 to 1. Received: 2"),
+        ("2", 0, "which of several machines"),
+    ],
+)
+def test_no_plans(text, worker, message):
+    with pytest.raises(UsageError, match=message):
+        workers.plan(text, worker)
+
+
+def test_without_jax(monkeypatch):
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install jax"):
+        workers.plan("2")
+
+
+def test_joining_needs_jax():
+    with pytest.raises(UsageError, match="KERAS_BACKEND=jax. Received: tensorflow"):
+        workers.join(["127.0.0.1:1", "127.0.0.1:2"], 0)
+
+
+TELL = """
+import json, os, signal, sys, time
+role = json.loads(os.environ["INCEPTION_TF_WORKER"])
+def tell(**what):
+    open(role["told"], "w").write(json.dumps(what))
+worker = role["worker"]
+"""
+
+
+def start(body, out, count=2):
+    """`workers.start` of a program that does without JAX."""
+    return workers.start(workers.plan(str(count)), [sys.executable, "-c", TELL + body], out)
+
+
+def test_what_the_first_worker_returns(tmp_path):
+    assert start("tell(result={'best': worker})", tmp_path) == {"best": 0}
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "Worker 1 was ended by SIGKILL."),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "Worker 1 was ended by SIGSEGV."),
+        ("print('no memory'); sys.exit(7)", "Worker 1 ended with exit code 7: no memory"),
+        ("tell(message='KeyError: 3'); sys.exit(1)", "Worker 1 ended with exit code 1: KeyError: 3"),
+        ("tell(stage='met'); os.abort()", "Worker 1 lost another one: it ended, or it has been silent for 60 s."),
+        ("tell(stage='meeting'); os.abort()", "Worker 1 did not meet the others at 127.0.0.1:"),
+    ],
+)
+def test_a_worker_that_ends_ends_the_others(tmp_path, monkeypatch, ends, message):
+    monkeypatch.setattr(workers, "_LAST_WORDS_SECONDS", 0.2)
+    save_state(tmp_path / "state.npz", Position(total=12), [])
+    begun = time.monotonic()
+    with pytest.raises(TrainingError) as error:
+        start(f"if worker: {ends}\ntime.sleep(600)", tmp_path)
+    assert time.monotonic() - begun < 60
+    assert str(error.value).startswith(message)
+    kept = f"The state of step 12 is kept in {tmp_path}; the same command goes on from there."
+    assert str(error.value).endswith(kept)
+
+
+def test_nothing_was_saved_yet(tmp_path):
+    with pytest.raises(TrainingError, match="No step's state was saved yet"):
+        start("os.kill(os.getpid(), signal.SIGKILL)", tmp_path, count=1)
+
+
+def test_the_cause_is_told_before_what_follows_from_it(tmp_path):
+    """Worker 0 loses the connection at once; worker 1, which is to blame, takes a moment longer to end."""
+    body = """
+if worker == 0:
+    tell(message="ValueError: Gloo AllReduce failed: Connection closed by peer", lost=True); sys.exit(1)
+time.sleep(0.5)
+tell(error="UsageError", message="daisy.jpg: no such file"); sys.exit(1)
+"""
+    with pytest.raises(UsageError, match="^Worker 1: daisy.jpg: no such file$"):
+        start(body, tmp_path)
+
+
+WATCHER = """
+import sys
+from inception_tf.training import workers
+workers.start(workers.plan("2"), [sys.executable, "-c", sys.argv[1]], ".")
+"""
+
+
+def test_workers_die_with_the_watcher(tmp_path):
+    body = f"import os, time\nfrom inception_tf.training import workers\ndef work():\n    open(r'{tmp_path}/' + str("
+    body += "os.getpid()), 'w').close()\n    time.sleep(600)\nworkers.join = lambda *_: None\nworkers.report(work)"
+    with subprocess.Popen([sys.executable, "-c", WATCHER, body]) as watcher:
+        until(lambda: len(list(tmp_path.iterdir())) == 2)
+        watcher.kill()
+    until(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(holds, seconds=120):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def command(data, out, *options):
+    words = ["finetune", "--data", data, "--weights", "none", "--network", "lenet", "--out", out, "--no-report"]
+    words += ["--epochs", "3", "--learning-rate", "0.001", "--optimizer", "adam", "--batch-size", "8", "--seed", "1"]
+    return [sys.executable, "-m", "inception_tf.cli.main", *map(str, [*words, *options])]
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def compare(out, expected, tolerance):
+    for row, other in zip(rows(out), rows(expected), strict=True):
+        assert (row["step"], row["epoch"]) == (other["step"], other["epoch"])
+        for key in ("loss", "objective", "accuracy", "val_loss", "val_accuracy"):
+            assert row[key] == pytest.approx(other[key], rel=tolerance, abs=1e-6), (key, row["step"])
+
+
+@pytest.fixture(scope="module")
+def alone(pictures, tmp_path_factory):
+    """A run of one worker."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    subprocess.run(command(pictures, out, "--workers", 1), check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one(pictures, alone, tmp_path):
+    """Each started by itself, as on two machines. Dropout and augmentation are drawn as for one."""
+    out = tmp_path / "run"
+    addresses = f"127.0.0.1:{workers._free_port()},127.0.0.1:1"
+    words = [command(pictures, out, "--workers", addresses, "--worker", i) for i in range(2)]
+    with subprocess.Popen(words[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
+        first = subprocess.run(words[0], capture_output=True, text=True, timeout=300)
+        told, chatter = other.communicate(timeout=300)
+    assert (first.returncode, other.returncode) == (0, 0), first.stderr + chatter
+    assert "Best: all, epoch" in first.stdout
+    assert (told, chatter) == (f"Written: {out}, by the first worker\n", "")
+    compare(out, alone, 1e-5)
+    assert len(first.stderr.splitlines()) == 4, first.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_a_run_of_two_workers_broken_off_twice(pictures, alone, tmp_path):
+    """By Ctrl-C, and by a worker that is killed. It ends as one that was never broken off."""
+    out = tmp_path / "run"
+    words = command(pictures, out, "--workers", 2, "--save-steps", 1)
+
+    def run(step, breaks):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
+            until(lambda: watcher.poll() is not None or (out / "state.npz").exists())
+            until(lambda: watcher.poll() is not None or read_position(out / "state.npz").total >= step)
+            breaks(watcher.pid)
+            _, chatter = watcher.communicate(timeout=300)
+        return watcher.returncode, chatter
+
+    code, chatter = run(1, lambda pid: os.kill(pid, signal.SIGINT))
+    assert code == 130
+    stopped = int(re.search(r"Stopped at step (\d) of 9; the same command goes on", chatter)[1])
+    assert stopped == read_position(out / "state.npz").total >= 1
+
+    code, chatter = run(stopped + 1, lambda pid: os.kill(worker(pid, 1), signal.SIGKILL))
+    assert code == 1
+    last = chatter.splitlines()[-1]
+    kept = read_position(out / "state.npz").total
+    assert last == (
+        "inception-tf finetune: Worker 1 was ended by SIGKILL. "
+        f"The state of step {kept} is kept in {out}; the same command goes on from there."
+    )
+    assert stopped < kept < 9
+
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"Going on from step {kept} of 9." in done.stderr
+    compare(out, alone, 1e-5)
+
+
+def worker(watcher, number):
+    children = Path(f"/proc/{watcher}/task/{watcher}/children").read_text().split()
+    (found,) = [pid for pid in children if f'"worker": {number}'.encode() in Path(f"/proc/{pid}/environ").read_bytes()]
+    return int(found)
+
+
+@pytest.mark.slow
+def test_workers_of_different_commands(pictures, tmp_path):
+    """One has another seed. Both say so."""
+    address = f"127.0.0.1:{workers._free_port()},127.0.0.1:1"
+    both = [
+        subprocess.Popen(
+            command(pictures, tmp_path / "run", "--workers", address, "--worker", i, "--label-smoothing", i / 10),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in both:
+        _, chatter = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert "Worker 1 was given something else than worker 0: recipe." in chatter
+
+
+@pytest.mark.slow
+def test_a_batch_that_workers_cannot_share(pictures, tmp_path):
+    done = subprocess.run(
+        command(pictures, tmp_path / "run", "--workers", 3), stderr=subprocess.PIPE, text=True, timeout=300
+    )
+    assert done.returncode == 2
+    assert "A batch of 8 cannot be shared by 3 workers equally." in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_sums_over_workers_are_float64():
+    from inception_tf.training.devices import DataParallel
+
+    parts = np.array([[[1.0, 1e-9]], [[1e9, 3.0]]])
+
+    class Second(DataParallel):
+        def __init__(self):
+            pass
+
+        def _gathered(self, array):
+            assert array.dtype == np.uint32
+            return np.stack([np.frombuffer(part.tobytes(), np.uint32) for part in parts])
+
+    np.testing.assert_array_equal(Second().summed(parts[1]), parts.sum(axis=0))
