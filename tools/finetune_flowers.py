@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inception_tf import tables
 
-BATCH, SEED, RATES = 32, 0, (0.01, 0.001)
+BATCH, SEED, RATES = 32, 0, (0.01, 0.0001)
 
 
 def main():
@@ -99,7 +99,11 @@ def keras_applications(data, weights, epochs):
     trunk = keras.applications.InceptionV3(include_top=False, weights=weights, input_shape=(299, 299, 3), pooling="avg")
     head = keras.Sequential([keras.layers.Dropout(0.2), keras.layers.Dense(classes, activation="softmax")])
     features, held_out_features = (
-        {"x": trunk.predict(np.concatenate([images for images, _ in batches.all_images(part, preprocessing, BATCH)]))}
+        {
+            "x": np.concatenate(
+                [trunk.predict_on_batch(images) for images, _ in batches.all_images(part, preprocessing, BATCH)]
+            )
+        }
         for part in (decoded, held_out_decoded)
     )
     inputs = keras.Input((299, 299, 3))

@@ -12,11 +12,8 @@ class RMSprop(keras.optimizers.RMSprop):
     With Keras's, the first steps of a small epsilon are much larger. Arguments as in `keras.optimizers.RMSprop`.
     """
 
-    def build(self, var_list):
-        if not self.built:
-            super().build(var_list)
-            for velocity in self._velocities:
-                velocity.assign(keras.ops.ones(velocity.shape, velocity.dtype))
+    def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
+        return super().add_optimizer_variables(trainable_variables, name, "ones" if name == "velocity" else initializer)
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
