@@ -1,8 +1,7 @@
 """Fine-tunes Inception-v3 on a folder of class folders in four ways, and says what each reached in how many minutes.
 
-The frozen trunk; two phases, the heads alone on features computed once, and then everything; the same two phases with
-keras.applications, in plain Keras, on the same batches; and from random weights. One after another, each in a process
-of its own:
+The frozen trunk; Slim's two phases; the same two phases with keras.applications, in plain Keras, on the same batches;
+and from random weights. One after another, each in a process of its own:
 
     python tools/finetune_flowers.py --data flower_photos --weights inception_v3.ckpt --out runs
 """
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from inception_tf import tables
 
-BATCH, SEED, RATES = 32, 0, (0.01, 0.0001)
+BATCH, SEED = 32, 0
 
 
 def main():
@@ -25,7 +24,7 @@ def main():
     parser.add_argument("--data", required=True, help="class folders")
     parser.add_argument("--weights", required=True, help="a Slim checkpoint of Inception-v3")
     parser.add_argument("--out", required=True, type=Path, help="where the runs go")
-    parser.add_argument("--epochs", default="10,1", help="of the two phases (10,1)")
+    parser.add_argument("--epochs", default="3,1", help="of the two phases (3,1)")
     parser.add_argument("--scratch-epochs", default="2", help="of the run from random weights (2)")
     parser.add_argument("--keras", help=argparse.SUPPRESS)  # what this file runs itself with
     args = parser.parse_args()
@@ -35,11 +34,10 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     common = ["--data", args.data, "--no-report", "--batch-size", str(BATCH), "--seed", str(SEED), "--json"]
     ours = ["-m", "inception_tf", "finetune", *common]
-    two_phases = ["--augment", "none,fast", "--learning-rate", ",".join(map(str, RATES))]
     converted = args.out / "trunk.weights.h5"
     runs = {
         "frozen trunk": [*ours, "--weights", args.weights, "--augment", "none", "--epochs", "10,0"],
-        "two phases": [*ours, *two_phases, "--weights", args.weights, "--epochs", args.epochs],
+        "two phases": [*ours, "--weights", args.weights, "--epochs", args.epochs],
         "two phases, keras.applications": [__file__, *sys.argv[1:], "--keras", str(converted)],
         "from random weights": [*ours, "--weights", "none", "--epochs", args.scratch_epochs],
     }
@@ -83,7 +81,6 @@ def convert(weights, path):
 def keras_applications(data, weights, epochs):
     """The two phases with keras.applications.InceptionV3 and `fit`, on the batches of our pipeline."""
     import keras
-    import numpy as np
 
     from inception_tf.images.examples import open_training_data
     from inception_tf.images.preprocessing import Preprocessing
@@ -93,52 +90,37 @@ def keras_applications(data, weights, epochs):
     train, held_out = (part.checked() for part in open_training_data(data))
     classes, order, recipe = len(train.class_names), batches.Order(len(train), BATCH, SEED), Recipe(seed=SEED)
     preprocessing = Preprocessing()
-    decoded, held_out_decoded = batches.Decoded(train), batches.Decoded(held_out)
+    training = batches.training_images(
+        batches.Decoded(train), train.labels, classes, order, recipe, preprocessing, ["predictions"]
+    )
+    validation = batches.validation_images(
+        batches.Decoded(held_out), held_out.labels, classes, order, preprocessing, ["predictions"]
+    )
+
+    def unnested(images, labels, weights):
+        return images, labels["predictions"], weights["predictions"]
 
     keras.utils.set_random_seed(SEED)
     trunk = keras.applications.InceptionV3(include_top=False, weights=weights, input_shape=(299, 299, 3), pooling="avg")
-    head = keras.Sequential([keras.layers.Dropout(0.2), keras.layers.Dense(classes, activation="softmax")])
-    features, held_out_features = (
-        {
-            "x": np.concatenate(
-                [trunk.predict_on_batch(images) for images, _ in batches.all_images(part, preprocessing, BATCH)]
-            )
-        }
-        for part in (decoded, held_out_decoded)
-    )
     inputs = keras.Input((299, 299, 3))
     # In inference mode: batch norm keeps its statistics, as in our run.
-    whole = keras.Model(inputs, head(trunk(inputs, training=False)))
-    data = [
-        (
-            head,
-            batches.training_features(features, train.labels, classes, order, recipe, ["y"]),
-            batches.validation_features(held_out_features, held_out.labels, classes, order, ["y"]),
-        ),
-        (
-            whole,
-            batches.training_images(decoded, train.labels, classes, order, recipe, preprocessing, ["y"]),
-            batches.validation_images(held_out_decoded, held_out.labels, classes, order, preprocessing, ["y"]),
-        ),
-    ]
+    features = keras.layers.Dropout(0.2)(trunk(inputs, training=False))
+    model = keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(features))
     history, step = [], 0
-    for (model, training, validation), count, rate in zip(data, map(int, epochs.split(",")), RATES):
+    for count, rate, trainable in zip(map(int, epochs.split(",")), (1e-2, 1e-4), (False, True)):
+        trunk.trainable = trainable
         model.compile(
             keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, epsilon=1.0),
             "categorical_crossentropy",
             weighted_metrics=["accuracy"],
         )
         for _ in range(count):
-            model.fit(training(step, order.steps_per_epoch).map(plain), shuffle=False, verbose=0)
-            step += order.steps_per_epoch
-            history.append({"val_accuracy": model.evaluate(validation.map(plain), verbose=0)[1], "step": step})
+            steps = order.steps_per_epoch
+            model.fit(training(step, steps).map(unnested), shuffle=False, verbose=0)
+            step += steps
+            history.append({"val_accuracy": model.evaluate(validation.map(unnested), verbose=0)[1], "step": step})
             print(history[-1], file=sys.stderr, flush=True)
     return {"best": max(history, key=lambda row: row["val_accuracy"]), "history": history}
-
-
-def plain(inputs, labels, weights):
-    """Batches of our pipeline as `fit` takes them for a model of one input and one output."""
-    return inputs["x"] if isinstance(inputs, dict) else inputs, labels["y"], weights["y"]
 
 
 if __name__ == "__main__":
