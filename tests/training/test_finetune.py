@@ -1,5 +1,6 @@
 """Whole runs of a small network, broken off and gone on with."""
 
+import contextlib
 import json
 import shutil
 
@@ -89,10 +90,9 @@ class Broken(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [4, 12, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 2, 3, 8, 11))])
-def test_goes_on_where_it_was(unbroken, pictures, tmp_path, monkeypatch, step):
-    """Broken off at a step, after the state was saved or before, a run ends as one that was not."""
-    out = tmp_path / "run"
+@contextlib.contextmanager
+def broken_at(step):
+    """Within it, a run breaks off after a step, before the state is saved."""
     done = loops.Loop.step_done
 
     def step_done(self, logs, seconds):
@@ -101,12 +101,19 @@ def test_goes_on_where_it_was(unbroken, pictures, tmp_path, monkeypatch, step):
             raise Broken
         return result
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loops.Loop, "step_done", step_done)
-        if step:
-            with pytest.raises(Broken):
-                run(pictures, out=out, save_steps=2)
-            assert read_position(out / "state.npz").total in (step, step - 1, step - 2)
+        yield
+
+
+@pytest.mark.parametrize("step", [4, 12, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 2, 3, 8, 11))])
+def test_goes_on_where_it_was(unbroken, pictures, tmp_path, step):
+    """Broken off at a step, after the state was saved or before, a run ends as one that was not."""
+    out = tmp_path / "run"
+    if step:
+        with broken_at(step), pytest.raises(Broken):
+            run(pictures, out=out, save_steps=2)
+        assert read_position(out / "state.npz").total in (step, step - 1, step - 2)
     result = run(pictures, out=out, save_steps=2)
     for row, expected in zip(result.history, unbroken.history, strict=True):
         for key in ("step", "phase", "epoch"):
@@ -206,23 +213,13 @@ def test_averages_are_what_is_kept(pictures):
 
 
 @pytest.mark.slow
-def test_goes_on_with_averages_and_accumulation(pictures, tmp_path, monkeypatch):
+def test_goes_on_with_averages_and_accumulation(pictures, tmp_path):
     recipe = Recipe(
         phases=[HEADS, EVERYTHING], batch_size=6, ema=0.5, accumulate=2, mixup=0.2, class_weights="balanced"
     )
     expected = run(pictures, recipe, tmp_path / "unbroken")
-    done = loops.Loop.step_done
-
-    def step_done(self, logs, seconds):
-        result = done(self, logs, seconds)
-        if self.position.total == 13:
-            raise Broken
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loops.Loop, "step_done", step_done)
-        with pytest.raises(Broken):
-            run(pictures, recipe, tmp_path / "run", save_steps=1)
+    with broken_at(13), pytest.raises(Broken):
+        run(pictures, recipe, tmp_path / "run", save_steps=1)
     result = run(pictures, recipe, tmp_path / "run")
     for ours, theirs in zip(values(result.model), values(expected.model), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -242,23 +239,13 @@ def test_features_computed_once_are_the_same_training(pictures, monkeypatch):
 
 
 @pytest.mark.slow
-def test_features_after_another_phase_are_of_its_weights(pictures, tmp_path, monkeypatch):
+def test_features_after_another_phase_are_of_its_weights(pictures, tmp_path):
     """Gone on with in the middle of the heads' phase, whose features come from what the phase before trained."""
     heads = Phase("heads", 2, ("heads",), 1e-2)
     recipe = Recipe(phases=[EVERYTHING, heads], optimizer="adam", batch_size=8, augment="none")
     expected = run(pictures, recipe).history
-    done = loops.Loop.step_done
-
-    def step_done(self, logs, seconds):
-        result = done(self, logs, seconds)
-        if self.position.total == 11:
-            raise Broken
-        return result
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loops.Loop, "step_done", step_done)
-        with pytest.raises(Broken):
-            run(pictures, recipe, tmp_path / "run", save_steps=1)
+    with broken_at(11), pytest.raises(Broken):
+        run(pictures, recipe, tmp_path / "run", save_steps=1)
     history = run(pictures, recipe, tmp_path / "run").history
     for row, other in zip(history, expected, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-4, abs=1e-6)
