@@ -471,6 +471,7 @@ def main():
     from inception_tf.quiet import start_keras
     from inception_tf.serving.models import versions_in
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that its servers end with it
     start_keras()
     files = jpegs()
     with tempfile.TemporaryDirectory() as scratch:
