@@ -143,6 +143,7 @@ def finetune(
         config = _config(product, train, held_out, recipe)
         with devices.first():
             run = Run(path, config, writes=devices.worker == 0)
+            stack.callback(run.close)
             train, held_out = _readable(run, train, held_out)
         if command:
             run.text("command.txt", shlex.join(command) + "\n")

@@ -49,12 +49,17 @@ class Run:
         remove_leftovers(self.path)
 
     def _lock(self):
-        """Held until the process ends, however it ends."""
+        """Held until `close`, or until the process ends, however it ends."""
         self._locked = (self.path / ".lock").open("w")
         try:
             fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"Another process is training in {self.path}.") from None
+
+    def close(self):
+        """Leaves the directory to whoever goes on with it, this process too."""
+        if self.writes:
+            self._locked.close()
 
     def _compare(self, before, now):
         differences = _differences(before, now)
