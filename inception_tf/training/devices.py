@@ -7,7 +7,6 @@ import numpy as np
 
 from inception_tf.errors import UsageError
 
-
 # Reading all images once may take worker 0 hours.
 _LONGEST_WAIT_MS = 7 * 24 * 3600 * 1000
 

@@ -160,6 +160,7 @@ def test_classify_keeps_going_past_a_bad_file(converted, photograph, tmp_path, c
     assert code == 2 and "nothing-*.jpg" in err
 
 
+@pytest.mark.slow
 def test_export_and_classify_with_it(converted, photograph, tmp_path, capsys):
     code, out, _ = run(capsys, "export", converted, tmp_path / "serving", "--json")
     assert code == 0 and json.loads(out)["path"] == str(tmp_path / "serving" / "1")

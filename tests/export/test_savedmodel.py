@@ -418,7 +418,10 @@ def test_a_mismatch_leaves_nothing(lenet, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("wrong", ["order of labels", "preprocessing", "top", "features"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["features", *(pytest.param(w, marks=pytest.mark.slow) for w in ("order of labels", "preprocessing", "top"))],
+)
 def test_mismatches_are_named(lenet, tmp_path, monkeypatch, checked_here, wrong):
     from inception_tf.export.check import check_savedmodel
 

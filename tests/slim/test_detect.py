@@ -73,7 +73,7 @@ def test_least_widths(names, widths):
     assert {f"{scope}/{n}": s for n, s in specification(network, classes=5, **options).items()} == checkpoint.shapes
 
 
-@pytest.mark.parametrize("size", [128, (224, 160), *slow(110, 139, 160, 224, 256, (150, 299), (320, 240))])
+@pytest.mark.parametrize("size", [128, *slow((224, 160), 110, 139, 160, 224, 256, (150, 299), (320, 240))])
 def test_auxiliary_heads_for_other_images(names, size):
     checkpoint = names(size=size, aux_logits=True)
     network, scope, classes, options = found(checkpoint)

@@ -64,7 +64,7 @@ def test_equal_as_published(slim_checkpoint, network, options):
     "network, options, size, shape",
     [
         ("inception_v1", {}, (256, 288), (1, 2, 3, 5)),
-        ("inception_v2", {"depth_multiplier": 0.25}, (288, 352), (1, 2, 3, 5)),
+        pytest.param("inception_v2", {"depth_multiplier": 0.25}, (288, 352), (1, 2, 3, 5), marks=pytest.mark.slow),
         ("alexnet_v2", {}, (227, 259), (1, 2, 3, 5)),
         pytest.param("vgg_16", {}, (256, 288), (1, 2, 3, 5), marks=pytest.mark.slow),
     ],

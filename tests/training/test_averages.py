@@ -14,6 +14,7 @@ def trained(data, out, recipe):
     return finetune(None, data, recipe=recipe, out=out, network="lenet", report=False, say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_averages_leave_the_training_alone(pictures, tmp_path):
     plain = trained(pictures, tmp_path / "plain", RECIPE)
     averaged = trained(pictures, tmp_path / "averaged", dataclasses.replace(RECIPE, ema=0.5))
