@@ -71,7 +71,7 @@ def run(args):
     shown = [find_class(engine.labels, name) for name in args.classes or ()]
     model = dense_model(engine.model)
     result = score_map(model, image, engine.labels, image.shape[:2] if args.size == "original" else args.size)
-    crops = compare_with_crops(model, result.inputs, engine.preprocessing.size[0]) if args.crops else None
+    crops = compare_with_crops(model, result.inputs, min(engine.preprocessing.size)) if args.crops else None
     picture = result.picture(Path(args.image).name, shown or [result.best(1)[0][0]])
     with written_whole(table, args.force) as part:
         result.save(part)

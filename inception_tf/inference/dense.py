@@ -243,8 +243,11 @@ def compare_with_crops(model, inputs, side, rounds=3, batch=12):
         batch: how many crops go through the network at a time.
 
     Raises:
-        UsageError: the network gives more than one score for a crop of that size, as a ResNet does.
+        UsageError: the network gives more than one score for a crop of that size, as a ResNet does; the image is
+            smaller than a crop.
     """
+    if min(inputs.shape[1:3]) < side:
+        raise UsageError(f"The image is smaller than a crop of {side}×{side}. Received: {inputs.shape[1:3]}")
     whole, crop = place_of(model, inputs.shape[1:3]), place_of(model, (side, side))
     if crop.shape[:2] != (1, 1):
         raise UsageError(

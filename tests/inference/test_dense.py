@@ -215,6 +215,8 @@ def test_sizes_that_do_not_fit(alexnet):
     model, _ = alexnet
     with pytest.raises(UsageError, match="at least 195×195 for a score. Received: 194×300"):
         place_of(model, (194, 300))
+    with pytest.raises(UsageError, match="smaller than a crop of 224×224"):
+        compare_with_crops(model, deterministic_images(1, 200, 300), 224)
     with weightless():
         resnet = itf.ResNetV1_50(spatial_squeeze=False, input_shape=(None, None, 3))
     with pytest.raises(UsageError, match="gives 3×3 scores for an image of 96×96"):
