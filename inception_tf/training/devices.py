@@ -1,6 +1,7 @@
 """The devices that share every batch: one, those of a machine, those of workers on several machines."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -59,9 +60,7 @@ class Mirrored(OneDevice):
     """`tf.distribute.MirroredStrategy` over TensorFlow's devices, a list of their names."""
 
     def __init__(self, devices):
-        import tensorflow as tf
-
-        self.scope = tf.distribute.MirroredStrategy(devices).scope
+        self.scope = _mirrored(tuple(devices)).scope
         self.replicas = len(devices)
 
     def check(self, recipe):
@@ -70,6 +69,13 @@ class Mirrored(OneDevice):
                 "On several devices Keras's TensorFlow backend cannot accumulate gradients, and clips each device's by "
                 "itself. Leave accumulate and clip out, use one device (devices=1), or KERAS_BACKEND=jax."
             )
+
+
+@functools.cache  # a second one in the process would number its exchanges as the first, and mistake them for its own
+def _mirrored(devices):
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 class DataParallel(OneDevice):
