@@ -117,7 +117,7 @@ def _crops_text(crops, tables):
     own = "all" if all(crops.end_points[-1]["inner"]) else "none"
     lines = [
         f"{crops.crops} crops of {crops.side}×{crops.side} take {crops.ratio:.1f} times as long as one pass: "
-        f"{crops.crops_seconds:.2f} s to {crops.pass_seconds:.2f} s.",
+        f"{crops.crops_seconds:.2f} s to {crops.pass_seconds:.2f} s, for {crops.work:.1f} times the multiply-adds.",
         f"The best class is the same at {crops.same_class} of {crops.crops} places; largest difference of a score "
         f"{crops.score_difference:.2g}.",
         "Beyond a crop's border there is padding, in the one pass the image goes on. What no padding reached agrees:",

@@ -20,7 +20,7 @@ from inception_tf.inference import heat_maps
 from inception_tf.models import blocks
 from inception_tf.models.heads import activation_of, classifier, has_top
 from inception_tf.models.model import SlimModel, end_points, feature_extractor
-from inception_tf.models.profile import profile
+from inception_tf.models.profile import profile, total
 from inception_tf.models.registry import build_model, find_network
 
 
@@ -205,6 +205,7 @@ class CropComparison:
         crops: how many; each a square of `side` pixels, `stride` pixels from the next.
         side, stride: pixels.
         pass_seconds, crops_seconds: medians of the rounds, without what compiling takes.
+        work: the crops' multiply-adds over those of one pass.
         score_difference: the largest difference of a probability.
         same_class: at how many places the best class is the same.
         free: how many of the pass's scores padding had no part in.
@@ -218,6 +219,7 @@ class CropComparison:
     stride: int
     pass_seconds: float
     crops_seconds: float
+    work: float
     score_difference: float
     same_class: int
     free: int
@@ -273,11 +275,16 @@ def compare_with_crops(model, inputs, side, rounds=3, batch=12):
         stride=stride,
         pass_seconds=_median_seconds(one_pass, rounds),
         crops_seconds=_median_seconds(separately, rounds),
+        work=len(crops) * _multiply_adds(model, (side, side)) / _multiply_adds(model, inputs.shape[1:3]),
         score_difference=float(np.abs(dense - single).max()),
         same_class=int((dense.argmax(-1) == single.argmax(-1)).sum()),
         free=math.prod(max(0, last - first + 1) for first, last in whole.inner),
         end_points=_by_end_point(model, inputs, crops, corners, side),
     )
+
+
+def _multiply_adds(model, size):
+    return total(profile(model, size).layers, "multiply_adds")
 
 
 def _median_seconds(run, rounds):

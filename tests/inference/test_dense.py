@@ -118,6 +118,7 @@ def test_crops_agree_where_padding_has_no_part(alexnet):
         "difference_outside": 0,
     }
     assert found.free == 4 and found.score_difference > 0 and found.ratio > 1
+    assert 8 < found.work < 36 * 224**2 / 384**2  # the pixels, less the fully connected layers, run 36 times in both
 
 
 def test_scores_agree_where_padding_has_no_part(alexnet):
