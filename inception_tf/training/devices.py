@@ -171,8 +171,13 @@ def find_devices(wanted=None):
 
 def _jax_devices(wanted):
     import jax
+    import tensorflow as tf
 
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already
+        tf.config.set_visible_devices([], "GPU")  # it only reads images here, and would take the memory
     processes = jax.process_count()
+    if processes > 1 and not jax.distributed.is_initialized():
+        raise UsageError("The workers parted when their training ended. Start them again for another.")
     of = [jax.local_devices(process) for process in range(processes)]
     if len({len(devices) for devices in of}) > 1:
         raise UsageError(f"Every worker needs as many devices as the others. Received: {[len(part) for part in of]}")

@@ -82,8 +82,8 @@ def _is_address(text):
 def join(addresses, worker):
     """Makes this process one of several that train together, on Keras's JAX backend (KERAS_BACKEND=jax).
 
-    Call it before anything is computed, then `finetune` with the same arguments in every worker, and `out` on a disk
-    that all of them see. The first address is where the workers meet. There is no protection: whoever reaches the
+    Call it before anything is computed, then `finetune` once, with the same arguments in every worker, and `out` on a
+    disk that all of them see. The first address is where the workers meet. There is no protection: whoever reaches the
     ports can take part. On CPUs, what they compute is exchanged by Gloo, at the address that a machine's own name has.
 
     Args:

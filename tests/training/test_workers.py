@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +53,16 @@ def test_without_jax(monkeypatch):
 def test_joining_needs_jax():
     with pytest.raises(UsageError, match="KERAS_BACKEND=jax. Received: tensorflow"):
         workers.join(["127.0.0.1:1", "127.0.0.1:2"], 0)
+
+
+def test_where_the_first_worker_listens():
+    port = workers._free_port()
+    assert workers._listening(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
+    assert workers._listening(f"192.0.2.1:{port}") == f"0.0.0.0:{port}"  # an address for documentation, never our own
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"cannot listen at {taken}: Address already in use. Choose another port"):
+            workers._listening(taken)
 
 
 TELL = """
