@@ -218,7 +218,8 @@ def test_compressed_shards(tmp_path, images, compression):
 def test_a_shard_that_changes_under_way(slim):
     examples = open_examples(f"{slim}/val*")
     path = slim / "validation-00000-of-00001"
-    path.write_bytes(path.read_bytes()[:-50])
+    # As much as the last image has: where in its record it lies, protobuf does not promise.
+    path.write_bytes(path.read_bytes()[: -len(examples.read(4))])
     with pytest.raises(ImageError, match="shorter than it was"):
         examples.read(4)
     path.unlink()
