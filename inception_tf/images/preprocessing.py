@@ -86,7 +86,8 @@ class Preprocessing:
 
     def __call__(self, images, decoder="tensorflow", exif_rotation=False):
         """Preprocesses one image or many; see `preprocess_input`."""
-        return np.stack([self._one(image) for image in _arrays(images, self.channels, decoder, exif_rotation)])
+        results = [self._one(image) for image in _arrays(images, self.channels, decoder, exif_rotation)]
+        return np.stack(results) if len(results) > 1 else results[0][np.newaxis]
 
     def _one(self, image):
         if self.channels == 1 and image.shape[2] == 3:
@@ -96,7 +97,9 @@ class Preprocessing:
             top, left = _central_offset(height, self.central_fraction), _central_offset(width, self.central_fraction)
             image = image[top : height - top, left : width - left]
             image = _resize(image, self.size, (0, 0), self.size, np.float32(1 / 255))
-            return (image - np.float32(0.5)) * np.float32(2)
+            image -= np.float32(0.5)
+            image *= np.float32(2)
+            return image
         if self.kind == "vgg":
             scale = np.float32(self.resize_side) / np.float32(min(height, width))
             resized = tuple(int(np.rint(np.float32(side) * scale)) for side in (height, width))
@@ -297,28 +300,34 @@ def _crop_or_pad(side, wanted):
 def _resize(image, size, offset, window, scale=None):
     """The `window` at `offset` of `image` resized to `size`, the values times `scale` before.
 
-    TensorFlow 1's bilinear in its own order of float32 operations (core/kernels/image/resize_bilinear_op.cc). It
-    reads two rows and two columns for each of the result's, so only those are converted.
+    TensorFlow 1's bilinear in its own order of float32 operations (core/kernels/image/resize_bilinear_op.cc): first
+    along the rows. Only the rows and columns that are read are converted; each direction in turn is the outer one,
+    where NumPy moves whole lines.
     """
-    (top, bottom, down), (left, right, across) = map(_neighbours, image.shape, size, offset, window)
-
-    def row(index):
-        rows = image[index]
-        start, end = (rows[:, columns].astype(np.float32) for columns in (left, right))
-        if scale is not None:
-            start, end = start * scale, end * scale
-        return start + (end - start) * across[None, :, None]
-
-    upper, lower = row(top), row(bottom)
-    return upper + (lower - upper) * down[:, None, None]
+    (rows, *vertical), (columns, *horizontal) = map(_neighbours, image.shape, size, offset, window)
+    pixels = np.take(image[rows], columns, axis=1).reshape(len(rows), -1)
+    lines = np.ascontiguousarray(pixels.T).astype(np.float32)
+    if scale is not None:
+        lines *= scale
+    lines = _interpolate(lines.reshape(len(columns), -1), *horizontal).reshape(-1, len(rows))
+    return _interpolate(np.ascontiguousarray(lines.T), *vertical).reshape(*window, -1)
 
 
 def _neighbours(side, resized, offset, count):
-    """For a stretch of the result: the index before, the index after, the weight of the latter."""
+    """For a stretch of the result: the indices read; among them the one before, the one after, the latter's weight."""
     position = np.arange(offset, offset + count).astype(np.float32) * (np.float32(side) / np.float32(resized))
     before = np.floor(position)
     index = before.astype(np.int64)
-    return index, np.minimum(index + 1, side - 1), position - before
+    read, places = np.unique(np.stack([index, np.minimum(index + 1, side - 1)]), return_inverse=True)
+    return read, *places.reshape(2, -1), position - before
+
+
+def _interpolate(lines, before, after, weight):
+    start, end = np.take(lines, before, axis=0), np.take(lines, after, axis=0)
+    end -= start
+    end *= weight[:, None]
+    start += end
+    return start
 
 
 def resize_bilinear(images, size):
