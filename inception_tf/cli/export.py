@@ -38,6 +38,12 @@ def add_arguments(parser):
     parser.add_argument(
         "--full-integer", action="store_true", help="litert, int8: inputs and outputs of int8 too, and no float inside"
     )
+    parser.add_argument(
+        "--fuse",
+        action=argparse.BooleanOptionalAction,
+        help="fold batch norm into the convolutions and merge what can be run at once (savedmodel, litert, onnx, "
+        "openvino: yes)",
+    )
     parser.add_argument("--xla", action="store_true", help="savedmodel: have XLA compile the network")
     parser.add_argument(
         "--max-pixels", type=int, metavar="N", help=f"savedmodel: the largest image file to decode ({2**25:,})"
@@ -67,7 +73,7 @@ def run(args):
     from inception_tf.inference.runtimes import export_card
 
     start = time.perf_counter()
-    valued = ("labels", "top", "background", "batch", "max_pixels", "precision", "calibrate", "held_out")
+    valued = ("labels", "top", "background", "batch", "max_pixels", "precision", "calibrate", "held_out", "fuse")
     options = {option: getattr(args, option) for option in valued}
     options |= {"overwrite": args.force or None, "check": False if args.no_check else None, "xla": args.xla or None}
     options["full_integer"] = args.full_integer or None

@@ -6,6 +6,7 @@ import keras
 
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Scope
+from inception_tf.models.fused import refuse_fused
 from inception_tf.models.heads import has_top
 from inception_tf.models.registry import build_options, find_network
 from inception_tf.slim.verify import NEUTRAL
@@ -16,6 +17,7 @@ IMAGENET_WITH_BACKGROUND = 1001
 def check_model(model, networks, library):
     """Raises a `UsageError` unless `model` is the published form of one of `networks`, the only one `library` has."""
     has_top(model)
+    refuse_fused(model, f"A file for {library}")
     info, options = find_network(model.card["network"]), model.card["options"]
     if info.name not in networks:
         raise UsageError(f"{library} has no form of {info.name} here. It has one of: {', '.join(networks)}.")

@@ -24,6 +24,7 @@ def to_litert(
     full_integer=False,
     check=True,
     overwrite=False,
+    fuse=True,
 ):
     """Writes a `.tflite` file, from `images` (N×H×W×C, preprocessed) to N×classes probabilities.
 
@@ -44,6 +45,7 @@ def to_litert(
         full_integer: for int8: inputs and outputs are int8 too, and no operation stays in float32.
         check: whether to run the file and compare it with the model.
         overwrite: whether an existing `target` may be replaced.
+        fuse: whether to write the network of `fuse_for_inference`.
 
     Returns:
         The `Path` written.
@@ -66,6 +68,7 @@ def to_litert(
         calibrate,
         held_out,
         overwrite,
+        fuse,
     )
     if full_integer and precision != "int8":
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")

@@ -24,6 +24,7 @@ def to_onnx(
     held_out=None,
     check=True,
     overwrite=False,
+    fuse=True,
 ):
     """Writes an `.onnx` file, from `images` (float32 N×H×W×C, preprocessed) to `probabilities` (float32 N×classes).
 
@@ -55,6 +56,7 @@ def to_onnx(
         calibrate,
         held_out,
         overwrite,
+        fuse,
     )
     import onnx
 

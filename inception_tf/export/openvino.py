@@ -10,7 +10,15 @@ from inception_tf.quiet import kept_off_stderr
 
 
 def to_openvino(
-    model, target, labels=None, batch="dynamic", precision="float32", held_out=None, check=True, overwrite=False
+    model,
+    target,
+    labels=None,
+    batch="dynamic",
+    precision="float32",
+    held_out=None,
+    check=True,
+    overwrite=False,
+    fuse=True,
 ):
     """Writes OpenVINO's `.xml` file and its weights beside it, a `.bin` of the same name.
 
@@ -45,6 +53,7 @@ def to_openvino(
         None,
         held_out,
         overwrite,
+        fuse,
     )
     refuse_existing(weights, overwrite)
     import openvino

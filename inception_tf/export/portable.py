@@ -18,6 +18,7 @@ from inception_tf.files import refuse_existing
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.heads import activation_of, has_top
 from inception_tf.slim.verify import noise
 
@@ -38,6 +39,7 @@ class Job:
         precision: "float32", "float16" or "int8".
         calibration: float32 N×H×W×C, preprocessed images to calibrate on; None but for int8.
         held_out: paths of images to compare on, or None.
+        fuse: whether the network of `fuse_for_inference` is written.
     """
 
     model: keras.Model
@@ -46,6 +48,7 @@ class Job:
     precision: str
     calibration: np.ndarray | None
     held_out: list | None
+    fuse: bool
 
     @property
     def image_shape(self):
@@ -55,7 +58,7 @@ class Job:
 
 
 def prepare(
-    model, target, suffix, form, precisions, packages, labels, batch, precision, calibrate, held_out, overwrite
+    model, target, suffix, form, precisions, packages, labels, batch, precision, calibrate, held_out, overwrite, fuse
 ):
     """Checks what an export was asked for, before any long work, and reads the images to calibrate on.
 
@@ -64,7 +67,7 @@ def prepare(
         form: the format's name.
         precisions: those that it has.
         packages: the modules it needs.
-        labels, batch, precision, calibrate, held_out, overwrite: as the writers take them.
+        labels, batch, precision, calibrate, held_out, overwrite, fuse: as the writers take them.
 
     Returns:
         A `Job`.
@@ -105,7 +108,7 @@ def prepare(
         paths = find_images(calibrate)
         paths = paths[:: -(-len(paths) // CALIBRATION)]
         calibration = np.stack(list(readable(model, paths)))
-    return Job(model, names, batch, precision, calibration, held_out and find_images(held_out))
+    return Job(model, names, batch, precision, calibration, held_out and find_images(held_out), bool(fuse))
 
 
 def readable(model, paths):
@@ -141,7 +144,8 @@ def frozen(job):
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    run, name = network(job.model), "probabilities" if job.names else "features"
+    run = network(fuse_for_inference(job.model) if job.fuse else job.model)
+    name = "probabilities" if job.names else "features"
     signature = [tf.TensorSpec((job.batch, *job.image_shape), tf.float32, name="images")]
 
     @tf.function(input_signature=signature, autograph=False)
@@ -230,7 +234,7 @@ def card(job, form, verification, **options):
     """The card that travels in the file, JSON: the model's own, its labels and preprocessing, how it was exported."""
     preprocessing = preprocessing_of(job.model)
     own = job.model.card
-    export = {"format": form, "precision": job.precision, "batch": job.batch, **options}
+    export = {"format": form, "precision": job.precision, "batch": job.batch, "fuse": job.fuse, **options}
     if job.calibration is not None:
         export["calibration_images"] = len(job.calibration)
     export |= {"verification": verification, "published": published(own)}

@@ -20,6 +20,7 @@ from inception_tf.export.warmup import write_warmup
 from inception_tf.files import made, reason, written_whole
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.heads import activation_of, classifier, has_top
 
 # As many sizes as leave the warm-up below the 1000 requests that TensorFlow Serving takes.
@@ -27,7 +28,7 @@ MAX_BATCHES = 100
 
 
 def export_savedmodel(
-    model, directory, labels=None, top=5, check=True, batch=BATCHES, xla=False, max_pixels=MAX_PIXELS
+    model, directory, labels=None, top=5, check=True, batch=BATCHES, xla=False, max_pixels=MAX_PIXELS, fuse=True
 ):
     """Writes the next version of a servable: `directory/<version>/saved_model.pb`.
 
@@ -75,6 +76,8 @@ def export_savedmodel(
         xla: whether to have XLA compile the network (not the decoding), once for every batch size. TensorFlow Serving
             then needs --xla_cpu_compilation_enabled, or --xla_gpu_compilation_enabled, or every call fails.
         max_pixels: the most pixels (height × width) of an encoded image; a larger one cannot be read.
+        fuse: whether to write the network of `fuse_for_inference`, which is faster; its variables are fewer and others
+            than the model's, so whoever reads them by path exports without.
 
     Returns:
         The `Path` of the version.
@@ -86,7 +89,7 @@ def export_savedmodel(
     """
     directory = Path(directory)
     names = names_of(model, labels)
-    options = _options(top, check, batch, xla, max_pixels)
+    options = _options(top, check, batch, xla, max_pixels, fuse)
     if os.path.lexists(directory) and not directory.is_dir():
         raise UsageError(f"{directory} is not a directory. An export goes to a directory of versions.")
     if (directory / "saved_model.pb").exists():
@@ -102,7 +105,16 @@ def export_savedmodel(
 
 
 def save_savedmodel(
-    model, path, overwrite=False, labels=None, top=5, check=True, batch=BATCHES, xla=False, max_pixels=MAX_PIXELS
+    model,
+    path,
+    overwrite=False,
+    labels=None,
+    top=5,
+    check=True,
+    batch=BATCHES,
+    xla=False,
+    max_pixels=MAX_PIXELS,
+    fuse=True,
 ):
     """Writes a SavedModel directory `path`, without a version number, whole or not at all.
 
@@ -115,7 +127,7 @@ def save_savedmodel(
         `path`, as a `Path`.
     """
     names = names_of(model, labels)
-    options = _options(top, check, batch, xla, max_pixels)
+    options = _options(top, check, batch, xla, max_pixels, fuse)
     with written_whole(path, overwrite) as part:
         _write(model, part, names, Path(path).resolve().name, options)
     return Path(path)
@@ -138,7 +150,7 @@ def names_of(model, labels=None):
     return names
 
 
-def _options(top, check, batch, xla, max_pixels):
+def _options(top, check, batch, xla, max_pixels, fuse):
     if keras.backend.backend() != "tensorflow":
         raise UsageError(f"A SavedModel needs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}")
     if top < 1:
@@ -148,7 +160,14 @@ def _options(top, check, batch, xla, max_pixels):
     batches = sorted({batch} if isinstance(batch, int) else set(batch))
     if not batches or batches[0] < 1 or len(batches) > MAX_BATCHES:
         raise UsageError(f"`batch` must be up to {MAX_BATCHES} sizes of at least 1. Received: {batch}")
-    return {"top": top, "check": check, "batch": batches, "xla": bool(xla), "max_pixels": max_pixels}
+    return {
+        "top": top,
+        "check": check,
+        "batch": batches,
+        "xla": bool(xla),
+        "max_pixels": max_pixels,
+        "fuse": bool(fuse),
+    }
 
 
 def _rename_to_version(part, directory):
@@ -168,7 +187,8 @@ def _write(model, part, names, servable_name, options):
 
     preprocessing = preprocessing_of(model)
     try:
-        servable, signatures = _servable(model, names, preprocessing, options)
+        network = fuse_for_inference(model) if options["fuse"] else model
+        servable, signatures = _servable(network, names, preprocessing, options)
         with tempfile.TemporaryDirectory(prefix=".labels.", dir=part.parent) as scratch, _quiet(tf.get_logger()):
             if names:  # an asset is copied from a file, and keeps its name
                 labels = Path(scratch, "labels.txt")

@@ -43,6 +43,12 @@ def fuse_for_inference(model):
     return fused
 
 
+def refuse_fused(model, what):
+    """Raises a `UsageError` where a model has been fused: `what`, such as "Fine-tuning", needs its own layers."""
+    if getattr(model, "card", {}).get("fused"):
+        raise UsageError(f"{what} needs the model that {model.name} was fused from: its own layers are gone.")
+
+
 def _chain(model):
     """The layers from the model's input to its output, without the auxiliary head."""
     made_by = {id(layer.output): layer for layer in model.layers}

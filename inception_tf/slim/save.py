@@ -6,6 +6,7 @@ import numpy as np
 
 from inception_tf.errors import UsageError
 from inception_tf.files import reason, refuse_existing, written_whole
+from inception_tf.models.fused import refuse_fused
 from inception_tf.slim.names import model_variables, scoped
 
 
@@ -23,7 +24,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         The names written, sorted.
 
     Raises:
-        UsageError: unknown format, the path exists, or no scope is known.
+        UsageError: unknown format, the path exists, no scope is known, or the model is fused.
         InceptionTFError: the operating system refused to write.
     """
     import tensorflow as tf
@@ -31,6 +32,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     if format not in ("v1", "v2"):
         raise UsageError(f'format must be "v2" or "v1". Received: format={format!r}')
     path = Path(path)
+    refuse_fused(model, "A Slim checkpoint")
     if scope is None:
         if "scope" not in getattr(model, "card", {}):
             raise UsageError(f"{model.name} is no model of this library: give the variable scope to write, scope=.")

@@ -15,6 +15,7 @@ from inception_tf.errors import UsageError
 from inception_tf.images.examples import Examples, open_training_data
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.engines import KerasEngine
+from inception_tf.models.fused import refuse_fused
 from inception_tf.models.heads import has_top
 from inception_tf.models.model import load_model
 from inception_tf.models.registry import create_model, find_network
@@ -332,6 +333,7 @@ def _opened(weights, classes, name, new_head, loading):
             name = name or detect(weights, partial=True).network
     if isinstance(weights, keras.Model):
         has_top(weights)
+        refuse_fused(weights, "Fine-tuning")
         if loading or name not in (None, weights.card["network"]):
             raise UsageError(f"The weights are a Keras model of {weights.card['network']}, and are taken as they are.")
         return weights

@@ -104,6 +104,27 @@ def test_without_the_top(images):
     assert relative(np.asarray(fuse_for_inference(trunk)(images)), np.asarray(trunk(images))) < TOLERANCE
 
 
+def test_fused_again(fused, images):
+    again = fuse_for_inference(fused)
+    assert len(again.weights) == len(fused.weights)
+    np.testing.assert_array_equal(again.predict(images, verbose=0), fused.predict(images, verbose=0))
+
+
+def test_what_needs_the_own_layers(fused, tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(path, np.zeros((8, 8, 3)))
+    for use in (
+        lambda: itf.save_slim(fused, tmp_path / "model.ckpt"),
+        lambda: itf.to_timm(fused, tmp_path / "model.safetensors"),
+        lambda: itf.finetune(fused, tmp_path / "data", val_fraction=0.5, out=tmp_path / "run"),
+    ):
+        with pytest.raises(UsageError, match="needs the model that InceptionV3 was fused from: its own"):
+            use()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
 def test_other_models_are_refused():
     with pytest.raises(UsageError, match="create_model"):
         fuse_for_inference(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
