@@ -1,0 +1,223 @@
+"""Contestants in child processes that take turns, so that whatever slows the machine down slows them all."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from inception_tf.errors import InceptionTFError
+from inception_tf.progress import Progress
+
+WORKER = Path(__file__).with_name("worker.py")
+# The share of the machine's processors that others may take before a turn is taken again.
+DISTURBED = 0.05
+
+
+class BenchmarkError(InceptionTFError):
+    """A contestant that does not start, or ends before its time; says why in a line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """What takes part.
+
+    Attributes:
+        name: its row.
+        function: "module:function", or "file.py:function"; see `worker`.
+        arguments: the function's, JSON-like.
+        work: the pieces of work in a call, such as images.
+        python: the interpreter; this one by default.
+        environment: variables to add.
+    """
+
+    name: str
+    function: str
+    arguments: dict = dataclasses.field(default_factory=dict)
+    work: int = 1
+    python: str = sys.executable
+    environment: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Result:
+    """What one contestant did.
+
+    Attributes:
+        contestant: the `Contestant`.
+        first: seconds from the start of its process to its first answer.
+        speeds: pieces of work a second, one a round.
+        processor: the processor seconds that a second took, one a round.
+        foreign: the share of the machine that others took, one a round.
+        repeated: the turns that were taken again because of them.
+        memory: the most bytes that were resident.
+        facts: what it told of itself.
+    """
+
+    contestant: Contestant
+    first: float
+    speeds: list = dataclasses.field(default_factory=list)
+    processor: list = dataclasses.field(default_factory=list)
+    foreign: list = dataclasses.field(default_factory=list)
+    repeated: int = 0
+    memory: int = 0
+    facts: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def speed(self):
+        """The median of `speeds`."""
+        return statistics.median(self.speeds)
+
+    @property
+    def disturbed(self):
+        """How many rounds count though others took more than they may."""
+        return sum(share > DISTURBED for share in self.foreign)
+
+    def ratios(self, base):
+        """This one's speed over another's, round by round."""
+        return [own / other for own, other in zip(self.speeds, base.speeds)]
+
+
+class Child:
+    """A contestant's process. It has given its first answer when this returns, after `first` seconds."""
+
+    def __init__(self, contestant):
+        self.contestant = contestant
+        self._log = tempfile.TemporaryFile()
+        environment = {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *_own_path(contestant)])),
+            **contestant.environment,
+        }
+        command = [contestant.python, str(WORKER), contestant.function, json.dumps(contestant.arguments)]
+        start = time.perf_counter()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+        )
+        try:
+            self.facts = self._answer()["facts"]
+        except BaseException:
+            self.close()
+            raise
+        self.first = time.perf_counter() - start
+
+    def run(self, seconds):
+        return self._ask(f"run {seconds}")
+
+    def peak_memory(self):
+        return self._ask("memory")["peak"]
+
+    def _ask(self, command):
+        try:
+            print(command, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # the answer says what happened
+        return self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        reason = lines[-1][:300] if lines else f"exit status {code}"
+        raise BenchmarkError(f"{self.contestant.name}: {reason}")
+
+    def close(self):
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+
+def compete(contestants, rounds=7, seconds=2.0, attempts=4, say=print):
+    """Runs contestants in turns, round after round, the order turned by one every time.
+
+    A turn during which others took more than 5 % of the machine is taken again, `attempts` times at most; then the
+    quietest counts. On systems without /proc nothing is known of others, and every turn counts.
+
+    Args:
+        contestants: `Contestant`s.
+        rounds: how many.
+        seconds: how long a turn is, at least one call.
+        attempts: how often a turn is tried.
+        say: takes a line for each contestant that does not start and is left out.
+
+    Returns:
+        A list of `Result`s, in the contestants' order.
+
+    Raises:
+        BenchmarkError: one of those that started ends before its time.
+    """
+    children, results = [], []
+    with contextlib.ExitStack() as stack:
+        with Progress("Starting", len(contestants), "processes") as progress:
+            for contestant in contestants:
+                try:
+                    child = Child(contestant)
+                except BenchmarkError as error:
+                    say(f"left out: {error}")
+                    continue
+                finally:
+                    progress.advance()
+                stack.callback(child.close)
+                children.append(child)
+                results.append(Result(contestant, child.first, facts=child.facts))
+        turns = list(zip(children, results))
+        with Progress("Measuring", rounds * len(turns), "turns") as progress:
+            for number in range(rounds):
+                for child, result in turns[number % len(turns) :] + turns[: number % len(turns)] if turns else ():
+                    _turn(child, result, seconds, attempts)
+                    progress.advance()
+        for child, result in turns:
+            result.memory = child.peak_memory()
+    return results
+
+
+def _turn(child, result, seconds, attempts):
+    best = None
+    for attempt in range(attempts):
+        before = _busy()
+        done = child.run(seconds)
+        after = _busy()
+        foreign = 0.0
+        if before and after:
+            # This process waits meanwhile, so all that the child did not take is others'.
+            foreign = max(0.0, (after[0] - before[0] - done["processor"]) / max(after[1] - before[1], 1e-9))
+        if best is None or foreign < best[1]:
+            best = done, foreign
+        if foreign <= DISTURBED:
+            break
+        result.repeated += attempt + 1 < attempts
+    done, foreign = best
+    result.speeds.append(result.contestant.work * done["calls"] / done["seconds"])
+    result.processor.append(done["processor"] / done["seconds"])
+    result.foreign.append(foreign)
+
+
+def _busy():
+    """The machine's processor seconds so far: (busy, all). None where the system does not tell."""
+    try:
+        with open("/proc/stat") as file:
+            numbers = [int(number) / os.sysconf("SC_CLK_TCK") for number in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    idle = numbers[3] + numbers[4]  # and waiting for the disk; time stolen by other machines counts as busy
+    return sum(numbers) - idle, sum(numbers)
+
+
+def _own_path(contestant):
+    """This library's directory, for children of this Python; another's has its own packages."""
+    return [str(WORKER.parents[2])] if contestant.python == sys.executable else []
