@@ -88,7 +88,7 @@ class Child:
 
     def __init__(self, contestant):
         self.contestant = contestant
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115: closed in `close`
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             **os.environ,
@@ -114,10 +114,8 @@ class Child:
         return self._ask("memory")["peak"]
 
     def _ask(self, command):
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the answer says what happened
             print(command, file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # the answer says what happened
         return self._answer()
 
     def _answer(self):
@@ -210,7 +208,7 @@ def _turn(child, result, seconds, attempts):
 def _busy():
     """The machine's processor seconds so far: (busy, all). None where the system does not tell."""
     try:
-        with open("/proc/stat") as file:
+        with Path("/proc/stat").open() as file:
             numbers = [int(number) / os.sysconf("SC_CLK_TCK") for number in file.readline().split()[1:9]]
     except (OSError, ValueError):
         return None

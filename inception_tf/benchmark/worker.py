@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 
 
 def main(what, arguments):
@@ -63,7 +64,7 @@ def run(call, seconds):
 def peak_memory():
     """The most bytes that were resident, of this process alone: `ru_maxrss` begins with the parent's."""
     try:
-        with open("/proc/self/status") as status:
+        with Path("/proc/self/status").open() as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
