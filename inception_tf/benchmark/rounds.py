@@ -88,7 +88,7 @@ class Child:
 
     def __init__(self, contestant):
         self.contestant = contestant
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115: closed in `close`
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             **os.environ,

@@ -72,4 +72,5 @@ def peak_memory():
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this file's directory, whose names are not for others to import
     main(*sys.argv[1:])

@@ -9,6 +9,7 @@ import warnings
 
 from inception_tf import __version__
 from inception_tf.cli import (
+    bench,
     classify,
     convert,
     dense,
@@ -41,6 +42,7 @@ COMMANDS = {
     "request": request,
     "models": models,
     "profile": profile,
+    "bench": bench,
 }
 
 

@@ -66,6 +66,12 @@ def _of_keras_file(path, size):
         return profile(other)
 
 
+def profile_of_card(card):
+    """The `Profile` of the network that a model's card describes, such as an export carries."""
+    with weightless():
+        return profile(_build(find_network(card["network"]), None, card["options"]))
+
+
 def _of_checkpoint(path, size):
     checkpoint = open_checkpoint(path)
     found = detect(checkpoint)
