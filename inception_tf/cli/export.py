@@ -27,7 +27,10 @@ def add_arguments(parser):
         "time, or dynamic, any number (dynamic)",
     )
     parser.add_argument(
-        "--precision", choices=("float32", "float16", "int8"), help="litert, onnx, openvino: of the weights (float32)"
+        "--precision",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        help="of the weights; savedmodel: the first three (as the model computes), litert, onnx, openvino: all but "
+        "bfloat16 (float32)",
     )
     parser.add_argument(
         "--calibrate", nargs="+", metavar="IMAGE", help="int8: images such as the model will see, files or directories"

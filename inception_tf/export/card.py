@@ -114,6 +114,7 @@ def card_text(card):
         compiled = "compiled by XLA, which a server must be told to enable" if export["xla"] else "no XLA"
         sizes = ", ".join(map(str, export["batch"]))
         lines += ["", f"Any batch size; warmed up for {sizes}; {compiled}. "]
+        lines[-1] += f"Computed in {export['precision']}. " if export.get("precision") else ""
         lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
 
     lines += ["", "## Verification", ""]

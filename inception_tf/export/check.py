@@ -17,12 +17,14 @@ from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.encoded import FEATURE
 
 # The largest difference allowed, over the largest value of the output. TensorFlow fuses layers where Keras runs them
-# one by one, and sixteen bits are rounded less often then.
+# one by one, and sixteen bits are rounded less often then. Beside a float32 model bfloat16, whose mantissa has three
+# bits less than float16's, may differ by eight times as much.
 TOLERANCE = 1e-5
 TOLERANCE_16_BIT = 1e-2
+TOLERANCES = {"float32": TOLERANCE, "float16": TOLERANCE_16_BIT, "bfloat16": 8 * TOLERANCE_16_BIT}
 
 
-def check_savedmodel(model, path, names, top=5):
+def check_savedmodel(model, path, names, top=5, precision=None):
     """Runs every signature of a SavedModel on seeded inputs in a fresh process without Keras, and compares.
 
     The encoded images are preprocessed here by NumPy, so the graph's preprocessing is compared too.
@@ -32,6 +34,7 @@ def check_savedmodel(model, path, names, top=5):
         path: the SavedModel.
         names: its class names in order, None for a model without its top.
         top: how many classes `predict_image_bytes` returns, at most.
+        precision: what the SavedModel computes in; None where that is what the model does.
 
     Returns:
         A dict: the "tolerance", the largest "differences" by "signature/output", and what is said of a
@@ -41,7 +44,7 @@ def check_savedmodel(model, path, names, top=5):
         ExportError: it does not load or run; a signature is missing, or gives other outputs or values than `model`;
             a broken image is taken for one, or fails the others.
     """
-    tolerance = TOLERANCE if all(layer.compute_dtype == "float32" for layer in model.layers) else TOLERANCE_16_BIT
+    tolerance = _tolerance(model, precision)
     inputs, expected, probabilities, maps = _cases(model, top)
     results = run_fresh(path, inputs)
     differences, broken = {}, None
@@ -60,6 +63,13 @@ def check_savedmodel(model, path, names, top=5):
         if "maps" in got:
             differences["class_maps/maps"] = _compare_maps(got, maps, names, tolerance)
     return {"tolerance": tolerance, "differences": differences, "broken_image": broken}
+
+
+def _tolerance(model, precision):
+    rounded = {layer.compute_dtype for layer in model.layers} - {"float32"}
+    if rounded and precision in (None, *rounded):
+        return TOLERANCE_16_BIT
+    return max(TOLERANCES[dtype] for dtype in (*rounded, precision or "float32"))
 
 
 def _last_is_broken(signature, got):

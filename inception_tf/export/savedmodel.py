@@ -22,13 +22,25 @@ from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.heads import activation_of, classifier, has_top
+from inception_tf.models.model import with_dtype
+
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 # As many sizes as leave the warm-up below the 1000 requests that TensorFlow Serving takes.
 MAX_BATCHES = 100
 
 
 def export_savedmodel(
-    model, directory, labels=None, top=5, check=True, batch=BATCHES, xla=False, max_pixels=MAX_PIXELS, fuse=True
+    model,
+    directory,
+    labels=None,
+    top=5,
+    check=True,
+    batch=BATCHES,
+    xla=False,
+    max_pixels=MAX_PIXELS,
+    fuse=True,
+    precision=None,
 ):
     """Writes the next version of a servable: `directory/<version>/saved_model.pb`.
 
@@ -78,6 +90,9 @@ def export_savedmodel(
         max_pixels: the most pixels (height × width) of an encoded image; a larger one cannot be read.
         fuse: whether to write the network of `fuse_for_inference`, which is faster; its variables are fewer and others
             than the model's, so whoever reads them by path exports without.
+        precision: "float32"; "float16" or "bfloat16": variables of half the size, and a network that computes in that
+            type, while inputs and outputs stay float32. Default: as the model computes. On processors with
+            instructions for bfloat16 it is faster than float32, and eight times coarser than float16.
 
     Returns:
         The `Path` of the version.
@@ -89,7 +104,7 @@ def export_savedmodel(
     """
     directory = Path(directory)
     names = names_of(model, labels)
-    options = _options(top, check, batch, xla, max_pixels, fuse)
+    options = _options(top, check, batch, xla, max_pixels, fuse, precision)
     if os.path.lexists(directory) and not directory.is_dir():
         raise UsageError(f"{directory} is not a directory. An export goes to a directory of versions.")
     if (directory / "saved_model.pb").exists():
@@ -115,6 +130,7 @@ def save_savedmodel(
     xla=False,
     max_pixels=MAX_PIXELS,
     fuse=True,
+    precision=None,
 ):
     """Writes a SavedModel directory `path`, without a version number, whole or not at all.
 
@@ -127,7 +143,7 @@ def save_savedmodel(
         `path`, as a `Path`.
     """
     names = names_of(model, labels)
-    options = _options(top, check, batch, xla, max_pixels, fuse)
+    options = _options(top, check, batch, xla, max_pixels, fuse, precision)
     with written_whole(path, overwrite) as part:
         _write(model, part, names, Path(path).resolve().name, options)
     return Path(path)
@@ -150,13 +166,15 @@ def names_of(model, labels=None):
     return names
 
 
-def _options(top, check, batch, xla, max_pixels, fuse):
+def _options(top, check, batch, xla, max_pixels, fuse, precision):
     if keras.backend.backend() != "tensorflow":
         raise UsageError(f"A SavedModel needs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}")
     if top < 1:
         raise UsageError(f"`top` must be at least 1. Received: {top}")
     if max_pixels < 1:
         raise UsageError(f"`max_pixels` must be at least 1. Received: {max_pixels}")
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"The format savedmodel has no precision {precision!r}. It has: {', '.join(PRECISIONS)}.")
     batches = sorted({batch} if isinstance(batch, int) else set(batch))
     if not batches or batches[0] < 1 or len(batches) > MAX_BATCHES:
         raise UsageError(f"`batch` must be up to {MAX_BATCHES} sizes of at least 1. Received: {batch}")
@@ -167,6 +185,7 @@ def _options(top, check, batch, xla, max_pixels, fuse):
         "xla": bool(xla),
         "max_pixels": max_pixels,
         "fuse": bool(fuse),
+        "precision": precision,
     }
 
 
@@ -188,6 +207,7 @@ def _write(model, part, names, servable_name, options):
     preprocessing = preprocessing_of(model)
     try:
         network = fuse_for_inference(model) if options["fuse"] else model
+        network = with_dtype(network, options["precision"]) if options["precision"] else network
         servable, signatures = _servable(network, names, preprocessing, options)
         with tempfile.TemporaryDirectory(prefix=".labels.", dir=part.parent) as scratch, _quiet(tf.get_logger()):
             if names:  # an asset is copied from a file, and keeps its name
@@ -199,7 +219,7 @@ def _write(model, part, names, servable_name, options):
                 _name_classify(part)
         write_warmup(part, servable_name, signatures, options["batch"], _image_shape(model))
         write_serving_files(part, servable_name, options["batch"])
-        found = check_savedmodel(model, part, names, options["top"]) if options["check"] else None
+        found = check_savedmodel(model, part, names, options["top"], options["precision"]) if options["check"] else None
         write_card(model.card, preprocessing, part, servable_name, list(signatures), options, found)
     except tf.errors.OpError as error:
         raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error

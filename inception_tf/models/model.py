@@ -51,6 +51,29 @@ def load_model(path):
         raise CheckpointError(f"{path} is no Keras model, or damaged: {reason[0][:200]}") from error
 
 
+def with_dtype(model, policy):
+    """A model of the same layers, weights and card under another Keras dtype policy.
+
+    Args:
+        model: a model of this library, or a fused one.
+        policy: "float32", "float16", "bfloat16", or "mixed_float16" and "mixed_bfloat16", whose variables are float32.
+
+    Returns:
+        A `SlimModel`. Its inputs are of the type they were; its outputs are of the policy's compute dtype.
+    """
+
+    def changed(config):
+        if isinstance(config, (list, tuple)):
+            return [changed(value) for value in config]
+        if not isinstance(config, dict) or config.get("class_name") == "InputLayer":
+            return config
+        return {key: policy if key == "dtype" else changed(value) for key, value in config.items()}
+
+    other = type(model).from_config({**changed(model.get_config()), "card": model.card})
+    other.set_weights(model.get_weights())
+    return other
+
+
 def save_weights(model, path):
     """Writes a model's weights alone, `path` a `.weights.h5`, by way of a `.keras` file beside it.
 

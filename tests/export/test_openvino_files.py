@@ -5,6 +5,7 @@ import pytest
 
 from inception_tf.errors import UsageError
 from inception_tf.export.openvino import to_openvino
+from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.runtimes import OpenVino
 from inception_tf.slim.golden import deterministic_images
 
@@ -24,6 +25,37 @@ def test_it_answers_as_the_model(lenet, tmp_path, images, precision, limit):
     wanted = lenet.predict_on_batch(images)
     assert np.abs(compiled({"images": images})["probabilities"] - wanted).max() <= limit * wanted.max()
     assert OpenVino(path).card["preprocessing"]["kind"] == "lenet"
+
+
+@pytest.mark.slow  # NNCF takes seconds to import
+def test_int8(lenet, tmp_path, capfd):
+    pytest.importorskip("nncf", reason="NNCF is not installed")
+    from PIL import Image
+
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for i, pixels in enumerate(deterministic_images(8, 40, 32)):
+        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i}.png")
+    whole = to_openvino(lenet, tmp_path / "whole.xml", check=False)
+    capfd.readouterr()
+    path = to_openvino(lenet, tmp_path / "int8.xml", precision="int8", calibrate=folder, held_out=folder, batch=3)
+    assert capfd.readouterr() == ("", "")  # NNCF shows its progress there
+    assert path.with_suffix(".bin").stat().st_size < 0.3 * whole.with_suffix(".bin").stat().st_size
+    images = preprocessing_of(lenet)(sorted(folder.iterdir()))
+    network, wanted = OpenVino(path), lenet.predict_on_batch(images)
+    change = np.abs(network(images) - wanted)
+    found = network.card["export"]["verification"]
+    assert 1e-6 < change.max() < 0.1 and found["worst_score_change"] == pytest.approx(change.max(), abs=1e-6)
+    assert network.batch == 3 and found["images"] == 8 and found["held_out"]
+    assert found["top1_agreement"] == (network(images).argmax(1) == wanted.argmax(1)).mean()
+
+
+def test_wrong_use(lenet, tmp_path):
+    with pytest.raises(UsageError, match="no precision 'bfloat16'. It has: float32, float16, int8"):
+        to_openvino(lenet, tmp_path / "a.xml", precision="bfloat16")
+    with pytest.raises(UsageError, match="needs images to calibrate on"):
+        to_openvino(lenet, tmp_path / "a.xml", precision="int8")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_replaced_unasked(lenet, tmp_path):

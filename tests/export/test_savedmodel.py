@@ -23,6 +23,7 @@ from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models import heads
 from inception_tf.models.heads import classifier
 from inception_tf.models.registry import create_model, list_models
+from inception_tf.slim.golden import deterministic_images
 
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"}
 
@@ -278,6 +279,28 @@ def test_sixteen_bits(tmp_path, checked_here):
     loaded = tf.saved_model.load(str(path))
     outputs = [signature.structured_outputs for signature in loaded.signatures.values()]
     assert {spec.dtype for specs in outputs for spec in specs.values()} == {tf.float32, tf.string}
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("float16", 1e-2), ("bfloat16", 8e-2)])
+def test_half_the_size(lenet, tmp_path, precision, limit, checked_here):
+    path = save_savedmodel(lenet, tmp_path / "half", precision=precision)
+    loaded = tf.saved_model.load(str(path))
+    assert {weight.dtype for weight in loaded.weights.values()} == {tf.dtypes.as_dtype(precision)}
+    assert sum(file.stat().st_size for file in (path / "variables").iterdir()) < 2.05 * lenet.count_params()
+    images = deterministic_images(5, 28, 28, 1)
+    answers = loaded.signatures["serving_default"](images=tf.constant(images))
+    assert {answer.dtype for answer in answers.values()} == {tf.float32}
+    wanted = lenet.predict_on_batch(images)
+    difference = np.abs(answers["probabilities"] - wanted).max()
+    assert 1e-6 < difference <= limit * wanted.max()  # it did compute in that type
+    card = json.loads((path / "assets.extra/inception_tf.json").read_text())
+    assert card["export"]["precision"] == precision and card["export"]["verification"]["tolerance"] == limit
+
+
+def test_a_precision_that_it_has_not(lenet, tmp_path):
+    with pytest.raises(UsageError, match="no precision 'int8'. It has: float32, float16, bfloat16"):
+        export_savedmodel(lenet, tmp_path / "out", precision="int8")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
