@@ -125,7 +125,8 @@ class Child:
         code = self._process.wait()
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        reason = lines[-1][:300] if lines else f"exit status {code}"
+        # Killed, as for want of memory, it had no last word.
+        reason = lines[-1][:300] if lines and code != -9 else f"exit status {code}"
         raise BenchmarkError(f"{self.contestant.name}: {reason}")
 
     def close(self):
