@@ -58,6 +58,12 @@ def exported(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def served(model, tmp_path_factory):
+    """A directory of versions of a SavedModel."""
+    return export(model, tmp_path_factory.mktemp("served") / "digits", check=False).parent
+
+
+@pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     from PIL import Image
 
@@ -88,10 +94,23 @@ def test_openvino_runs_the_others(model, exported, photographs, form):
     assert np.allclose(engine(images), KerasEngine(model)(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("openvino", [False, True])
+def test_a_savedmodel(model, served, photographs, openvino):
+    if openvino:
+        pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    engine = open_engine(served, openvino=openvino)
+    assert engine.labels == NAMES and engine.preprocessing == KerasEngine(model).preprocessing
+    assert np.allclose(engine(engine.preprocessing(photographs)), KerasEngine(model)(engine.preprocessing(photographs)))
+
+
+@pytest.mark.parametrize("form", [*FORMS, "savedmodel"])
 @pytest.mark.parametrize("command", ["classify", "evaluate"])
-def test_the_commands_need_neither_tensorflow_nor_keras(exported, photographs, tmp_path, form, command):
-    arguments = [str(exported(form)), "--json"]
+def test_the_commands_need_neither_tensorflow_nor_keras(exported, served, photographs, tmp_path, form, command):
+    if form == "savedmodel":
+        pytest.importorskip("openvino", reason="OpenVINO is not installed")
+        arguments = [str(served), "--openvino", "--json"]
+    else:
+        arguments = [str(exported(form)), "--json"]
     if command == "classify":
         arguments += map(str, photographs)
     else:
