@@ -1,0 +1,388 @@
+"""Inception-v3 on a GPU: ours through XLA beside torch, and both beside what the chip can do; as Markdown.
+
+    python tools/bench_gpu.py [--json FILE]
+
+Ours is Keras on JAX, and Keras on TensorFlow with jit_compile=True where TensorFlow sees a GPU; as built, and fused
+(`fuse_for_inference`). torch's is timm's or torchvision's network: eager, channels_last, and channels_last compiled
+with mode="max-autotune". What is not installed is left out, with a line that says so.
+
+- Precisions: float32 proper, TF32, and bfloat16: weights too for inference; for training mixed, weights in float32.
+- A training step is forward, softmax cross entropy, backward and SGD with momentum, over the whole network.
+- Images are random and on the device already. Compilation and warm-up are in the column "first step" and no other.
+- Everything runs in a process of its own; processes take turns, and medians over the rounds are given. Beyond the batch
+  of --together they run one after the other, and so they do where the device's memory is too small for all.
+- "of matrix peak": multiply-adds of the network a second, over those of a large matrix product in that precision, the
+  fastest that any of the frameworks reaches in this run. Training counts three times those of inference.
+- "of copy": the bytes that must move, over what a copy of a large vector moves. Inference: weights once, images once,
+  what every convolution and pooling gives written and read. Training: what they give written, read twice, and its
+  gradient written and read; of the weights 8 accesses in float32. Fusion saves some of it, so it can pass 100 %.
+
+Without a GPU, `--device cpu --small --batches 1,2` tries the tool itself.
+"""
+
+import sys
+from pathlib import Path
+
+from _contest import FORMS, TORCH, contest, environment, facts, markdown, number, options, some_of, span, start, whole
+from _steps import repeated
+
+from inception_tf.benchmark.rounds import BenchmarkError, Contestant
+
+FRAMEWORKS = {"torch": "torch", "jax": "Keras on JAX", "tensorflow": "Keras on TensorFlow, XLA"}
+MODES = ("inference", "training")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+CLASSES = 1000
+WARM_UP = 5  # steps on a GPU
+# The side of the matrices, the numbers in the vector; steps in a call fill the device's queue.
+SIZES = {"gpu": (8192, 2**28), "cpu": (1024, 2**24)}
+STEPS = {"gpu": 20, "cpu": 1}
+HEADER = ("batch", "network", "images/s", "range", "ratio", "of matrix peak", "of copy", "ms", "first step")
+
+
+def main():
+    parser = options(__doc__, "gpu", "1,8,32,128,512")
+    parser.add_argument("--precisions", type=some_of(PRECISIONS), default=PRECISIONS, help=f"some of {PRECISIONS}")
+    parser.add_argument("--modes", type=some_of(MODES), default=MODES, help=f"some of {MODES}")
+    parser.add_argument(
+        "--frameworks", type=some_of(FRAMEWORKS), default=list(FRAMEWORKS), help=f"some of {(*FRAMEWORKS,)}"
+    )
+    parser.add_argument("--together", type=whole, default=64, help="the largest batch at which processes take turns")
+    parser.add_argument("--small", action="store_true", help="depth multiplier 0.25 (not torch's) and images of 75×75")
+    start(parser, run)
+
+
+def run(args, report):
+    setting, found = Setting(args), report.data
+    found["copies"] = setting.contest([setting.copy(framework) for framework in args.frameworks], 1, report)
+    frameworks = [row["name"] for row in found["copies"]]
+    ours = [framework for framework in frameworks if framework != "torch"]
+    if not ours:
+        raise BenchmarkError(f"neither JAX nor TensorFlow runs on the {args.device}; --device cpu tries the tool")
+    for row in found["copies"]:
+        found["versions"] |= row.pop("versions")
+    devices = [row.pop("device") for row in found["copies"]]
+    found |= {"device": next(filter(None, devices), found["machine"]["processor"]), "size": setting.size}
+    found["costs"] = {name: facts(setting.costs(ours[0], depth)) for name, depth in setting.depths.items()}
+    found["products"], copy_peak = [], max(row["speed"] for row in found["copies"])
+    print(heading(report, copy_peak), flush=True)
+    for precision in args.precisions:
+        if precision == "tf32" and args.device == "cpu":
+            report.leave_out("tf32: a processor has none")
+            continue
+        products = setting.contest([setting.matmul(framework, precision) for framework in frameworks], 1, report)
+        if not products:
+            raise BenchmarkError(f"no framework multiplies matrices in {precision}")
+        found["products"] += [{"precision": precision, **row} for row in products]
+        peaks = {"matrix": max(row["speed"] for row in products), "copy": copy_peak}
+        for mode in args.modes:
+            rows = []
+            for batch in args.batches:
+                contestants = setting.contestants(frameworks, mode, precision, batch)
+                together = len(contestants) if batch <= args.together else 1
+                new = [
+                    {"mode": mode, "precision": precision, "batch": batch, **row}
+                    for row in setting.contest(contestants, together, report)
+                ]
+                new = [row | bounds(row, found["costs"], peaks) for row in new]
+                report.add(new)
+                rows += new
+            print(table(mode, precision, peaks["matrix"], rows, args.small), flush=True)
+
+
+class Setting:
+    """What the contestants of a run have in common.
+
+    Attributes:
+        size: the side of the images. depths: the depth multipliers of "ours" and of "torch".
+    """
+
+    def __init__(self, args):
+        self.args = args
+        self.size = 75 if args.small else 299
+        self.depths = {"ours": 0.25 if args.small else 1.0, "torch": 1.0}
+
+    def contest(self, contestants, together, report):
+        return contest(contestants, together, self.args.rounds, self.args.seconds, report.leave_out)
+
+    def contestant(self, framework, function, arguments, work=1, name=None):
+        """One of a framework's: `function` is in this file, and in that of torch."""
+        python, file, backend = sys.executable, Path(__file__).resolve(), framework
+        if framework == "torch":
+            python, file, backend = self.args.torch_python, TORCH, None
+        arguments = {"device": self.args.device, **arguments}
+        variables = environment(self.args.device, backend)
+        return Contestant(name or framework, f"{file}:{function}", arguments, work, python, variables)
+
+    def costs(self, framework, depth):
+        return self.contestant(framework, "costs", {"size": self.size, "depth": depth})
+
+    def copy(self, framework):
+        """Its speed is in bytes a second, read and written."""
+        size, steps = SIZES[self.args.device][1], STEPS[self.args.device]
+        return self.contestant(framework, "copy", {"size": size, "count": steps}, 2 * 4 * size * steps)
+
+    def matmul(self, framework, precision):
+        """Its speed is in multiply-adds a second."""
+        side, steps = SIZES[self.args.device][0], STEPS[self.args.device]
+        arguments = {"precision": precision, "side": side, "count": steps}
+        return self.contestant(framework, "matmul", arguments, side**3 * steps)
+
+    def contestants(self, frameworks, mode, precision, batch):
+        """The networks, the base ahead."""
+        steps = max(1, 256 // batch) if self.args.device == "gpu" else 1
+        common = {"precision": precision, "batch": batch, "size": self.size, "classes": CLASSES, "count": steps}
+        found = []
+        for framework in frameworks:
+            if framework == "torch":
+                forms = {f"torch {form}": {"form": form} for form in FORMS}
+                if mode == "training":
+                    forms = {name: {**form, "options": {"lr": 1e-3, "momentum": 0.9}} for name, form in forms.items()}
+            else:
+                forms = {FRAMEWORKS[framework]: {"depth": self.depths["ours"]}}
+                if mode == "inference":
+                    forms[f"{FRAMEWORKS[framework]}, fused"] = {"depth": self.depths["ours"], "fused": True}
+            for name, form in forms.items():
+                found.append(self.contestant(framework, mode, common | form, batch * steps, name))
+        return found
+
+
+def bounds(row, costs, peaks):
+    """What of the matrix peak and of the copy's bandwidth a row reaches."""
+    costs = costs["torch" if row["name"].startswith("torch") else "ours"]
+    bytes_each = 2 if row["precision"] == "bfloat16" else 4
+    batch, multiply_adds, activations = row["batch"], costs["multiply_adds"], costs["activations"]
+    if row["mode"] == "training":
+        multiply_adds = 3 * multiply_adds
+        moved = 5 * activations * bytes_each + 8 * 4 * costs["parameters"] / batch
+    else:
+        moved = (2 * activations + costs["parameters"] / batch) * bytes_each
+    moved += costs["pixels"] * bytes_each
+    return {
+        "milliseconds": 1000 * batch / row["speed"],
+        "multiply_adds_per_image": multiply_adds,
+        "bytes_per_image": moved,
+        "matrix_bound": peaks["matrix"] / multiply_adds,
+        "copy_bound": peaks["copy"] / moved,
+        "of_matrix_peak": row["speed"] * multiply_adds / peaks["matrix"],
+        "of_copy": row["speed"] * moved / peaks["copy"],
+    }
+
+
+def heading(report, copy_peak):
+    found = report.data
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    rounds, seconds = found["settings"]["rounds"], found["settings"]["seconds"]
+    return (
+        f"Inception-v3 on {found['device']}, images of {found['size']}×{found['size']}, {found['machine']['date']}, "
+        f"{rounds} rounds of {seconds:g} s. {versions}. A copy moves {copy_peak / 1e9:.4g} GB/s."
+    )
+
+
+def table(mode, precision, peak, rows, small):
+    """The rows of a mode and a precision as Markdown."""
+    lines = [
+        (
+            row["batch"],
+            row["name"],
+            number(row["speed"]),
+            span(row["speed_range"]),
+            "" if row["ratio"] is None else f"{row['ratio']:.2f}" + ("" if row["took_turns"] else " †"),
+            f"{row['of_matrix_peak']:.1%}",
+            f"{row['of_copy']:.1%}",
+            number(row["milliseconds"]),
+            f"{row['first_step_seconds']:.1f} s",
+        )
+        for row in rows
+    ]
+    text = f"\n**{mode}, {precision}**: a matrix product makes {2 * peak / 1e12:.3g} TFLOP/s; "
+    text += f"ratios to {rows[0]['name']}\n\n" if rows else "nothing ran\n"
+    text += markdown(HEADER, lines)
+    if not all(row["took_turns"] for row in rows):
+        text += "\n\n† by itself, not in turns with the others"
+    if small and any(row["name"].startswith("torch") for row in rows):
+        text += "\n\n--small: torch's network has its full width, so the ratios say nothing"
+    return text
+
+
+def costs(device, size, depth):
+    """Does nothing; tells what the network costs: numbers of weights, multiply-adds, activations, pixels an image."""
+    from inception_tf.models.profile import profile, total
+    from inception_tf.models.weightless import weightless
+
+    with weightless():
+        layers = profile(_model(size, depth, "float32")).layers
+
+    def call():
+        pass
+
+    call.facts = {name: total(layers, name) for name in ("parameters", "multiply_adds")}
+    call.facts |= {"activations": total(layers, "activation_bytes") // 4, "pixels": 3 * size**2}
+    return call
+
+
+def copy(device, size, count):
+    """Reads a float32 vector of `size` and writes another. Tells of the device, and fails where there is none."""
+    import keras
+
+    backend, name = keras.backend.backend(), _start(device)
+    source = _on_device(lambda random: random.uniform((size,)))
+    add = _compiled(lambda x: x + 1)
+    versions = {backend: __import__(backend).__version__, "keras": keras.__version__}
+    return _repeated(lambda: add(source), device, count, device=name, versions=versions)
+
+
+def matmul(device, precision, side, count):
+    """Multiplies two random square matrices."""
+    from keras import ops
+
+    _start(device, precision)
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    left, right = (_on_device(lambda random: random.uniform((side, side)), dtype) for _ in range(2))
+    multiply = _compiled(ops.matmul)
+    return _repeated(lambda: multiply(left, right), device, count)
+
+
+def inference(device, precision, batch, size, classes, depth, fused=False, count=1):
+    """Logits of a batch of random images."""
+    import keras
+
+    _start(device, precision)
+    model = _model(size, depth, "bfloat16" if precision == "bfloat16" else "float32", classes)
+    if fused:
+        from inception_tf.models.fused import fuse_for_inference
+
+        model = fuse_for_inference(model)
+    images = _on_device(lambda random: random.uniform((batch, size, size, 3), -1.0, 1.0), model.inputs[0].dtype)
+    if keras.backend.backend() == "tensorflow":
+        run = _compiled(lambda images: model(images, training=False))
+        return _repeated(lambda: run(images), device, count)
+    trained, others = _values(model.trainable_variables), _values(model.non_trainable_variables)
+    run = _compiled(lambda *state_and_images: model.stateless_call(*state_and_images, training=False)[0])
+    return _repeated(lambda: run(trained, others, images), device, count)
+
+
+def training(device, precision, batch, size, classes, depth, count=1):
+    """Steps of SGD with momentum on one batch of random images: softmax cross entropy, dropout 0.2."""
+    import keras
+
+    _start(device, precision)
+    model = _model(size, depth, "mixed_bfloat16" if precision == "bfloat16" else "float32", classes)
+    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    images = _on_device(lambda random: random.uniform((batch, size, size, 3), -1.0, 1.0))
+    labels = _on_device(lambda random: random.randint((batch,), 0, classes), "int32")
+
+    def mean_loss(logits):
+        logits = keras.ops.cast(logits, "float32")
+        return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+
+    train = _tensorflow_step if keras.backend.backend() == "tensorflow" else _jax_step
+    return _repeated(train(model, optimizer, images, mean_loss), device, count)
+
+
+def _tensorflow_step(model, optimizer, images, mean_loss):
+    import tensorflow as tf
+
+    @tf.function(jit_compile=True, autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = mean_loss(model(images, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    return step
+
+
+def _jax_step(model, optimizer, images, mean_loss):
+    import jax
+
+    def loss_of(trained, others, images):
+        logits, others = model.stateless_call(trained, others, images, training=True)
+        return mean_loss(logits), others
+
+    def update(trained, others, slots, images):
+        (loss, others), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained, others, images)
+        trained, slots = optimizer.stateless_apply(slots, gradients, trained)
+        return (trained, others, slots), loss
+
+    update = jax.jit(update, donate_argnums=(0, 1, 2))
+    state = [_values(part) for part in (model.trainable_variables, model.non_trainable_variables, optimizer.variables)]
+
+    def step():
+        nonlocal state
+        state, loss = update(*state, images)
+        return loss
+
+    return step
+
+
+def _start(device, precision="float32"):
+    """The device's name (None for a processor), after the precision of float32 products is set."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        precisions = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
+        jax.config.update("jax_default_matmul_precision", precisions[precision])
+        if device == "gpu" and jax.default_backend() != "gpu":
+            sys.exit("JAX sees no GPU")
+        return jax.devices()[0].device_kind if device == "gpu" else None
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        sys.exit("TensorFlow sees no GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name") if device == "gpu" else None
+
+
+def _model(size, depth, dtype, classes=CLASSES):
+    import keras
+
+    from inception_tf.models.registry import create_model
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        options = {"classes": classes, "depth_multiplier": depth, "classifier_activation": None}
+        return create_model("inception_v3", input_shape=(size, size, 3), **options)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _on_device(make, dtype="float32"):
+    import keras
+
+    return keras.ops.cast(make(keras.random), dtype)
+
+
+def _compiled(function):
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def _values(variables):
+    return [variable.value for variable in variables]
+
+
+def _repeated(step, on, count, **facts):
+    import keras
+
+    def value(result):
+        if keras.backend.backend() == "jax":
+            result.block_until_ready()
+        return float(keras.ops.mean(keras.ops.cast(keras.ops.ravel(result)[:1000], "float32")))
+
+    return repeated(step, value, count, WARM_UP if on == "gpu" else 0, **facts)
+
+
+if __name__ == "__main__":
+    main()
