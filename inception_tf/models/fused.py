@@ -9,7 +9,7 @@ from inception_tf.models.heads import has_top
 from inception_tf.models.model import SlimModel
 
 
-def fuse_for_inference(model):
+def fuse_for_inference(model, siblings=True):
     """A model that answers as `model` does, in fewer operations. `model` stays as it is.
 
     - Batch norm after a convolution becomes a factor on its kernel, and its bias. Batch norm on its own, as ResNet v2
@@ -25,6 +25,8 @@ def fuse_for_inference(model):
 
     Args:
         model: a model of this library, on any of Keras's backends.
+        siblings: whether sibling branches share their opening convolution. It makes them fewer and wider, and costs a
+            split of its output.
 
     Returns:
         A `SlimModel`, outputs equal but for rounding: float32, below 1e-5 of their maximum.
@@ -35,7 +37,7 @@ def fuse_for_inference(model):
     has_top(model)
     weights = []  # (layer, its weights' values), for when the layers are built
     x = inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name)
-    for layer in _fused(_chain(model), weights):
+    for layer in _fused(_chain(model), weights, siblings=siblings):
         x = layer(x)
     fused = SlimModel(inputs, x, name=model.name, card={**model.card, "fused": True})
     for layer, values in weights:
@@ -64,7 +66,7 @@ def _chain(model):
     return layers[::-1]
 
 
-def _fused(steps, weights, scale=1.0):
+def _fused(steps, weights, scale=1.0, siblings=True):
     """The layers that do what `steps` of a `Scope` do, the last of them, a linear convolution, times `scale`.
 
     Appends to `weights`.
@@ -74,7 +76,7 @@ def _fused(steps, weights, scale=1.0):
     while steps:
         step, *steps = steps
         if isinstance(step, list):
-            fused.append(_side_by_side(step, weights))
+            fused.append(_side_by_side(step, weights, siblings))
         elif steps and _commute(step, steps[0]):
             convolution, *steps = steps
             activation = convolution.activation
@@ -84,11 +86,13 @@ def _fused(steps, weights, scale=1.0):
         elif isinstance(step, Conv2D):
             fused.append(_convolution(step, weights, scale=1.0 if steps else scale))
         elif isinstance(step, Residual):
-            fused.append(_residual(step, weights))
+            fused.append(_residual(step, weights, siblings))
         elif isinstance(step, Mixed):
-            fused.append(_side_by_side(step.branches, weights, step.name))
+            fused.append(_side_by_side(step.branches, weights, siblings, step.name))
         elif isinstance(step, Scope):
-            fused.append(type(step)(_fused(step.steps, weights), name=step.name, dtype=step.dtype_policy))
+            fused.append(
+                type(step)(_fused(step.steps, weights, siblings=siblings), name=step.name, dtype=step.dtype_policy)
+            )
         else:
             fused.append(_copy(step, weights))
     return fused
@@ -137,13 +141,13 @@ def _folded(layer):
     return kernel * factor, bias + numpy(norm.beta) if norm.center else bias
 
 
-def _residual(layer, weights):
+def _residual(layer, weights, siblings):
     """A residual unit; its factor goes into the linear convolution at the end of its branch, if there is one."""
     last = layer.steps[-1]
     folds = isinstance(last, Conv2D) and last.activation is keras.activations.linear
     ends = {"preact": layer.preact, "shortcut": layer.shortcut}
     return type(layer)(
-        _fused(layer.steps, weights, layer.scale if folds else 1.0),
+        _fused(layer.steps, weights, layer.scale if folds else 1.0, siblings),
         **{name: end and _fused([end], weights)[0] for name, end in ends.items()},
         scale=1.0 if folds else layer.scale,
         activation=layer.activation,
@@ -152,8 +156,8 @@ def _residual(layer, weights):
     )
 
 
-def _side_by_side(branches, weights, name="Siblings"):
-    """What runs `branches` on one input, concatenated: their opening 1×1 convolutions as one."""
+def _side_by_side(branches, weights, siblings, name="Siblings"):
+    """What runs `branches` on one input, concatenated: where `siblings`, their opening 1×1 convolutions as one."""
     branches = [branch.steps if isinstance(branch, Scope) else [branch] for branch in branches]
     opening = [branch[0] if branch and _is_pointwise(branch[0]) else None for branch in branches]
     together = max(
@@ -161,7 +165,7 @@ def _side_by_side(branches, weights, name="Siblings"):
         key=len,
         default=[],
     )
-    if len(together) < 2:
+    if len(together) < 2 or not siblings:
         together = []
     first, widths = None, [convolution.filters if convolution in together else 0 for convolution in opening]
     if together:
@@ -178,7 +182,7 @@ def _side_by_side(branches, weights, name="Siblings"):
         kernels, biases = zip(*map(_folded, together))
         weights.append((first, [np.concatenate(kernels, -1).astype("float32"), np.concatenate(biases, -1).astype("f")]))
     scopes = [
-        Scope(_fused(branch[1:] if width else branch, weights), name=f"Branch_{i}")
+        Scope(_fused(branch[1:] if width else branch, weights, siblings=siblings), name=f"Branch_{i}")
         for i, (branch, width) in enumerate(zip(branches, widths))
     ]
     return Siblings(first, scopes, widths, name=name)

@@ -104,10 +104,17 @@ def test_without_the_top(images):
     assert relative(np.asarray(fuse_for_inference(trunk)(images)), np.asarray(trunk(images))) < TOLERANCE
 
 
+def test_siblings_apart(model, fused, images):
+    apart = fuse_for_inference(model, siblings=False)
+    assert relative(np.asarray(apart(images)), np.asarray(fused(images))) < TOLERANCE
+    assert len(apart.weights) > len(fused.weights)
+    assert not any(layer.opening for layer in apart.layers if isinstance(layer, Siblings))
+
+
 def test_fused_again(fused, images):
     again = fuse_for_inference(fused)
     assert len(again.weights) == len(fused.weights)
-    np.testing.assert_array_equal(again.predict(images, verbose=0), fused.predict(images, verbose=0))
+    np.testing.assert_array_equal(again(images), fused(images))
 
 
 def test_what_needs_the_own_layers(fused, tmp_path):
