@@ -20,13 +20,12 @@ from inception_tf.quiet import kept_off_stderr, start_keras
 
 NETWORK, SIZE = "inception_v3", 299
 BASE = "keras.applications, SavedModel"
-KINDS = ("ours", "keras", "slim", "torch")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=sizes, default=(1, 8, 32))
-    parser.add_argument("--only", help=f"some of: {','.join(KINDS)}; part of a contestant's name works too")
+    parser.add_argument("--only", help="those whose names have one of these parts in them: ours;torch;savedmodel")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--torch-python", help="a Python that has torch and timm")
@@ -39,15 +38,13 @@ def main():
     machine, batches = report.machine(), {}
     start_keras()
     with tempfile.TemporaryDirectory() as scratch:
-        files = keras_files(Path(scratch)) if wanted("keras", args.only) else {}
+        files = keras_files(Path(scratch))
         path = engines.model_file(NETWORK, scratch)
         for batch in args.batch:
-            found = list(keras_contestants(files, batch)) if files else []
-            found += engines.contestants(path, engines.ENGINES, batch, scratch, prefix="ours,")
+            found = list(keras_contestants(files, batch))
+            found += ours(path, args.only, batch, scratch)
             if args.unfused:
-                plain = [name for name in engines.EXPORTS if name != "savedmodel-xla"]
-                unfused = Path(scratch, "unfused")
-                found += engines.contestants(path, plain, batch, unfused, fuse=False, prefix="ours, unfused,")
+                found += ours(path, args.only, batch, Path(scratch, "unfused"), ", unfused", fuse=False)
             found += [peer("TF-Slim, session", "slim", batch), peer("TF-Slim, frozen", "slim", batch, frozen=True)]
             if args.torch_python:
                 for form in ("eager", "channels_last", "compiled"):
@@ -60,8 +57,14 @@ def main():
         report.write(done, args.out, args.force)
 
 
+def ours(path, only, batch, scratch, form="", fuse=True):
+    chosen = [engine for engine in engines.ENGINES if wanted(f"ours{form}, {engine}", only)]
+    chosen = [engine for engine in chosen if fuse or engine in engines.EXPORTS]
+    return engines.contestants(path, chosen, batch, scratch, fuse, f"ours{form},")
+
+
 def wanted(name, only):
-    return only is None or any(part in name or (part == "torch" and "timm" in name) for part in only.lower().split(","))
+    return only is None or any(part in name.lower() for part in only.lower().split(";"))
 
 
 def peer(name, function, batch, python=None, **arguments):

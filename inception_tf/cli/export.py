@@ -44,8 +44,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--fuse",
         action=argparse.BooleanOptionalAction,
-        help="fold batch norm into the convolutions and merge what can be run at once (savedmodel, litert, onnx, "
-        "openvino: yes)",
+        help="fold batch norm into the convolutions, and what else makes them fewer (savedmodel and litert: yes; onnx "
+        "and openvino, which do so themselves: no)",
     )
     parser.add_argument("--xla", action="store_true", help="savedmodel: have XLA compile the network")
     parser.add_argument(

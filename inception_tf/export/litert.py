@@ -24,7 +24,7 @@ def to_litert(
     full_integer=False,
     check=True,
     overwrite=False,
-    fuse=True,
+    fuse=None,
 ):
     """Writes a `.tflite` file, from `images` (N×H×W×C, preprocessed) to N×classes probabilities.
 
@@ -45,7 +45,7 @@ def to_litert(
         full_integer: for int8: inputs and outputs are int8 too, and no operation stays in float32.
         check: whether to run the file and compare it with the model.
         overwrite: whether an existing `target` may be replaced.
-        fuse: whether to write the network of `fuse_for_inference`.
+        fuse: whether to write the network of `fuse_for_inference`. Default: where that is faster (`fusion`).
 
     Returns:
         The `Path` written.
@@ -76,7 +76,7 @@ def to_litert(
         part.write_bytes(_convert(job, full_integer))
         found = portable.compare(job, LiteRT(part)) if check else None
         with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
-            archive.writestr(CARD, portable.card(job, "litert", found, full_integer=bool(full_integer)))
+            archive.writestr(CARD, portable.card(job, found, full_integer=bool(full_integer)))
             if job.names:
                 archive.writestr(LABELS, "".join(f"{name}\n" for name in job.names))
     return Path(target)

@@ -24,7 +24,7 @@ def to_onnx(
     held_out=None,
     check=True,
     overwrite=False,
-    fuse=True,
+    fuse=None,
 ):
     """Writes an `.onnx` file, from `images` (float32 N×H×W×C, preprocessed) to `probabilities` (float32 N×classes).
 
@@ -66,7 +66,7 @@ def to_onnx(
             _quantize(job, part)
         found = portable.compare(job, OnnxRuntime(part)) if check else None
         network = onnx.load(part)
-        onnx.helper.set_model_props(network, {KEY: portable.card(job, "onnx", found)})
+        onnx.helper.set_model_props(network, {KEY: portable.card(job, found)})
         onnx.save(network, part)
     return Path(target)
 

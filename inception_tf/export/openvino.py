@@ -22,7 +22,7 @@ def to_openvino(
     held_out=None,
     check=True,
     overwrite=False,
-    fuse=True,
+    fuse=None,
 ):
     """Writes OpenVINO's `.xml` file and its weights beside it, a `.bin` of the same name.
 
@@ -75,7 +75,7 @@ def to_openvino(
 
         save()
         found = portable.compare(job, OpenVino(part)) if check else None
-        network.set_rt_info(portable.card(job, "openvino", found), [KEY])
+        network.set_rt_info(portable.card(job, found), [KEY])
         save()
         part.with_suffix(".bin").rename(weights_part)
     return target

@@ -13,12 +13,12 @@ import numpy as np
 from inception_tf.errors import ExportError, ImageError, UsageError
 from inception_tf.export.card import published
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT
+from inception_tf.export.fusion import network_for, pays
 from inception_tf.export.savedmodel import names_of
 from inception_tf.files import refuse_existing
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.heads import activation_of, has_top
 from inception_tf.slim.verify import noise
 
@@ -34,6 +34,7 @@ class Job:
 
     Attributes:
         model: the Keras model.
+        form: the format's name.
         names: its class names, None for a model without its top.
         batch: the images at a time, None for any number.
         precision: "float32", "float16" or "int8".
@@ -43,6 +44,7 @@ class Job:
     """
 
     model: keras.Model
+    form: str
     names: list | None
     batch: int | None
     precision: str
@@ -108,7 +110,7 @@ def prepare(
         paths = find_images(calibrate)
         paths = paths[:: -(-len(paths) // CALIBRATION)]
         calibration = np.stack(list(readable(model, paths)))
-    return Job(model, names, batch, precision, calibration, held_out and find_images(held_out), bool(fuse))
+    return Job(model, form, names, batch, precision, calibration, held_out and find_images(held_out), pays(form, fuse))
 
 
 def readable(model, paths):
@@ -144,7 +146,7 @@ def frozen(job):
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    run = network(fuse_for_inference(job.model) if job.fuse else job.model)
+    run = network(network_for(job.model, job.form, job.fuse))
     name = "probabilities" if job.names else "features"
     signature = [tf.TensorSpec((job.batch, *job.image_shape), tf.float32, name="images")]
 
@@ -230,11 +232,11 @@ def calibration_batches(job):
         yield job.calibration[np.arange(start, start + size) % count]
 
 
-def card(job, form, verification, **options):
+def card(job, verification, **options):
     """The card that travels in the file, JSON: the model's own, its labels and preprocessing, how it was exported."""
     preprocessing = preprocessing_of(job.model)
     own = job.model.card
-    export = {"format": form, "precision": job.precision, "batch": job.batch, "fuse": job.fuse, **options}
+    export = {"format": job.form, "precision": job.precision, "batch": job.batch, "fuse": job.fuse, **options}
     if job.calibration is not None:
         export["calibration_images"] = len(job.calibration)
     export |= {"verification": verification, "published": published(own)}

@@ -15,12 +15,12 @@ from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.card import write_card
 from inception_tf.export.check import check_savedmodel, class_maps_of
 from inception_tf.export.encoded import MAX_PIXELS, preprocess_each
+from inception_tf.export.fusion import network_for, pays
 from inception_tf.export.serving_files import BATCHES, write_serving_files
 from inception_tf.export.warmup import write_warmup
 from inception_tf.files import made, reason, written_whole
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.heads import activation_of, classifier, has_top
 from inception_tf.models.model import with_dtype
 
@@ -39,7 +39,7 @@ def export_savedmodel(
     batch=BATCHES,
     xla=False,
     max_pixels=MAX_PIXELS,
-    fuse=True,
+    fuse=None,
     precision=None,
 ):
     """Writes the next version of a servable: `directory/<version>/saved_model.pb`.
@@ -88,8 +88,8 @@ def export_savedmodel(
         xla: whether to have XLA compile the network (not the decoding), once for every batch size. TensorFlow Serving
             then needs --xla_cpu_compilation_enabled, or --xla_gpu_compilation_enabled, or every call fails.
         max_pixels: the most pixels (height × width) of an encoded image; a larger one cannot be read.
-        fuse: whether to write the network of `fuse_for_inference`, which is faster; its variables are fewer and others
-            than the model's, so whoever reads them by path exports without.
+        fuse: whether to write the network of `fuse_for_inference`, which is faster (the default). Its variables are
+            fewer and others than the model's: whoever reads them by path exports without.
         precision: "float32"; "float16" or "bfloat16": variables of half the size, and a network that computes in that
             type, while inputs and outputs stay float32. Default: as the model computes. On processors with
             instructions for bfloat16 it is faster than float32, and eight times coarser than float16.
@@ -129,7 +129,7 @@ def save_savedmodel(
     batch=BATCHES,
     xla=False,
     max_pixels=MAX_PIXELS,
-    fuse=True,
+    fuse=None,
     precision=None,
 ):
     """Writes a SavedModel directory `path`, without a version number, whole or not at all.
@@ -184,7 +184,7 @@ def _options(top, check, batch, xla, max_pixels, fuse, precision):
         "batch": batches,
         "xla": bool(xla),
         "max_pixels": max_pixels,
-        "fuse": bool(fuse),
+        "fuse": pays("savedmodel", fuse),
         "precision": precision,
     }
 
@@ -206,7 +206,7 @@ def _write(model, part, names, servable_name, options):
 
     preprocessing = preprocessing_of(model)
     try:
-        network = fuse_for_inference(model) if options["fuse"] else model
+        network = network_for(model, "savedmodel", options["fuse"])
         network = with_dtype(network, options["precision"]) if options["precision"] else network
         servable, signatures = _servable(network, names, preprocessing, options)
         with tempfile.TemporaryDirectory(prefix=".labels.", dir=part.parent) as scratch, _quiet(tf.get_logger()):
