@@ -3,10 +3,11 @@
     python tools/train_nin.py --data fashion_mnist.npz
     python tools/train_nin.py --data fashion_mnist.npz --size 224 --width 1 --batch 128 --schedule constant  # on a GPU
 
-Three networks, ten epochs of SGD at 0.1 each: one 1×1 convolution in every block and global average pooling (nin), no
-1×1 convolutions (plain), a fully connected layer in place of the pooling (fc); "two" has the paper's two 1×1. The
-defaults are for two CPU cores: the network for 224×224 images at a quarter of its width on images of 56×56. Without
---data Keras downloads the data. Results: DIRECTORY/results.json, curves.png and a .keras file of every network.
+Three networks, ten epochs of SGD at 0.1 each, or at a third of that where it diverges: one 1×1 convolution in every
+block and global average pooling (nin), no 1×1 convolutions (plain), a fully connected layer in place of the pooling
+(fc); "two" has the paper's two 1×1. The defaults are for two CPU cores: the network for 224×224 images at a quarter of
+its width on images of 56×56. Without --data Keras downloads the data. Results: DIRECTORY/results.json, curves.png and
+a .keras file of every network.
 """
 
 import argparse
@@ -73,7 +74,8 @@ def run(args):
     data = load(args.data)
     with written_whole(args.out, args.force) as folder:
         folder.mkdir()
-        results = [train(name, data, args, folder) for name in dict.fromkeys(args.variants or ("nin", "plain", "fc"))]
+        names = dict.fromkeys(args.variants or ("nin", "plain", "fc"))
+        results = [train_until_stable(name, data, args, folder) for name in names]
         facts = {name: value for name, value in vars(args).items() if name not in ("data", "out", "force", "variants")}
         facts |= {"device": device(), "networks": results}
         (folder / "results.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -129,8 +131,21 @@ def batches(images, labels, preprocessing, size, shuffled=None):
     return data.map(lambda x, y: (preprocessing.graph(x), y), num_parallel_calls=tf.data.AUTOTUNE).prefetch(4)
 
 
-def train(name, data, args, folder):
-    """Trains one network; a dict of what it is and of its epochs. Saves it as a `.keras` file in `folder`."""
+def train_until_stable(name, data, args, folder):
+    """`train`, at a third of the rate as long as it diverges, which a fully connected layer does at 0.1."""
+    for rate in (args.rate, args.rate / 3, args.rate / 9):
+        result = train(name, data, args, folder, rate)
+        if result:
+            return result
+        print(f"{name} diverged at a learning rate of {rate:.3g}.", flush=True)
+    raise InceptionTFError(f"{name} diverged at {rate:.3g} too. A smaller --rate may help.")
+
+
+def train(name, data, args, folder, initial_rate):
+    """Trains one network; a dict of what it is and of its epochs. Saves it as a `.keras` file in `folder`.
+
+    None where it diverges.
+    """
     import keras
 
     import inception_tf as itf
@@ -155,9 +170,9 @@ def train(name, data, args, folder):
         **VARIANTS[name],
     )
     model.card.update({"preprocessing": preprocessing.to_config(), "labels": LABELS})
-    rate = args.rate
+    rate = initial_rate
     if args.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(args.rate, args.epochs * len(training))
+        rate = keras.optimizers.schedules.CosineDecay(rate, args.epochs * len(training))
     model.compile(
         keras.optimizers.SGD(rate),
         "sparse_categorical_crossentropy",
@@ -170,6 +185,8 @@ def train(name, data, args, folder):
     def note(epoch, logs):
         nonlocal start
         seconds, start = time.perf_counter() - start, time.perf_counter()
+        if not np.isfinite(logs["loss"]):
+            return
         epochs.append({key: float(value) for key, value in logs.items()} | {"seconds": seconds})
         print(
             f"{name:5}  epoch {epoch + 1:2}/{args.epochs}  loss {logs['loss']:.3f}  "
@@ -179,12 +196,13 @@ def train(name, data, args, folder):
 
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=note), keras.callbacks.TerminateOnNaN()]
     model.fit(training, validation_data=testing, epochs=args.epochs, callbacks=callbacks, shuffle=False, verbose=0)
-    if not np.isfinite(epochs[-1]["loss"]):
-        raise InceptionTFError(f"{name} diverged: the loss is {epochs[-1]['loss']}. A smaller --rate may help.")
+    if len(epochs) < args.epochs:
+        return None
     model.save(folder / f"{name}.keras")
     return {
         "network": name,
         **VARIANTS[name],
+        "rate": initial_rate,
         "parameters": total(costs.layers, "parameters"),
         "multiply_adds": total(costs.layers, "multiply_adds"),
         "epochs": epochs,
@@ -203,6 +221,7 @@ def summary(results):
     rows = [
         (
             result["network"],
+            f"{result['rate']:.3g}",
             f"{result['parameters']:,}",
             f"{result['multiply_adds']:,}",
             f"{100 * result['epochs'][0]['val_accuracy']:.2f}",
@@ -212,8 +231,8 @@ def summary(results):
         for result in results
     ]
     last = len(results[0]["epochs"])
-    header = ("network", "parameters", "multiply-adds", "test % after 1", f"after {last}", "seconds")
-    return tables.render(rows, header, "<>>>>>")
+    header = ("network", "rate", "parameters", "multiply-adds", "test % after 1", f"after {last}", "seconds")
+    return tables.render(rows, header, "<>>>>>>")
 
 
 def curves(results, args):

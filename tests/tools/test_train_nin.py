@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,25 @@ def test_a_seed_gives_the_same_run(tool, stripes, tmp_path):
         (epoch,) = json.loads((tmp_path / out / "results.json").read_text())["networks"][0]["epochs"]
         runs.append((epoch["loss"], epoch["val_loss"]))
     assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+
+
+def test_a_rate_that_diverges_is_cut(tool, monkeypatch):
+    rates = []
+
+    def train(*arguments):
+        rates.append(arguments[-1])
+        return {"rate": rates[-1]} if len(rates) == 2 else None
+
+    monkeypatch.setattr(tool, "train", train)
+    assert tool.train_until_stable("fc", None, SimpleNamespace(rate=0.3), None) == {"rate": pytest.approx(0.1)}
+
+
+@pytest.mark.slow
+def test_one_that_diverges_at_every_rate(tool, stripes, tmp_path):
+    small = ["fc", "--size=28", "--width=0.1", "--epochs=1", "--examples=64"]
+    with pytest.raises(SystemExit, match="fc diverged at .* too"):
+        tool.main([*small, "--rate=1e35", f"--data={stripes}", f"--out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_input(tool, stripes, trained, tmp_path):
