@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from slim_files import build_slim, write_tensors
+from slim_files import SMALL, build_slim, write_tensors
 
 from inception_tf.slim.golden import deterministic_weights
 
@@ -50,8 +50,11 @@ def slim_variables():
 
 
 @pytest.fixture(scope="session")
-def slim_graph():
+def slim_graph(slim_variables):
     """A function that builds a TF-Slim graph and returns its variables, a dict from names to shapes; it keeps them.
+
+    Only what changes the graph builds another: a scope is a prefix, the number of classes a side of the heads' shapes.
+    Of a network as published the facts are there.
 
     Args:
         network: its name.
@@ -62,10 +65,25 @@ def slim_graph():
     """
     import tensorflow.compat.v1 as tf
 
+    from inception_tf.models.registry import find_network
+    from inception_tf.slim.names import scoped
+
     @functools.cache
-    def variables(network="inception_v3", **arguments):
+    def build(network, **options):
         with tf.Graph().as_default():
-            return {v.op.name: tuple(v.shape.as_list()) for v in build_slim(network, **arguments)}
+            return {v.op.name: tuple(v.shape.as_list()) for v in build_slim(network, aux_logits=True, **options)}
+
+    def variables(network="inception_v3", scope=None, classes=5, aux_logits=False, **options):
+        info = find_network(network)
+        made = options or network in SMALL
+        shapes, own_classes = (build(network, **options), 5) if made else (slim_variables(network), info.classes)
+        return {
+            scoped(info.scope if scope is None else scope, name.removeprefix(f"{info.scope}/")): (
+                (*shape[:-1], classes) if shape[-1] == own_classes else shape
+            )
+            for name, shape in shapes.items()
+            if aux_logits or "/AuxLogits/" not in name
+        }
 
     return variables
 
@@ -84,6 +102,26 @@ def slim_checkpoint(tmp_path_factory, slim_graph):
         return write_tensors(path, {name: deterministic_weights(name, shapes[name]) for name in shapes}, format)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def originals_kept():
+    """For modules that compare with TF-Slim's graph of a checkpoint often: it runs once on the same images."""
+    from inception_tf.models.registry import build_options, find_network
+    from inception_tf.slim import verify
+
+    run, kept = verify.run_original, {}
+
+    def run_original(checkpoint, images, found, ema="auto", graph=None):
+        options = build_options(find_network(found.network), **{**(graph or {}), **found.options})
+        key = str(checkpoint.path), images.shape, images.tobytes(), found.scope, ema, str(options)
+        if key not in kept:
+            kept[key] = run(checkpoint, images, found, ema, graph)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "run_original", run_original)
+        yield run_original
 
 
 @pytest.fixture(scope="session")

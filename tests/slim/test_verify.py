@@ -1,7 +1,5 @@
 """Verification must be able to fail, and at the right place."""
 
-import shutil
-
 import keras
 import numpy as np
 import pytest
@@ -10,9 +8,13 @@ from slim_files import read_tensors, write_tensors
 
 import inception_tf as itf
 from inception_tf.errors import CheckpointError, MismatchError, UsageError
+from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.names import model_variables
-from inception_tf.slim.verify import compare, noise, run_keras, run_original, same_top5, verify
+from inception_tf.slim.golden import deterministic_weights
+from inception_tf.slim.names import model_variables, specification
+from inception_tf.slim.verify import compare, noise, run_keras, same_top5, verify
+
+pytestmark = pytest.mark.usefixtures("originals_kept")
 
 END_POINTS = [
     "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
@@ -32,9 +34,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def original(trained, images):
+def original(originals_kept, trained, images):
     """What TF-Slim's graph gives for the model's checkpoint, at every end point."""
-    return run_original(trained.path, images, detect(trained.path))
+    return originals_kept(open_checkpoint(trained.path), images, detect(trained.path))
 
 
 @pytest.fixture
@@ -68,12 +70,12 @@ def test_equal_at_every_end_point(model, trained):
     assert report.summary().startswith("equal: inception_v3 and TF-Slim's graph of inception_v3, 22 end points")
 
 
-def test_other_formats_scopes_and_paths(slim_checkpoint, tmp_path):
+def test_other_formats_scopes_and_paths(tmp_path):
     """V1 under another scope, in a folder whose name TensorFlow's Saver takes for a pattern."""
-    source = slim_checkpoint(scope="a/net", format="v1", size=128, aux_logits=True)
-    (tmp_path / "run[1] *?").mkdir()
-    path = shutil.copy(source, tmp_path / "run[1] *?" / "model.ckpt-3")
-    report = verify(path)
+    options = {"depth_multiplier": 0.1, "classes": 5, "aux_logits": True, "input_shape": (128, 128, 3)}
+    shapes = specification("inception_v3", **options)
+    tensors = {f"a/net/{name}": deterministic_weights(name, shape) for name, shape in shapes.items()}
+    report = verify(write_tensors(tmp_path / "run[1] *?" / "model.ckpt-3", tensors, "v1"))
     assert report and report.worst < 1e-5 and [row.end_point for row in report.rows] == END_POINTS
     # Any size that gives the auxiliary head its name will do.
     assert report.rows[14].shape in [(2, side, side, 76) for side in (5, 6, 7)]
@@ -134,12 +136,10 @@ def test_a_layer_computed_otherwise_fails(trained, original, images):
     assert first_failure(report) == "Mixed_6d"
 
 
-def test_nan_weights_fail(trained, tmp_path):
-    name = "InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1/BatchNorm/beta"
-    bad = trained.weights | {name: np.full_like(trained.weights[name], np.nan)}
-    with pytest.warns(UserWarning, match="holds NaN or infinite values"):
-        report = verify(write_tensors(tmp_path / "m.ckpt", bad), batch=1)
-    assert not report and first_failure(report) == "Mixed_5b"
+def test_nan_on_both_sides_fails():
+    fine, nan = np.ones((1, 2)), np.full((1, 2), np.nan)
+    report = compare("inception_v3", "x", {"a": fine, "b": nan}, {"a": fine, "b": nan})
+    assert not report and first_failure(report) == "b"
 
 
 def test_arguments_out_of_range(model, trained, slim_variables, tmp_path):

@@ -7,10 +7,10 @@ from slim_files import build_slim, tf1_session, write_tensors
 
 import inception_tf as itf
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.models.registry import build_options, find_network
+from inception_tf.models.registry import find_network
 from inception_tf.quiet import no_deprecations
-from inception_tf.slim import golden, reference
-from inception_tf.slim.checkpoint import Checkpoint
+from inception_tf.slim import golden
+from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.names import specification
 from inception_tf.slim.verify import noise
 
@@ -27,37 +27,36 @@ PUBLISHED = {
     "vgg_16": ("vgg_16", {"classes": 1000}),
     "vgg_19": ("vgg_19", {"classes": 1000}),
 }
-small = pytest.mark.parametrize("network, options", SMALL.values(), ids=SMALL)
-published = pytest.mark.parametrize("network, options", PUBLISHED.values(), ids=PUBLISHED)
+pytestmark = pytest.mark.usefixtures("originals_kept")
 
 
-def slim_end_points(network, size=None, **options):
-    """The names of TF-Slim's end points, without the scope."""
-    import tensorflow.compat.v1 as tf
+@pytest.fixture
+def equal(originals_kept):
+    """A function that verifies a model: at every one of Slim's end points, and the same five best classes."""
 
-    info = find_network(network)
-    with no_deprecations(), tf1_session():
-        images = tf.placeholder(tf.float32, (1, *(size or (info.input_size,) * 2), 3))
-        names = reference.build(network, images, build_options(info, **options), info.scope)
-    return {name.removeprefix(info.scope + "/") for name in names}
+    def check(path, model=None, size=(224, 224), batch=1, **graph):
+        images = noise(batch, *size)
+        report = itf.verify(path, model, images=images)
+        slims = originals_kept(open_checkpoint(path), images, itf.detect(path), graph=graph)
+        assert {row.end_point for row in report.rows} == set(slims)
+        assert report.passed and report.worst <= 1e-5 and report.top5 is True, str(report)
+        return report
 
-
-def assert_equal(report, network, **options):
-    """At every one of Slim's end points, and the same five best classes."""
-    assert {row.end_point for row in report.rows} == slim_end_points(network, **options)
-    assert report.passed and report.worst <= 1e-5, str(report)
-    assert report.top5 is True
+    return check
 
 
-@small
-def test_equal(slim_checkpoint, network, options):
-    assert_equal(itf.verify(slim_checkpoint(network, **options), batch=1), network, **options)
+@pytest.mark.parametrize(
+    "network, options",
+    [pytest.param(*SMALL[name], marks=pytest.mark.slow if "plain" in name else (), id=name) for name in SMALL],
+)
+def test_equal(slim_checkpoint, equal, network, options):
+    equal(slim_checkpoint(network, **options))
 
 
 @pytest.mark.slow
-@published
-def test_equal_as_published(slim_checkpoint, network, options):
-    assert_equal(itf.verify(slim_checkpoint(network, **options)), network, **options)
+@pytest.mark.parametrize("network, options", PUBLISHED.values(), ids=PUBLISHED)
+def test_equal_as_published(slim_checkpoint, equal, network, options):
+    equal(slim_checkpoint(network, **options), batch=2)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +68,11 @@ def test_equal_as_published(slim_checkpoint, network, options):
         pytest.param("vgg_16", {}, (256, 288), (1, 2, 3, 5), marks=pytest.mark.slow),
     ],
 )
-def test_dense_evaluation(slim_checkpoint, network, options, size, shape):
+def test_dense_evaluation(slim_checkpoint, equal, network, options, size, shape):
     """A larger image gives a map of logits, the same as TF-Slim's."""
     path = slim_checkpoint(network, **options)
     model = itf.create_model(network, weights=path, spatial_squeeze=False, input_shape=(None, None, 3))
-    report = itf.verify(path, model, images=noise(1, *size))
-    assert_equal(report, network, size=size, spatial_squeeze=False, **options)
-    assert report.rows[-1].shape == shape
+    assert equal(path, model, size, spatial_squeeze=False).rows[-1].shape == shape
 
 
 @pytest.mark.parametrize(
@@ -98,7 +95,12 @@ def test_a_wrong_variable_shows_where_it_is(slim_checkpoint, network, options, d
 
 
 @pytest.mark.parametrize(
-    "network, options", [*SMALL.values(), pytest.param("vgg_19", {}, marks=pytest.mark.slow)], ids=[*SMALL, "vgg_19"]
+    "network, options",
+    [
+        ("alexnet_v2", {}),
+        pytest.param("inception_v2", {"depth_multiplier": 0.25}, marks=pytest.mark.slow),
+        pytest.param("vgg_19", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_tf_slim_restores_what_was_saved(slim_graph, tmp_path, network, options):
     import tensorflow.compat.v1 as tf
@@ -158,8 +160,13 @@ def test_detection(slim_variables, network, scope, classes):
     assert found.options == {}
 
 
-@pytest.mark.parametrize("multiplier", [0.1, 0.25, 0.5, 0.75, 1.4])
-@pytest.mark.parametrize("separable", [True, False])
+@pytest.mark.parametrize(
+    "multiplier, separable",
+    [
+        (0.5, False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.1, True), (0.75, True), (1.4, False))),
+    ],
+)
 def test_detection_of_widths_and_first_convolution(slim_graph, multiplier, separable):
     shapes = slim_graph("inception_v2", depth_multiplier=multiplier, use_separable_conv=separable)
     found = itf.detect(Names(shapes))
