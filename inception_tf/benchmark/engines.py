@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from inception_tf.benchmark.rounds import Contestant
-from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
 from inception_tf.export.card import read_card
 from inception_tf.export.formats import export
 from inception_tf.inference.engines import needs_keras, open_model, saved_model_in
@@ -31,7 +31,9 @@ SGEMM = 2048
 
 def model_file(model, scratch):
     """The path of a model: `model` is one, or the name of a network, which is saved with random weights."""
-    if is_path(model):
+    if is_path(model) or Path(model).suffix:
+        if not Path(model).exists() and not Path(f"{model}.index").exists():
+            raise CheckpointError(f"There is no model at {model}.")
         return Path(model)
     path = Path(scratch, f"{model}.keras")
     create_model(model).save(path)

@@ -32,7 +32,7 @@ def run(args):
 
     from inception_tf.benchmark.engines import ENGINES, contestants, cost, model_file, sgemm
     from inception_tf.benchmark.report import Report, check_out, machine, write
-    from inception_tf.benchmark.rounds import compete
+    from inception_tf.benchmark.rounds import BenchmarkError, compete
     from inception_tf.errors import UsageError
 
     if args.batch == "dynamic" or min(args.batch) < 1:
@@ -48,6 +48,8 @@ def run(args):
         for batch in args.batch:
             several = [c for path in paths for c in contestants(path, engines, batch, scratch, not args.no_fuse)]
             batches[batch] = compete([sgemm(), *several], args.rounds, args.seconds, say=notes.append)
+            if len(batches[batch]) < 2:
+                raise BenchmarkError("Nothing could be measured. " + "; ".join(notes))
         report = Report(Path(args.models[0]).name, cost(paths), None, batches, found)
     text = "\n".join([report.text(), *dict.fromkeys(notes)])
     if args.out:

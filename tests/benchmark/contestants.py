@@ -1,0 +1,40 @@
+"""What the contestants of test_rounds.py run."""
+
+import os
+import sys
+import time
+
+
+def sleep(seconds, megabytes=0):
+    kept = bytearray(os.urandom(1000)) * (1000 * megabytes)
+    print("libraries print")
+    print("and complain", file=sys.stderr)
+
+    def call():
+        time.sleep(seconds)
+        return len(kept)
+
+    call.facts = {"slept": seconds}
+    return call
+
+
+def fails():
+    raise ValueError("no such engine")
+
+
+def dies():
+    calls = []
+
+    def call():
+        calls.append(None)
+        if len(calls) > 1:
+            sys.exit("died under way")
+
+    return call
+
+
+def shadowed():
+    """The worker's own directory is not searched."""
+    import rounds
+
+    raise AssertionError(rounds.__file__)
