@@ -15,6 +15,10 @@ from pathlib import Path
 
 from inception_tf.quiet import start_keras
 
+READ = "`tf.train.load_checkpoint`, every tensor"
+WRITE = '`model.save("model.keras")`'
+CONVERT = '`convert(checkpoint, "model.keras", check=False)`, imports aside'
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,6 +30,7 @@ def main():
     import tensorflow as tf
 
     import inception_tf as itf
+    from inception_tf.export import convert as itf_convert
 
     with tempfile.TemporaryDirectory() as scratch:
         path = args.checkpoint
@@ -53,13 +58,17 @@ def main():
         def write():
             model.save(target)
 
+        def convert():
+            itf_convert.convert(path, target, overwrite=True, check=False)
+
         model = load()
         steps = {
-            "`tf.train.load_checkpoint`, every tensor": read_all,
+            READ: read_all,
             "`keras.applications.InceptionV3(weights=None)`": build_theirs,
             f'`create_model("{found.network}")`': build_ours,
             f'`create_model("{found.network}", weights=checkpoint)`': load,
-            '`model.save("model.keras")`': write,
+            WRITE: write,
+            CONVERT: convert,
             "a process: `import tensorflow, keras`": lambda: python("-c", "import tensorflow, keras"),
             "a process: `inception-tf --help`": lambda: python("-m", "inception_tf", "--help"),
         }
@@ -72,6 +81,9 @@ def main():
     print("| step | seconds, median | spread |\n|---|---|---|")
     for step, times in seconds.items():
         print(f"| {step} | {statistics.median(times):.2f} | {min(times):.2f}–{max(times):.2f} |")
+    ratios = [whole / (read + write) for whole, read, write in zip(*map(seconds.get, (CONVERT, READ, WRITE)))]
+    spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+    print(f"\nThe conversion over reading and writing: {statistics.median(ratios):.2f}, {spread}.")
 
 
 def python(*arguments):
