@@ -87,7 +87,7 @@ def markdown(header, rows):
 
 def number(value):
     """Three digits of a positive number, and all of those ahead of the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def span(pair):

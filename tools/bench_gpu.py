@@ -15,7 +15,7 @@ with mode="max-autotune". What is not installed is left out, with a line that sa
   fastest that any of the frameworks reaches in this run. Training counts three times those of inference.
 - "of copy": the bytes that must move, over what a copy of a large vector moves. Inference: weights once, images once,
   what every convolution and pooling gives written and read. Training: what they give written, read twice, and its
-  gradient written and read; of the weights 8 accesses in float32. Fusion saves some of it, so it can pass 100 %.
+  gradient written and read; of the weights 8 accesses in float32. A fused network moves less, and can pass 100 %.
 
 Without a GPU, `--device cpu --small --batches 1,2` tries the tool itself.
 """
