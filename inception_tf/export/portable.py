@@ -24,8 +24,10 @@ from inception_tf.slim.verify import noise
 
 # As many images as a calibration's ranges settle with; taken evenly from a folder, and so from all of its classes.
 CALIBRATION = 200
-# How much of the scores' sum an int8 network may move, on average, before it counts as broken rather than coarse.
-TOLERANCE_INT8 = 0.25
+# How much of the scores' sum an int8 network may move, on average, before it counts as broken rather than coarse. Of an
+# Inception-v3 fine-tuned on flowers it was 0.014 to 0.028 on LiteRT, ONNX Runtime and OpenVINO, with the same best
+# class on 70 or 71 of 71 photographs; and 0.44, with 40 of 71, where LiteRT's quantizer had broken it.
+TOLERANCE_INT8 = 0.1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_int8(lenet, written, tmp_path, photographs, full_integer):
     change = np.abs(network(images) - lenet.predict_on_batch(images))
     found = network.card["export"]["verification"]
     assert change.max() < 0.1 and found["worst_score_change"] == pytest.approx(change.max(), abs=1e-6)
-    assert network.card["export"]["calibration_images"] == 12
+    assert network.card["export"]["calibration_images"] == 12 and not network.card["export"]["fuse"]
     assert found["images"] == 5 and found["held_out"]
     agreement = network(images).argmax(1) == lenet.predict_on_batch(images).argmax(1)
     assert found["top1_agreement"] == agreement.mean()
