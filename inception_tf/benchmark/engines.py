@@ -56,15 +56,15 @@ def cost(paths):
     return found.pop() if len(found) == 1 else None
 
 
-def contestants(path, engines, batch, scratch, fuse=True, prefix=""):
-    """A model's contestants for a batch size. It is exported for them, the forms of a fixed batch for that one.
+def contestants(path, engines, batch, scratch, fuse=None, prefix=""):
+    """A model's contestants for a batch size. It is exported for them, unless `scratch` holds the exports already.
 
     Args:
         path: what `open_model` takes, or an exported file, which is a contestant itself.
         engines: names of `ENGINES`; those of what is not installed are left out.
         batch: the images at a time.
         scratch: a directory for the exports.
-        fuse: whether they are fused.
+        fuse: whether they are fused; None: where it pays.
         prefix: goes ahead of the names.
 
     Raises:
@@ -75,7 +75,7 @@ def contestants(path, engines, batch, scratch, fuse=True, prefix=""):
         raise UsageError(f"There is no engine {', '.join(unknown)}. There are: {', '.join(ENGINES)}.")
     path, prefix = Path(path), f"{prefix} " if prefix else ""
     if not needs_keras(path):
-        return [Contestant(prefix or path.name, f"{RUNS}:engine", {"path": str(path), "batch": batch}, batch)]
+        return [Contestant(path.name, f"{RUNS}:engine", {"path": str(path), "batch": batch}, batch)]
     model, found = open_model(path), []
     for name in engines:
         if name not in EXPORTS:
@@ -85,10 +85,9 @@ def contestants(path, engines, batch, scratch, fuse=True, prefix=""):
         form, suffix, package = EXPORTS[name]
         if importlib.util.find_spec(package) is None:
             continue
-        of_any_batch = form == "savedmodel"
-        target = Path(scratch, f"{path.name}-exports", f"{name}-{'any' if of_any_batch else batch}{suffix}")
+        target = Path(scratch, f"{path.name}-exports", f"{name}{suffix}")
         if not target.exists():
-            options = {"xla": name.endswith("-xla"), "batch": 1} if of_any_batch else {"batch": batch}
+            options = {"xla": name.endswith("-xla"), "batch": 1} if form == "savedmodel" else {}
             export(model, target, form, check=False, fuse=fuse, **options)
         found.append(Contestant(prefix + name, f"{RUNS}:engine", {"path": str(target), "batch": batch}, batch))
     return found

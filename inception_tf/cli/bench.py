@@ -14,8 +14,8 @@ def add_arguments(parser):
         "models",
         nargs="+",
         metavar="MODEL",
-        help="a .keras file or a Slim checkpoint, exported to each engine first; a network's name, for random weights; "
-        "or files exported already",
+        help="a .keras file or a Slim checkpoint, exported to each engine first, for any batch; a network's name, for "
+        "random weights; or files exported already",
     )
     parser.add_argument("--batch", type=sizes, metavar="N,N,…", default=(1, 8), help="images at a time (1,8)")
     parser.add_argument("--engines", metavar="NAME,…", help="of those installed only these (see above; keras-xla, …)")
@@ -42,11 +42,14 @@ def run(args):
     if args.out:
         check_out(args.out, args.force)
     engines = args.engines.split(",") if args.engines else ENGINES
-    found, notes, batches = machine(), [], {}
+    found, notes, batches, fuse = machine(), [], {}, False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:
         paths = [model_file(model, scratch) for model in args.models]
         for batch in args.batch:
-            several = [c for path in paths for c in contestants(path, engines, batch, scratch, not args.no_fuse)]
+            several = []
+            for path in paths:
+                prefix = path.stem if len(paths) > 1 else ""
+                several += contestants(path, engines, batch, scratch, fuse, prefix)
             batches[batch] = compete([sgemm(), *several], args.rounds, args.seconds, say=notes.append)
             if len(batches[batch]) < 2:
                 raise BenchmarkError("Nothing could be measured. " + "; ".join(notes))

@@ -1,4 +1,4 @@
-"""Which engine gains from `fuse_for_inference`, as tools/bench_peers.py --unfused measured it (README, Benchmarks)."""
+"""Which engine gains from `fuse_for_inference`, as tools/bench_peers.py --variants measured it (README, Benchmarks)."""
 
 from inception_tf.models.fused import fuse_for_inference
 

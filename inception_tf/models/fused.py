@@ -159,6 +159,7 @@ def _residual(layer, weights, siblings):
 def _side_by_side(branches, weights, siblings, name="Siblings"):
     """What runs `branches` on one input, concatenated: where `siblings`, their opening 1×1 convolutions as one."""
     branches = [branch.steps if isinstance(branch, Scope) else [branch] for branch in branches]
+    dtype = next(step.dtype_policy for branch in branches for step in branch if not isinstance(step, list))
     opening = [branch[0] if branch and _is_pointwise(branch[0]) else None for branch in branches]
     together = max(
         ([c for c in opening if c is not None and c.activation is first.activation] for first in opening if first),
@@ -182,7 +183,7 @@ def _side_by_side(branches, weights, siblings, name="Siblings"):
         kernels, biases = zip(*map(_folded, together))
         weights.append((first, [np.concatenate(kernels, -1).astype("float32"), np.concatenate(biases, -1).astype("f")]))
     scopes = [
-        Scope(_fused(branch[1:] if width else branch, weights, siblings=siblings), name=f"Branch_{i}")
+        Scope(_fused(branch[1:] if width else branch, weights, siblings=siblings), name=f"Branch_{i}", dtype=dtype)
         for i, (branch, width) in enumerate(zip(branches, widths))
     ]
-    return Siblings(first, scopes, widths, name=name)
+    return Siblings(first, scopes, widths, name=name, dtype=dtype)
