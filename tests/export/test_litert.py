@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import randomized
+from random_weights import randomized
 
 from inception_tf.errors import CheckpointError, ExportError, ImageError, UsageError
 from inception_tf.export import litert

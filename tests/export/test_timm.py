@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import randomized
+from random_weights import randomized
 
 from inception_tf.errors import ExportError, InceptionTFError, UsageError
 from inception_tf.export import timm

@@ -166,10 +166,10 @@ def test_a_huge_header_is_refused_at_once(graph, encode, files):
     huge = {"png": png(50000, 50000), "png 2^31": png(2**31 - 1, 2**31 - 1), "jpeg": jpeg, "gif": gif, "bmp": bmp}
     for name, data in huge.items():
         tracemalloc.start()
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(ImageError, match="too large"):
             decode_image(bytes(data))
-        assert time.perf_counter() - start < 1, name
+        assert time.process_time() - start < 1, name
         assert tracemalloc.get_traced_memory()[1] < 5e6, name
         tracemalloc.stop()
     for data in [*huge.values(), lossy, lossless, extended]:

@@ -7,7 +7,7 @@ import pytest
 from inception_tf.models.costs import cost_of, measure, table
 from inception_tf.models.registry import CONSTRUCTORS
 
-SLIM = ["inception_v1", "inception_v2", "resnet_v2_50", "vgg_16"]
+SLIM = ["inception_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("inception_v1", "resnet_v2_50", "vgg_16"))]
 
 
 def test_the_table_has_every_network():

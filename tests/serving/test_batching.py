@@ -19,7 +19,7 @@ class Network:
             self.go.set()
 
     def __call__(self, inputs):
-        self.go.wait(10)
+        self.go.wait(60)
         self.batches.append(len(inputs["x"]))
         if (inputs["x"] < 0).any():
             raise Refusal("INVALID_ARGUMENT", "below 0")
@@ -100,7 +100,7 @@ def test_a_lone_call_waits_no_longer_than_the_timeout():
         await batcher(rows(1))
         return time.monotonic() - start
 
-    assert 0.2 <= play(Network(), scene, timeout=0.2) < 5
+    assert 0.2 <= play(Network(), scene, timeout=0.2) < 30
 
 
 def test_rows_of_other_shapes_run_apart():

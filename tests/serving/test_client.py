@@ -73,7 +73,7 @@ def test_no_server(folder, grpc, monkeypatch):
 class Flaky(http.server.BaseHTTPRequestHandler):
     """Fails as `failures` says, one a request, and then answers."""
 
-    failures, requests, protocol_version = [], 0, "HTTP/1.1"
+    failures, requests, late, protocol_version = [], 0, threading.Event(), "HTTP/1.1"
 
     def do_POST(self):
         type(self).requests += 1
@@ -83,7 +83,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if failure == "be late":
-            threading.Event().wait(1.5)
+            self.late.wait(60)
         answer = {"predictions": [{"classes": ["cat"], "scores": [0.5], "status": ""}]}
         text = b"<html>" if failure == "html" else json.dumps({"error": "busy"} if failure == 503 else answer).encode()
         assert json.loads(body)["signature_name"] == "predict_image_bytes"
@@ -99,11 +99,12 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def flaky(monkeypatch):
     monkeypatch.setattr(client, "BACKOFF", 0.01)
-    Flaky.failures, Flaky.requests = [], 0
+    Flaky.failures, Flaky.requests, Flaky.late = [], 0, threading.Event()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
         server.handle_error = lambda *_: None
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
+        Flaky.late.set()
         server.shutdown()
 
 
@@ -112,7 +113,7 @@ def test_tried_again(flaky, folder):
     answers = request(flaky, "m", [folder / "a.jpg"], retries=3)
     assert answers[folder / "a.jpg"].classes == [("cat", 0.5)] and Flaky.requests == 4
     Flaky.failures = ["be late"]
-    assert not request(flaky, "m", [folder / "a.jpg"], retries=1, timeout=0.5)[folder / "a.jpg"].error
+    assert not request(flaky, "m", [folder / "a.jpg"], retries=1, timeout=2)[folder / "a.jpg"].error
 
 
 def test_not_for_ever(flaky, folder):

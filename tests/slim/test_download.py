@@ -67,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(how, int):
             return self.send_error(how)
         if how == "hang":
-            return time.sleep(0.5)
+            return time.sleep(1.5)
         if how == "slow":
             time.sleep(0.5)
         if how == "page":
@@ -279,7 +279,7 @@ def test_not_found_is_not_tried_again(server, home):
 @pytest.mark.parametrize("plan", [[500, 500], [429], ["hang"]])
 def test_tries_again(server, home, plan):
     server.plan = list(plan)
-    assert_whole(home, download.fetch(PUBLISHED, **FAST | {"timeout": 0.3}))
+    assert_whole(home, download.fetch(PUBLISHED, **FAST | {"timeout": 1.0}))
     assert len(server.log) == len(plan) + 1
 
 
@@ -302,7 +302,7 @@ def test_offline(home, monkeypatch, closed_port):
     start = time.monotonic()
     with pytest.raises(DownloadError) as failure:
         download.fetch(PUBLISHED, timeout=2.0, pause=60)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 50
     unreachable, advice = str(failure.value).splitlines()
     assert f"http://127.0.0.1:{closed_port}/models/{PUBLISHED.archive}: Connection refused" in unreachable
     assert str(home / TARGET) in advice and "INCEPTION_TF_HOME" in advice and "INCEPTION_TF_MIRROR" in advice

@@ -146,6 +146,7 @@ def test_tf_slims_graph_equals_its_stored_golden_form(tool):
     assert max(row[3] for row in rows) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_one_wrong_number_of_one_variable_shows_where_it_is(tool, monkeypatch):
     case = json.loads((ROOT / "tests/golden/inception_v3.json").read_text())["cases"]["default"]
     right = golden.deterministic_weights

@@ -1,0 +1,137 @@
+"""tools/bench_gpu.py and tools/bench_training.py on the processor, end to end, as small as they go.
+
+TORCH_PYTHON may name a Python that has torch, and timm or torchvision.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # a process and a compilation for every row
+
+needs_torch = pytest.mark.skipif("TORCH_PYTHON" not in os.environ, reason="TORCH_PYTHON names no Python with torch")
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+SMALL = ["--small", "--device", "cpu", "--precisions", "float32"]
+
+
+@pytest.fixture(scope="module")
+def no_torch(tmp_path_factory):
+    """A Python without torch: this one, without what is installed."""
+    path = tmp_path_factory.mktemp("python") / "python"
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A function that runs a tool; returns the finished process, and what it wrote as JSON."""
+
+    def run(tool, *options, python):
+        out = tmp_path / "out.json"
+        command = [sys.executable, TOOLS / f"{tool}.py", "--rounds", "2", "--seconds", "0.01", "--json", out, *options]
+        done = subprocess.run([*command, "--torch-python", python], capture_output=True, text=True)
+        return done, json.loads(out.read_text()) if out.exists() else None
+
+    return run
+
+
+def check(found, names, stdout):
+    """The rows have these names, figures that can be, and a line each in the Markdown."""
+    assert [row["name"] for row in found["rows"]] == names
+    lines = [[cell.strip() for cell in line.split("|")] for line in stdout.splitlines() if line.startswith("| ")]
+    assert [line[2] for line in lines if line[1].isdecimal()] == names
+    base = found["rows"][0]["rounds"]
+    for row in found["rows"]:
+        assert len(row["rounds"]) == 2 and min(row["rounds"]) > 0 and row["first_step_seconds"] > 0
+        assert row["took_turns"] and row["ratio"] == pytest.approx(sum(a / b for a, b in zip(row["rounds"], base)) / 2)
+
+
+def check_shares(found, multiply_adds):
+    """Of a processor's matrix peak and of its copies something is reached; multiply-adds are the network's."""
+    for row in found["rows"]:
+        assert row["multiply_adds_per_image"] == multiply_adds[row["name"].startswith("torch")]
+        assert 0 < row["of_matrix_peak"] < 1 and row["matrix_bound"] * row["of_matrix_peak"] == pytest.approx(
+            row["speed"]
+        )
+        assert 0 < row["of_copy"] < 1 and row["copy_bound"] * row["of_copy"] == pytest.approx(row["speed"])
+        assert row["milliseconds"] == pytest.approx(1000 * row["batch"] / row["speed"])
+
+
+def test_inference(bench, no_torch):
+    done, found = bench("bench_gpu", *SMALL, "--modes", "inference", "--batches", "1", python=no_torch)
+    assert done.returncode == 0, done.stderr
+    check(
+        found,
+        ["Keras on JAX", "Keras on JAX, fused", "Keras on TensorFlow, XLA", "Keras on TensorFlow, XLA, fused"],
+        done.stdout,
+    )
+    check_shares(found, [17465008])
+    (line,) = found["left_out"]
+    assert line.startswith("torch: ") and "has no torch" in line and "--torch-python" in line
+    assert done.stderr.splitlines() == [f"left out: {line}"]
+
+
+def test_training_step(bench, no_torch):
+    options = ["--modes", "training", "--batches", "2", "--frameworks", "jax"]
+    done, found = bench("bench_gpu", *SMALL, *options, python=no_torch)
+    assert done.returncode == 0, done.stderr
+    check(found, ["Keras on JAX"], done.stdout)
+    check_shares(found, [3 * 17465008])
+    assert found["left_out"] == []
+
+
+def test_no_gpu(bench, no_torch):
+    done, found = bench("bench_gpu", "--frameworks", "torch,tensorflow", python=no_torch)
+    if done.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert found is None and done.stdout == ""
+    *_, left_out, error = done.stderr.splitlines()
+    assert left_out == "left out: tensorflow: TensorFlow sees no GPU"
+    assert "--device cpu" in error
+
+
+@needs_torch
+def test_torch_on_a_gpu_tool(bench):
+    options = ["--modes", "training", "--batches", "1", "--frameworks", "torch,jax"]
+    done, found = bench("bench_gpu", *SMALL, *options, python=os.environ["TORCH_PYTHON"])
+    assert done.returncode == 0, done.stderr
+    check(found, ["torch eager", "torch channels_last", "torch compiled", "Keras on JAX"], done.stdout)
+    check_shares(found, [3 * 17465008, 3 * 348366512])
+
+
+def test_step_of_the_head(bench, no_torch):
+    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "*, on features"]
+    done, found = bench("bench_training", *options, python=no_torch)
+    assert done.returncode == 0, done.stderr
+    check(found, ["keras.applications", "ours, on features"], done.stdout)
+    assert {row["trained"] for row in found["rows"]} == {2048 * 5 + 5}
+    assert found["left_out"] == []
+
+
+def test_step_of_everything(bench):
+    options = ["--size", "75", "--batches", "2", "--parts", "full", "--only", "ours"]
+    done, found = bench("bench_training", *options, python=sys.executable)
+    assert done.returncode == 0, done.stderr
+    check(found, ["keras.applications", "ours"], done.stdout)
+    assert {row["trained"] for row in found["rows"]} == {21778597}  # as keras.applications counts them
+
+
+def test_torch_is_missing(bench, no_torch):
+    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "torch e*"]
+    done, found = bench("bench_training", *options, python=no_torch)
+    assert done.returncode == 0, done.stderr
+    (line,) = found["left_out"]
+    assert line.startswith("torch: ") and "has no torch" in line and "--torch-python" in line
+
+
+@needs_torch
+def test_torch_step(bench):
+    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "torch *[er]*[!d]"]
+    done, found = bench("bench_training", *options, python=os.environ["TORCH_PYTHON"])
+    assert done.returncode == 0, done.stderr
+    check(found, ["keras.applications", "torch eager", "torch channels_last"], done.stdout)
