@@ -230,6 +230,7 @@ def test_xla(model, scores):
     np.testing.assert_allclose(compiled(IMAGES, training=False), scores, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compile_with_xla(model, scores):
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
