@@ -26,10 +26,11 @@ def repeated(step, value, count=1, warm_up=0, **facts):
     start = time.perf_counter()
     try:
         call(1)
-    except Exception as error:  # in every framework it is another one, and another line of many
-        if re.search("out of memory|RESOURCE_EXHAUSTED", str(error), re.IGNORECASE):
-            sys.exit("out of memory")
-        raise
+    except Exception as error:
+        # Every framework says it in other words and many lines; the parent shows the last one.
+        text = " ".join(str(error).split())
+        short = re.search("out of memory|RESOURCE_EXHAUSTED", text, re.IGNORECASE)
+        sys.exit("out of memory" if short else f"{type(error).__name__}: {text[:200]}")
     call.facts = {**facts, "first_step_seconds": time.perf_counter() - start}
     for _ in range(warm_up):
         call(1)

@@ -47,7 +47,9 @@ def main():
         "--frameworks", type=some_of(FRAMEWORKS), default=list(FRAMEWORKS), help=f"some of {(*FRAMEWORKS,)}"
     )
     parser.add_argument("--together", type=whole, default=64, help="the largest batch at which processes take turns")
-    parser.add_argument("--small", action="store_true", help="depth multiplier 0.25 (not torch's) and images of 75×75")
+    parser.add_argument(
+        "--small", action="store_true", help="depth multiplier 0.25 (not torch's) and images of 107×107"
+    )
     start(parser, run)
 
 
@@ -62,7 +64,11 @@ def run(args, report):
         found["versions"] |= row.pop("versions")
     devices = [row.pop("device") for row in found["copies"]]
     found |= {"device": next(filter(None, devices), found["machine"]["processor"]), "size": setting.size}
-    found["costs"] = {name: facts(setting.costs(ours[0], depth)) for name, depth in setting.depths.items()}
+    found["costs"] = {
+        name: facts(setting.costs(ours[0], depth))
+        for name, depth in setting.depths.items()
+        if name == "ours" or name in frameworks
+    }
     found["products"], copy_peak = [], max(row["speed"] for row in found["copies"])
     print(heading(report, copy_peak), flush=True)
     for precision in args.precisions:
@@ -98,7 +104,7 @@ class Setting:
 
     def __init__(self, args):
         self.args = args
-        self.size = 75 if args.small else 299
+        self.size = 107 if args.small else 299
         self.depths = {"ours": 0.25 if args.small else 1.0, "torch": 1.0}
 
     def contest(self, contestants, together, report):
@@ -221,14 +227,28 @@ def costs(device, size, depth):
 
 
 def copy(device, size, count):
-    """Reads a float32 vector of `size` and writes another. Tells of the device, and fails where there is none."""
+    """Reads a float32 vector of `size` and writes it anew. Tells of the device, and fails where there is none."""
     import keras
 
     backend, name = keras.backend.backend(), _start(device)
-    source = _on_device(lambda random: random.uniform((size,)))
-    add = _compiled(lambda x: x + 1)
+    vector = _on_device(lambda random: random.uniform((size,)))
+    if backend == "jax":
+        import jax
+
+        negate = jax.jit(lambda x: -x, donate_argnums=0)
+
+        def step():
+            nonlocal vector
+            vector = negate(vector)
+            return vector
+
+    else:
+        import tensorflow as tf
+
+        variable = tf.Variable(vector)
+        step = tf.function(lambda: variable.assign(-variable), jit_compile=True)
     versions = {backend: __import__(backend).__version__, "keras": keras.__version__}
-    return _repeated(lambda: add(source), device, count, device=name, versions=versions)
+    return _repeated(step, device, count, device=name, versions=versions)
 
 
 def matmul(device, precision, side, count):
@@ -251,7 +271,8 @@ def inference(device, precision, batch, size, classes, depth, fused=False, count
     if fused:
         from inception_tf.models.fused import fuse_for_inference
 
-        model = fuse_for_inference(model)
+        plain = model
+        model = _filled(lambda: fuse_for_inference(plain))
     images = _on_device(lambda random: random.uniform((batch, size, size, 3), -1.0, 1.0), model.inputs[0].dtype)
     if keras.backend.backend() == "tensorflow":
         run = _compiled(lambda images: model(images, training=False))
@@ -338,17 +359,45 @@ def _start(device, precision="float32"):
 
 
 def _model(size, depth, dtype, classes=CLASSES):
+    """The network with random weights."""
     import keras
 
     from inception_tf.models.registry import create_model
 
+    def build():
+        options = {"classes": classes, "depth_multiplier": depth, "classifier_activation": None}
+        return create_model("inception_v3", input_shape=(size, size, 3), **options)
+
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:
-        options = {"classes": classes, "depth_multiplier": depth, "classifier_activation": None}
-        return create_model("inception_v3", input_shape=(size, size, 3), **options)
+        return _filled(build)
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _filled(build):
+    """The model that a function makes. On JAX it is made without weights, and gets random ones.
+
+    There, Keras compiles something for every initializer and every shape: half a minute on a processor.
+    """
+    import keras
+    import numpy as np
+
+    from inception_tf.models.weightless import weightless
+
+    if keras.backend.backend() != "jax":
+        return build()
+    with weightless():
+        model = build()
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.name == "kernel":
+            deviation = np.sqrt(2 / np.prod(variable.shape[:-1]))
+            variable.assign(generator.normal(0, deviation, variable.shape).astype("float32"))
+        else:
+            variable.assign(np.full(variable.shape, variable.name in ("gamma", "moving_variance"), variable.dtype))
+    return model
 
 
 def _on_device(make, dtype="float32"):
@@ -379,7 +428,8 @@ def _repeated(step, on, count, **facts):
     def value(result):
         if keras.backend.backend() == "jax":
             result.block_until_ready()
-        return float(keras.ops.mean(keras.ops.cast(keras.ops.ravel(result)[:1000], "float32")))
+        some = result[:1] if len(result.shape) else result
+        return float(keras.ops.mean(keras.ops.cast(some, "float32")))
 
     return repeated(step, value, count, WARM_UP if on == "gpu" else 0, **facts)
 

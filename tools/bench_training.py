@@ -5,8 +5,8 @@
 Ours is what `finetune` runs on every batch; plain Keras is keras.applications.InceptionV3 with a new head; torch's is
 timm's or torchvision's network. All take the same step: images in memory, 5 classes, softmax cross entropy, dropout
 0.2, batch norm frozen, RMSProp with momentum as in Slim; everything is trained ("full"), or the new head alone.
-"ours, Slim's recipe" is what `finetune` does by default where the network has its auxiliary head: that head's loss and
-L2 come on top. "ours, on features" is the head alone without augmentation: the trunk has run once over the images,
+"ours Slim's recipe" is what `finetune` does by default where the network has its auxiliary head: that head's loss and
+L2 come on top. "ours on features" is the head alone without augmentation: the trunk has run once over the images,
 before.
 
 Every row is a process of its own. Processes take turns with keras.applications, as many at a time as memory allows;
@@ -37,14 +37,16 @@ MEMORY = {"full": (2.0e9, 0.25e9), "head": (1.5e9, 0.05e9)}
 def main():
     parser = options(__doc__, "cpu", "8,32")
     parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help="full, head; default: both")
-    parser.add_argument("--only", default="*", metavar="GLOB", help='of rows, such as "ours*"; the base comes too')
+    parser.add_argument(
+        "--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager"; the base comes too'
+    )
     parser.add_argument("--size", type=whole, default=299, help="the side of the images; default: 299")
     parser.add_argument("--together", type=whole, metavar="N", help="processes at a time; default: what memory allows")
     start(parser, run)
 
 
 def run(args, report):
-    torch = any(fnmatch.fnmatchcase(f"torch {form}", args.only) for form in FORMS)
+    torch = any(wanted(f"torch {form}", args.only) for form in FORMS)
     here = {"device": args.device, "size": 1, "count": 1}
     torch = torch and report.probe(contestant(args, "torch", "torch", "copy", here))
     keras = [name for name in ("tensorflow", "jax") if report.probe(contestant(args, name, name, "probe", {}))]
@@ -55,13 +57,17 @@ def run(args, report):
         rows = []
         for batch in args.batches:
             base, *others = contestants(args, part, batch, keras, torch)
-            found = [base, *(one for one in others if fnmatch.fnmatchcase(one.name, args.only))]
+            found = [base, *(one for one in others if wanted(one.name, args.only))]
             together = args.together or fitting(part, batch, args.size)
             new = contest(found, together, args.rounds, args.seconds, report.leave_out)
             new = [{"part": part, "batch": batch, "step_seconds": batch / row["speed"], **row} for row in new]
             report.add(new)
             rows += new
         print(table(part, rows), flush=True)
+
+
+def wanted(name, only):
+    return any(fnmatch.fnmatchcase(name, glob) for glob in only.split(","))
 
 
 def contestants(args, part, batch, keras, torch):
@@ -74,13 +80,13 @@ def contestants(args, part, batch, keras, torch):
     for network, function in ((BASE, "plain_keras"), ("ours", "ours")):
         if "tensorflow" in keras:
             yield one(network, "tensorflow", function)
-            yield one(f"{network}, XLA", "tensorflow", function, xla=True)
+            yield one(f"{network} XLA", "tensorflow", function, xla=True)
         if "jax" in keras:
-            yield one(f"{network}, JAX", "jax", function)
+            yield one(f"{network} JAX", "jax", function)
     if "tensorflow" in keras:
-        yield one("ours, Slim's recipe", "tensorflow", "ours", slim=True)
+        yield one("ours Slim's recipe", "tensorflow", "ours", slim=True)
         if part == "head":
-            yield one("ours, on features", "tensorflow", "ours", on_features=True)
+            yield one("ours on features", "tensorflow", "ours", on_features=True)
     if torch:
         rmsprop = {"lr": LEARNING_RATE, "alpha": RMSPROP["rho"], "momentum": 0.9, "eps": RMSPROP["epsilon"]}
         step = {"classes": CLASSES, "frozen": True, "optimizer": "rmsprop", "options": rmsprop}
