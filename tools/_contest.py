@@ -1,6 +1,7 @@
 """What tools/bench_gpu.py and tools/bench_training.py share: options, who takes turns with whom, the report."""
 
 import argparse
+import fnmatch
 import json
 import os
 import re
@@ -34,6 +35,8 @@ def contest(contestants, together, rounds, seconds, say):
         A list of JSON-like dicts in the contestants' order: name, speed and its range over the rounds, ratio to the
         base and its range (None without a base), whether it took turns with the base, and what `Result` tells.
     """
+    if not contestants:
+        return []
     base, *others = contestants
     if together == 1:
         companies = [[contestant] for contestant in contestants]
@@ -77,6 +80,11 @@ def _row(result, beside, base):
         "start_seconds": result.first,
         **result.facts,
     }
+
+
+def wanted(name, globs):
+    """Whether one of the globs, separated by commas, is a name's."""
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs.split(","))
 
 
 def markdown(header, rows):

@@ -23,12 +23,34 @@ Without a GPU, `--device cpu --small --batches 1,2` tries the tool itself.
 import sys
 from pathlib import Path
 
-from _contest import FORMS, TORCH, contest, environment, facts, markdown, number, options, some_of, span, start, whole
+from _contest import (
+    FORMS,
+    TORCH,
+    contest,
+    environment,
+    facts,
+    markdown,
+    number,
+    options,
+    some_of,
+    span,
+    start,
+    wanted,
+    whole,
+)
 from _steps import repeated
 
 from inception_tf.benchmark.rounds import BenchmarkError, Contestant
 
-FRAMEWORKS = {"torch": "torch", "jax": "Keras on JAX", "tensorflow": "Keras on TensorFlow, XLA"}
+FRAMEWORKS = ("torch", "jax", "tensorflow")
+# By name: the framework, and what it is told of the network.
+NETWORKS = {
+    **{f"torch {form}": ("torch", {"form": form}) for form in FORMS},
+    "ours JAX": ("jax", {}),
+    "ours JAX fused": ("jax", {"fused": True}),
+    "ours TensorFlow XLA": ("tensorflow", {}),
+    "ours TensorFlow XLA fused": ("tensorflow", {"fused": True}),
+}
 MODES = ("inference", "training")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 CLASSES = 1000
@@ -43,9 +65,7 @@ def main():
     parser = options(__doc__, "gpu", "1,8,32,128,512")
     parser.add_argument("--precisions", type=some_of(PRECISIONS), default=PRECISIONS, help=f"some of {PRECISIONS}")
     parser.add_argument("--modes", type=some_of(MODES), default=MODES, help=f"some of {MODES}")
-    parser.add_argument(
-        "--frameworks", type=some_of(FRAMEWORKS), default=list(FRAMEWORKS), help=f"some of {(*FRAMEWORKS,)}"
-    )
+    parser.add_argument("--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager"')
     parser.add_argument("--together", type=whole, default=64, help="the largest batch at which processes take turns")
     parser.add_argument(
         "--small", action="store_true", help="depth multiplier 0.25 (not torch's) and images of 107×107"
@@ -55,11 +75,15 @@ def main():
 
 def run(args, report):
     setting, found = Setting(args), report.data
-    found["copies"] = setting.contest([setting.copy(framework) for framework in args.frameworks], 1, report)
+    tried = {framework for name, (framework, _) in NETWORKS.items() if wanted(name, args.only)}
+    tried = [setting.copy(framework) for framework in FRAMEWORKS if framework in tried]
+    found["copies"] = setting.contest(tried, 1, report)
     frameworks = [row["name"] for row in found["copies"]]
     ours = [framework for framework in frameworks if framework != "torch"]
     if not ours:
-        raise BenchmarkError(f"neither JAX nor TensorFlow runs on the {args.device}; --device cpu tries the tool")
+        raise BenchmarkError(
+            f"neither JAX nor TensorFlow runs on the {args.device}, or --only leaves ours out; --device cpu tries the tool"
+        )
     for row in found["copies"]:
         found["versions"] |= row.pop("versions")
     devices = [row.pop("device") for row in found["copies"]]
@@ -83,7 +107,7 @@ def run(args, report):
         for mode in args.modes:
             rows = []
             for batch in args.batches:
-                contestants = setting.contestants(frameworks, mode, precision, batch)
+                contestants = list(setting.contestants(frameworks, mode, precision, batch))
                 together = len(contestants) if batch <= args.together else 1
                 new = [
                     {"mode": mode, "precision": precision, "batch": batch, **row}
@@ -137,19 +161,17 @@ class Setting:
         """The networks, the base ahead."""
         steps = max(1, 256 // batch) if self.args.device == "gpu" else 1
         common = {"precision": precision, "batch": batch, "size": self.size, "classes": CLASSES, "count": steps}
-        found = []
-        for framework in frameworks:
-            if framework == "torch":
-                forms = {f"torch {form}": {"form": form} for form in FORMS}
-                if mode == "training":
-                    forms = {name: {**form, "options": {"lr": 1e-3, "momentum": 0.9}} for name, form in forms.items()}
-            else:
-                forms = {FRAMEWORKS[framework]: {"depth": self.depths["ours"]}}
-                if mode == "inference":
-                    forms[f"{FRAMEWORKS[framework]}, fused"] = {"depth": self.depths["ours"], "fused": True}
-            for name, form in forms.items():
-                found.append(self.contestant(framework, mode, common | form, batch * steps, name))
-        return found
+        for name, (framework, network) in NETWORKS.items():
+            if framework not in frameworks or not wanted(name, self.args.only):
+                continue
+            if mode == "training" and network.get("fused"):
+                continue
+            arguments = common | network
+            if framework != "torch":
+                arguments["depth"] = self.depths["ours"]
+            elif mode == "training":
+                arguments["options"] = {"lr": 1e-3, "momentum": 0.9}
+            yield self.contestant(framework, mode, arguments, batch * steps, name)
 
 
 def bounds(row, costs, peaks):

@@ -14,12 +14,11 @@ medians over the rounds, ratios to keras.applications in the same rounds. Compil
 column.
 """
 
-import fnmatch
 import math
 import sys
 from pathlib import Path
 
-from _contest import FORMS, TORCH, contest, environment, markdown, number, options, some_of, span, start, whole
+from _contest import FORMS, TORCH, contest, environment, markdown, number, options, some_of, span, start, wanted, whole
 from _steps import repeated
 
 from inception_tf.benchmark.rounds import BenchmarkError, Contestant
@@ -64,10 +63,6 @@ def run(args, report):
             report.add(new)
             rows += new
         print(table(part, rows), flush=True)
-
-
-def wanted(name, only):
-    return any(fnmatch.fnmatchcase(name, glob) for glob in only.split(","))
 
 
 def contestants(args, part, batch, keras, torch):
