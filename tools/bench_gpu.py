@@ -82,7 +82,7 @@ def run(args, report):
     ours = [framework for framework in frameworks if framework != "torch"]
     if not ours:
         raise BenchmarkError(
-            f"neither JAX nor TensorFlow runs on the {args.device}, or --only leaves ours out; --device cpu tries the tool"
+            f"neither JAX nor TensorFlow runs on the {args.device} or in --only; --device cpu tries the tool"
         )
     for row in found["copies"]:
         found["versions"] |= row.pop("versions")

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.slow  # a process and a compilation for every row
 
 needs_torch = pytest.mark.skipif("TORCH_PYTHON" not in os.environ, reason="TORCH_PYTHON names no Python with torch")
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
+MULTIPLY_ADDS = 42_572_464  # of the small network; test_profile.py holds `profile` to TensorFlow's profiler
+TRAINED_HEAD = 2048 * 5 + 5
 SMALL = ["--small", "--device", "cpu", "--precisions", "float32"]
 
 
@@ -67,26 +69,26 @@ def test_inference(bench, no_torch):
     assert done.returncode == 0, done.stderr
     check(
         found,
-        ["Keras on JAX", "Keras on JAX, fused", "Keras on TensorFlow, XLA", "Keras on TensorFlow, XLA, fused"],
+        ["ours JAX", "ours JAX fused", "ours TensorFlow XLA", "ours TensorFlow XLA fused"],
         done.stdout,
     )
-    check_shares(found, [17465008])
+    check_shares(found, [MULTIPLY_ADDS])
     (line,) = found["left_out"]
     assert line.startswith("torch: ") and "has no torch" in line and "--torch-python" in line
     assert done.stderr.splitlines() == [f"left out: {line}"]
 
 
 def test_training_step(bench, no_torch):
-    options = ["--modes", "training", "--batches", "2", "--frameworks", "jax"]
+    options = ["--modes", "training", "--batches", "2", "--only", "ours JAX*"]
     done, found = bench("bench_gpu", *SMALL, *options, python=no_torch)
     assert done.returncode == 0, done.stderr
-    check(found, ["Keras on JAX"], done.stdout)
-    check_shares(found, [3 * 17465008])
+    check(found, ["ours JAX"], done.stdout)
+    check_shares(found, [3 * MULTIPLY_ADDS])
     assert found["left_out"] == []
 
 
 def test_no_gpu(bench, no_torch):
-    done, found = bench("bench_gpu", "--frameworks", "torch,tensorflow", python=no_torch)
+    done, found = bench("bench_gpu", "--only", "torch*,ours TensorFlow*", python=no_torch)
     if done.returncode == 0:
         pytest.skip("there is a GPU")
     assert found is None and done.stdout == ""
@@ -97,41 +99,30 @@ def test_no_gpu(bench, no_torch):
 
 @needs_torch
 def test_torch_on_a_gpu_tool(bench):
-    options = ["--modes", "training", "--batches", "1", "--frameworks", "torch,jax"]
+    options = ["--modes", "training", "--batches", "1", "--only", "torch eager,torch channels_last,ours JAX"]
     done, found = bench("bench_gpu", *SMALL, *options, python=os.environ["TORCH_PYTHON"])
     assert done.returncode == 0, done.stderr
-    check(found, ["torch eager", "torch channels_last", "torch compiled", "Keras on JAX"], done.stdout)
-    check_shares(found, [3 * 17465008, 3 * 348366512])
+    check(found, ["torch eager", "torch channels_last", "ours JAX"], done.stdout)
+    check_shares(found, [3 * MULTIPLY_ADDS, 3 * 525_720_160])
 
 
-def test_step_of_the_head(bench, no_torch):
-    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "*, on features"]
+def test_fine_tuning_step(bench, no_torch):
+    options = ["--size", "75", "--batches", "2", "--only", "ours,ours on features,torch*"]
     done, found = bench("bench_training", *options, python=no_torch)
     assert done.returncode == 0, done.stderr
-    check(found, ["keras.applications", "ours, on features"], done.stdout)
-    assert {row["trained"] for row in found["rows"]} == {2048 * 5 + 5}
-    assert found["left_out"] == []
-
-
-def test_step_of_everything(bench):
-    options = ["--size", "75", "--batches", "2", "--parts", "full", "--only", "ours"]
-    done, found = bench("bench_training", *options, python=sys.executable)
-    assert done.returncode == 0, done.stderr
-    check(found, ["keras.applications", "ours"], done.stdout)
-    assert {row["trained"] for row in found["rows"]} == {21778597}  # as keras.applications counts them
-
-
-def test_torch_is_missing(bench, no_torch):
-    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "torch e*"]
-    done, found = bench("bench_training", *options, python=no_torch)
-    assert done.returncode == 0, done.stderr
+    rows = {part: [row for row in found["rows"] if row["part"] == part] for part in ("full", "head")}
+    for part, table in zip(rows, done.stdout.split("**head**")):
+        extra = ["ours on features"] if part == "head" else []
+        check({"rows": rows[part]}, ["keras.applications", "ours", *extra], table)
+    assert {row["trained"] for row in rows["full"]} == {21768352 + TRAINED_HEAD}
+    assert {row["trained"] for row in rows["head"]} == {TRAINED_HEAD}
     (line,) = found["left_out"]
     assert line.startswith("torch: ") and "has no torch" in line and "--torch-python" in line
 
 
 @needs_torch
 def test_torch_step(bench):
-    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "torch *[er]*[!d]"]
+    options = ["--size", "75", "--batches", "2", "--parts", "head", "--only", "torch eager,torch channels_last"]
     done, found = bench("bench_training", *options, python=os.environ["TORCH_PYTHON"])
     assert done.returncode == 0, done.stderr
     check(found, ["keras.applications", "torch eager", "torch channels_last"], done.stdout)
