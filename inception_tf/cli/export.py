@@ -44,8 +44,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--fuse",
         action=argparse.BooleanOptionalAction,
-        help="fold batch norm into the convolutions, and what else makes them fewer (savedmodel and litert: yes; onnx "
-        "and openvino, which do so themselves: no)",
+        help="fold batch norm into the convolutions, and what else makes them fewer (savedmodel, litert but for int8: "
+        "yes; onnx and openvino, which do so themselves: no)",
     )
     parser.add_argument("--xla", action="store_true", help="savedmodel: have XLA compile the network")
     parser.add_argument(
