@@ -24,7 +24,7 @@ SMALL = {
     "vgg_16": ("vgg_16", {}),
     "vgg_19": ("vgg_19", {}),
 }
-LARGE = {"vgg_16", "vgg_19"}
+LARGE = {"alexnet_v2", "vgg_16", "vgg_19"}
 DEEP = {"inception_v1", "inception_v2", "inception_v2_plain"}
 
 

@@ -45,7 +45,7 @@ def test_a_photograph_is_dropped(browser, server, files, tmp_path):
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
     def shown(text):
-        WebDriverWait(browser, 30).until(lambda b: text in b.find_element(By.ID, "status").text)
+        WebDriverWait(browser, 120).until(lambda b: text in b.find_element(By.ID, "status").text)
 
     def classes():
         cells = browser.find_elements(By.CSS_SELECTOR, "#classes tr td:first-child")
@@ -54,7 +54,7 @@ def test_a_photograph_is_dropped(browser, server, files, tmp_path):
     for name, data in {"photo.png": files[1], "broken.jpg": files[2]}.items():
         (tmp_path / name).write_bytes(data)
     browser.get(f"http://127.0.0.1:{server.port}/")
-    WebDriverWait(browser, 30).until(lambda b: len(Select(b.find_element(By.ID, "model")).options) == 2)
+    WebDriverWait(browser, 120).until(lambda b: len(Select(b.find_element(By.ID, "model")).options) == 2)
     choose = Select(browser.find_element(By.ID, "model")).select_by_visible_text
 
     choose("flowers")
