@@ -4,7 +4,7 @@
 
 Ours is Keras on JAX, and Keras on TensorFlow with jit_compile=True where TensorFlow sees a GPU; as built, and fused
 (`fuse_for_inference`). torch's is timm's or torchvision's network: eager, channels_last, and channels_last compiled
-with mode="max-autotune". What is not installed is left out, with a line that says so.
+with mode="max-autotune" (on a processor: the default). What is not installed is left out, with a line that says so.
 
 - Precisions: float32 proper, TF32, and bfloat16: weights too for inference; for training mixed, weights in float32.
 - A training step is forward, softmax cross entropy, backward and SGD with momentum, over the whole network.
