@@ -98,15 +98,15 @@ def slim(batch, frozen=False):
     return lambda: session.run(scores.name, {placeholder.name: given})
 
 
-def timm(batch, form):
-    import timm as library
-    import torch
+def torch(batch, form):
+    import torch as library
+    from _torch_steps import source
 
-    torch.set_num_threads(os.cpu_count())
-    torch.set_grad_enabled(False)
-    model = library.create_model(NETWORK, pretrained=False).eval()
+    library.set_num_threads(os.cpu_count())
+    library.set_grad_enabled(False)
+    model = source()[2](1000).eval()
     given = np.ascontiguousarray(images(batch).transpose(0, 3, 1, 2))
-    layout = torch.contiguous_format if form == "eager" else torch.channels_last
+    layout = library.contiguous_format if form == "eager" else library.channels_last
     model = model.to(memory_format=layout)
-    run = torch.compile(model) if form == "compiled" else model
-    return lambda: run(torch.from_numpy(given).to(memory_format=layout)).softmax(-1).numpy()
+    run = library.compile(model) if form == "compiled" else model
+    return lambda: run(library.from_numpy(given).to(memory_format=layout)).softmax(-1).numpy()

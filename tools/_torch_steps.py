@@ -26,7 +26,7 @@ def copy(device, size, count):
     place = _start(device)
     source = torch.rand(size, device=place)
     target = torch.empty_like(source)
-    library, version, _ = _source()
+    library, version, _ = source()
     facts = {"device": torch.cuda.get_device_name() if device == "gpu" else None}
     facts["versions"] = {"torch": torch.__version__, library: version}
     return _repeated(lambda: torch.add(source, 1, out=target), device, count, **facts)
@@ -136,14 +136,14 @@ def _compiled(function, device):
 
 def _network(form, batch, size, classes, place):
     """The network and a batch of images in [-1, 1]."""
-    model = _source()[2](classes).to(place)
+    model = source()[2](classes).to(place)
     images = torch.rand(batch, 3, size, size, device=place) * 2 - 1
     if form != "eager":
         model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     return model, images
 
 
-def _source():
+def source():
     """Whose network it is, of which version, and the function from a number of classes to it."""
     found = []
     for name, build in (("timm", _timm), ("torchvision", _torchvision)):

@@ -3,8 +3,8 @@
     python tools/bench_peers.py --batch 1,8,32 --out peers [--torch-python PYTHON]
 
 Ours is exported to each engine; the peers are keras.applications.InceptionV3 in every form that it can be run
-in, TF-Slim's own graph in a session, and timm's inception_v3 on PyTorch, in the Python that --torch-python names. All
-have random weights, float32, 299×299; images go in and probabilities come out as NumPy arrays.
+in, TF-Slim's own graph in a session, and timm's or torchvision's on PyTorch, in the Python that --torch-python names. All
+have random weights, float32 unless they say otherwise, 299×299; images go in and probabilities come out as NumPy arrays.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main():
     parser.add_argument("--only", help="those whose names have one of these parts in them: ours;torch;savedmodel")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--torch-python", help="a Python that has torch and timm")
+    parser.add_argument("--torch-python", help="a Python that has torch, and timm or torchvision")
     parser.add_argument("--variants", action="store_true", help="ours unfused too, or fused where an export is not")
     parser.add_argument("--out", help="write OUT.md, OUT.json and OUT.png")
     parser.add_argument("--force", action="store_true")
@@ -48,12 +48,13 @@ def main():
         for batch in args.batch:
             found = list(keras_contestants(files, batch))
             found += ours(path, args.only, batch, scratch)
+            found += coarser(path, args.only, batch, scratch)
             if args.variants:
                 found += variants(path, args.only, batch, scratch)
             found += [peer("TF-Slim, session", "slim", batch), peer("TF-Slim, frozen", "slim", batch, frozen=True)]
             if args.torch_python:
                 for form in ("eager", "channels_last", "compiled"):
-                    found.append(peer(f"timm, torch, {form}", "timm", batch, args.torch_python, form=form))
+                    found.append(peer(f"torch, {form}", "torch", batch, args.torch_python, form=form))
             chosen = [contestant for contestant in found if wanted(contestant.name, args.only)]
             batches[batch] = compete([engines.sgemm(), *chosen], args.rounds, args.seconds)
         done = report.Report(NETWORK, engines.cost([path]), NAMES["savedmodel"], batches, machine)
@@ -65,6 +66,15 @@ def main():
 def ours(path, only, batch, scratch):
     chosen = [engine for engine in engines.ENGINES if wanted(f"ours, {engine}", only)]
     return engines.contestants(path, chosen, batch, scratch, prefix="ours,")
+
+
+def coarser(path, only, batch, scratch):
+    """In bfloat16, where this processor multiplies it."""
+    flags = Path("/proc/cpuinfo")
+    if wanted("ours, bfloat16, savedmodel", only) and flags.exists() and "_bf16" in flags.read_text():
+        yield from engines.contestants(
+            path, ["savedmodel"], batch, Path(scratch, "bfloat16"), None, "ours, bfloat16,", "bfloat16"
+        )
 
 
 def variants(path, only, batch, scratch):

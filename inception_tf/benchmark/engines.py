@@ -56,7 +56,7 @@ def cost(paths):
     return found.pop() if len(found) == 1 else None
 
 
-def contestants(path, engines, batch, scratch, fuse=None, prefix=""):
+def contestants(path, engines, batch, scratch, fuse=None, prefix="", precision=None):
     """A model's contestants for a batch size. It is exported for them, unless `scratch` holds the exports already.
 
     Args:
@@ -66,6 +66,7 @@ def contestants(path, engines, batch, scratch, fuse=None, prefix=""):
         scratch: a directory for the exports.
         fuse: whether they are fused; None: where it pays.
         prefix: goes ahead of the names.
+        precision: the exports', as `export` takes it.
 
     Raises:
         UsageError: no such engine.
@@ -88,7 +89,7 @@ def contestants(path, engines, batch, scratch, fuse=None, prefix=""):
         target = Path(scratch, f"{path.name}-exports", f"{name}{suffix}")
         if not target.exists():
             options = {"xla": name.endswith("-xla"), "batch": 1} if form == "savedmodel" else {}
-            export(model, target, form, check=False, fuse=fuse, **options)
+            export(model, target, form, check=False, fuse=fuse, precision=precision, **options)
         found.append(Contestant(prefix + name, f"{RUNS}:engine", {"path": str(target), "batch": batch}, batch))
     return found
 
