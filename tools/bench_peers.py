@@ -2,9 +2,10 @@
 
     python tools/bench_peers.py --batch 1,8,32 --out peers [--torch-python PYTHON]
 
-Ours is exported to each engine; the peers are keras.applications.InceptionV3 in every form that it can be run
-in, TF-Slim's own graph in a session, and timm's or torchvision's on PyTorch, in the Python that --torch-python names. All
-have random weights, float32 unless they say otherwise, 299×299; images go in and probabilities come out as NumPy arrays.
+Ours is exported to each engine; the peers are keras.applications.InceptionV3 in every form that it can be run in,
+TF-Slim's own graph in a session, and timm's or torchvision's on PyTorch, in the Python that --torch-python names. All
+have random weights, 299×299, and compute in float32 unless they say otherwise; images go in and probabilities come out
+as NumPy arrays.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from pathlib import Path
 from inception_tf.benchmark import engines, report
 from inception_tf.benchmark.rounds import Contestant, compete
 from inception_tf.cli.export import sizes
-from inception_tf.export.fusion import pays
+from inception_tf.inference.engines import open_model
+from inception_tf.models.fused import fuse_for_inference
 from inception_tf.quiet import kept_off_stderr, start_keras
 
 NETWORK = "inception_v3"
@@ -34,7 +36,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--torch-python", help="a Python that has torch, and timm or torchvision")
-    parser.add_argument("--variants", action="store_true", help="ours unfused too, or fused where an export is not")
+    parser.add_argument("--variants", action="store_true", help="ours not fused too, and with siblings merged")
     parser.add_argument("--out", help="write OUT.md, OUT.json and OUT.png")
     parser.add_argument("--force", action="store_true")
     args = parser.parse_args()
@@ -78,11 +80,14 @@ def coarser(path, only, batch, scratch):
 
 
 def variants(path, only, batch, scratch):
-    for engine, (form, _, _) in engines.EXPORTS.items():
-        fuse = not pays(form)
-        prefix = f"ours, {'fused' if fuse else 'unfused'},"
-        if wanted(f"{prefix} {engine}", only):
-            yield from engines.contestants(path, [engine], batch, Path(scratch, prefix), fuse, prefix)
+    """Not fused, and with sibling 1×1 convolutions merged too."""
+    merged = Path(scratch, "merged.keras")
+    if not merged.exists():
+        fuse_for_inference(open_model(path)).save(merged)
+    for engine in engines.EXPORTS:
+        for prefix, file in ("ours, unfused,", path), ("ours, siblings merged,", merged):
+            if wanted(f"{prefix} {engine}", only):
+                yield from engines.contestants(file, [engine], batch, Path(scratch, prefix), False, prefix)
 
 
 def wanted(name, only):

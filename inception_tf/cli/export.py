@@ -44,8 +44,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--fuse",
         action=argparse.BooleanOptionalAction,
-        help="fold batch norm into the convolutions, and what else makes them fewer (savedmodel, litert but for int8: "
-        "yes; onnx and openvino, which do so themselves: no)",
+        help="fold batch norm into the convolutions, and pool behind 1×1 convolutions (yes; for int8: no)",
     )
     parser.add_argument("--xla", action="store_true", help="savedmodel: have XLA compile the network")
     parser.add_argument(

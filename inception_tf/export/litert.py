@@ -45,9 +45,8 @@ def to_litert(
         full_integer: for int8: inputs and outputs are int8 too, and no operation stays in float32.
         check: whether to run the file and compare it with the model.
         overwrite: whether an existing `target` may be replaced.
-        fuse: whether to write the network of `fuse_for_inference`. Default: where that is faster (`fusion`), but not
-            for int8: LiteRT's quantizer has one range from a pooling's input to the ReLU after it, so where a
-            convolution was moved before the pooling, what is below zero is cut before it is averaged.
+        fuse: whether to write the network of `fuse_for_inference`. Default: yes, unless in int8, which
+            would be coarser (`fusion`).
 
     Returns:
         The `Path` written.
@@ -70,7 +69,7 @@ def to_litert(
         calibrate,
         held_out,
         overwrite,
-        False if precision == "int8" and fuse is None else fuse,
+        fuse,
     )
     if full_integer and precision != "int8":
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")

@@ -112,7 +112,8 @@ def prepare(
         paths = find_images(calibrate)
         paths = paths[:: -(-len(paths) // CALIBRATION)]
         calibration = np.stack(list(readable(model, paths)))
-    return Job(model, form, names, batch, precision, calibration, held_out and find_images(held_out), pays(form, fuse))
+    fuse = pays(fuse, precision)
+    return Job(model, form, names, batch, precision, calibration, held_out and find_images(held_out), fuse)
 
 
 def readable(model, paths):
@@ -148,7 +149,7 @@ def frozen(job):
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    run = network(network_for(job.model, job.form, job.fuse))
+    run = network(network_for(job.model, job.fuse))
     name = "probabilities" if job.names else "features"
     signature = [tf.TensorSpec((job.batch, *job.image_shape), tf.float32, name="images")]
 

@@ -184,7 +184,7 @@ def _options(top, check, batch, xla, max_pixels, fuse, precision):
         "batch": batches,
         "xla": bool(xla),
         "max_pixels": max_pixels,
-        "fuse": pays("savedmodel", fuse),
+        "fuse": pays(fuse, precision),
         "precision": precision,
     }
 
@@ -206,7 +206,7 @@ def _write(model, part, names, servable_name, options):
 
     preprocessing = preprocessing_of(model)
     try:
-        network = network_for(model, "savedmodel", options["fuse"])
+        network = network_for(model, options["fuse"])
         network = with_dtype(network, options["precision"]) if options["precision"] else network
         servable, signatures = _servable(network, names, preprocessing, options)
         with tempfile.TemporaryDirectory(prefix=".labels.", dir=part.parent) as scratch, _quiet(tf.get_logger()):

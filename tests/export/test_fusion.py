@@ -3,7 +3,7 @@
 import pytest
 
 import inception_tf as itf
-from inception_tf.export.fusion import network_for
+from inception_tf.export.fusion import network_for, pays
 from inception_tf.models.blocks import Siblings
 from inception_tf.slim.golden import deterministic_images
 
@@ -18,20 +18,13 @@ def openings(network):
 
 
 @pytest.mark.parametrize(
-    ("form", "fuse", "fused", "shared"),
-    [
-        ("savedmodel", None, True, False),
-        ("litert", None, True, True),
-        ("onnx", None, False, False),
-        ("openvino", None, False, False),
-        ("onnx", True, True, True),
-        ("litert", False, False, False),
-    ],
+    ("fuse", "precision", "fused"),
+    [(None, None, True), (None, "float16", True), (None, "int8", False), (True, "int8", True), (False, None, False)],
 )
-def test_networks(model, form, fuse, fused, shared):
-    network = network_for(model, form, fuse)
+def test_networks(model, fuse, precision, fused):
+    network = network_for(model, pays(fuse, precision))
     assert (network is not model) == fused == bool(network.card.get("fused"))
-    assert (openings(network) > 0) == shared
+    assert openings(network) == 0
 
 
 def test_a_savedmodel_is_fused_unless_told_otherwise(model, tmp_path):

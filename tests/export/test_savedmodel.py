@@ -211,7 +211,7 @@ def test_no_machine_paths(exported):
 
 def test_variables_stay_variables_without_the_auxiliary_head(loaded, model, graph):
     saved = loaded.weights
-    expected = {v.path: v.numpy() for v in network_for(model, "savedmodel").weights}
+    expected = {v.path: v.numpy() for v in network_for(model, True).weights}
     assert set(saved) == set(expected) and not any(path.startswith("AuxLogits/") for path in saved)
     for path, value in expected.items():
         np.testing.assert_array_equal(saved[path].numpy(), value)
