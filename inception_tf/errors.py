@@ -1,5 +1,7 @@
 """The errors of the library: one family, so that a command can print any of them in a line or two."""
 
+import re
+
 
 class InceptionTFError(Exception):
     """Something the user can mend. The message says what is wrong and what to do next."""
@@ -35,3 +37,15 @@ class ExportError(InceptionTFError):
 
 class TrainingError(InceptionTFError):
     """A training that cannot go on. What was reached before is kept."""
+
+
+def reason(error):
+    """What another library's error says, in a line of at most 200 characters.
+
+    Neither where in its C++ it came from, which OpenVINO says first, nor the names that TensorFlow gives its
+    operations and its scratch files.
+    """
+    lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
+    line = next((line for line in lines if not re.match(r"\s*$|Exception from |Check '", line)), lines[0])
+    line = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", line)
+    return re.sub(r"^/\S+; ", "", line)[:200]

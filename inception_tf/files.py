@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,11 +21,11 @@ def written_whole(path, overwrite=False):
         overwrite: whether an existing `path` may be replaced.
 
     Raises:
-        UsageError: `path` exists and `overwrite` is false.
+        UsageError: `path` exists and `overwrite` is false, or it is a directory and what was written is a file.
         InceptionTFError: the operating system refused: a full disk, no permission.
     """
     path = Path(path)
-    refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite, directory=True)  # what it is to be, only the caller knows
     try:
         with made(path.parent):
             scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -54,20 +53,25 @@ def made(directory):
         raise
 
 
-def reason(error):
-    """Why an operation of TensorFlow could not write, in a line, without the names it gives its operations."""
-    line = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", error.message.splitlines()[0])
-    return re.sub(r"^/\S+; ", "", line)  # its scratch file
+def refuse_existing(path, overwrite=False, directory=False):
+    """Raises a `UsageError` when `path` exists and may not be replaced: call it before long work too.
 
-
-def refuse_existing(path, overwrite=False):
-    """Raises a `UsageError` when `path` exists and may not be replaced: call it before long work too."""
+    Args:
+        directory: whether a directory is to be written. A file never replaces one.
+    """
     if not overwrite and os.path.lexists(path):
         raise UsageError(f"{path} exists. Choose another name, or pass --force (overwrite=True) to replace it.")
+    if not directory and os.path.isdir(path):
+        raise UsageError(f"{path} is a directory: --force does not replace it with a file. Choose another name.")
 
 
 def replace(source, target):
-    """Renames `source` to `target`; a directory in the way is moved aside first, since rename() cannot replace one."""
+    """Renames `source` to `target`. A directory gives way to another, moved aside first, since rename() cannot do it.
+
+    Raises:
+        UsageError: `target` is a directory, and `source` is none.
+    """
+    refuse_existing(target, overwrite=True, directory=source.is_dir())
     if target.is_dir() and not target.is_symlink():
         aside = source.parent / (target.name + ".old")
         os.rename(target, aside)

@@ -1,4 +1,4 @@
-"""What all rooms use: whole files, tables, progress; and that importing stays cheap."""
+"""What all rooms use: whole files, errors, tables, progress; and that importing stays cheap."""
 
 import io
 import subprocess
@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from inception_tf import tables
-from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.files import written_whole
+from inception_tf.errors import InceptionTFError, UsageError, reason
+from inception_tf.files import refuse_existing, written_whole
 from inception_tf.progress import Progress
 
 
@@ -49,6 +49,17 @@ def test_a_directory_replaces_what_was_there(tmp_path, old):
         (part / "fresh").touch()
     assert [path.name for path in target.iterdir()] == ["fresh"]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_never_replaces_a_directory(tmp_path):
+    target = tmp_path / "results"
+    (target / "mine").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is a directory"):
+        refuse_existing(target, overwrite=True)
+    refuse_existing(target, overwrite=True, directory=True)
+    with pytest.raises(UsageError, match="is a directory"), written_whole(target, overwrite=True) as part:
+        part.write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["results", "mine"]
 
 
 def test_the_operating_systems_errors_are_ours(tmp_path):
@@ -94,3 +105,15 @@ def test_every_public_name_is_there():
         assert getattr(inception_tf, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = inception_tf.nothing
+
+
+def test_what_other_libraries_say_in_a_line():
+    place = "Exception from src/cpp/core.cpp:92:"
+    for message, line in [
+        (f"{place}\nCheck 'file' failed at src/a.cpp:1:\n\nNo weights.\nAt all.", "No weights."),
+        (place, place),
+        ("{{function_node x}} /tmp/part; No space left on device [Op:SaveV2]", "No space left on device"),
+        ("x" * 300, "x" * 200),
+        ("", "RuntimeError"),
+    ]:
+        assert reason(RuntimeError(message)) == line

@@ -27,7 +27,7 @@ def write_card(card, preprocessing, savedmodel, name=None, signatures=(), option
     """Writes a model's card into its SavedModel directory, where TensorFlow Serving lets extra files be.
 
     Args:
-        card: `model.card`.
+        card: `model.card`, the class names in it as they were exported.
         preprocessing: the `Preprocessing` of its images, or None.
         savedmodel: the directory.
         name: the servable's name.

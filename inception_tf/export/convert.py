@@ -121,7 +121,8 @@ def convert(
 
 def _check_target(target, overwrite):
     """Raises a `UsageError` for a target that `write` would refuse, or that the user can hardly have meant."""
-    refuse_existing(target, overwrite)
+    a_file = target.name.endswith((".keras", ".weights.h5")) or ".ckpt" in target.name
+    refuse_existing(target, overwrite, directory=not a_file)
     if ".ckpt" in target.name:
         for file in v2_files(target):
             refuse_existing(file, overwrite)

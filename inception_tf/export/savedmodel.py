@@ -11,14 +11,14 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import ExportError, UsageError
+from inception_tf.errors import ExportError, UsageError, reason
 from inception_tf.export.card import write_card
 from inception_tf.export.check import check_savedmodel, class_maps_of
 from inception_tf.export.encoded import MAX_PIXELS, preprocess_each
 from inception_tf.export.fusion import network_for, pays
 from inception_tf.export.serving_files import BATCHES, write_serving_files
 from inception_tf.export.warmup import write_warmup
-from inception_tf.files import made, reason, written_whole
+from inception_tf.files import made, written_whole
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.heads import activation_of, classifier, has_top
@@ -74,7 +74,7 @@ def export_savedmodel(
         assets.extra/tf_serving_warmup_requests: every signature at every size of `batch`.
         assets.extra/models.config: the entry for --model_config_file, with the paths of Serving's Docker image.
         assets.extra/inception_tf.json, assets.extra/MODEL_CARD.md: where the model comes from, its accuracy where
-            that is known, preprocessing, signatures, and what the check found.
+            that is known, preprocessing, signatures, and what the check found; the former the class names too.
 
     Args:
         model: a model of this library, on Keras's TensorFlow backend.
@@ -84,7 +84,8 @@ def export_savedmodel(
         top: how many classes `predict_image_bytes` and `classify` return, at most.
         check: whether to load the result in a fresh process in which Keras cannot be imported, and compare every
             signature with `model`, on the CPU.
-        batch: the batch sizes to warm up and, for the server, to batch requests to; the last is the largest.
+        batch: the batch sizes to warm up and, for the server, to batch requests to; the last is the largest. Any other
+            is answered too, so "dynamic", as other formats have it, is the default.
         xla: whether to have XLA compile the network (not the decoding), once for every batch size. TensorFlow Serving
             then needs --xla_cpu_compilation_enabled, or --xla_gpu_compilation_enabled, or every call fails.
         max_pixels: the most pixels (height × width) of an encoded image; a larger one cannot be read.
@@ -175,6 +176,7 @@ def _options(top, check, batch, xla, max_pixels, fuse, precision):
         raise UsageError(f"`max_pixels` must be at least 1. Received: {max_pixels}")
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"The format savedmodel has no precision {precision!r}. It has: {', '.join(PRECISIONS)}.")
+    batch = BATCHES if batch == "dynamic" else batch
     batches = sorted({batch} if isinstance(batch, int) else set(batch))
     if not batches or batches[0] < 1 or len(batches) > MAX_BATCHES:
         raise UsageError(f"`batch` must be up to {MAX_BATCHES} sizes of at least 1. Received: {batch}")
@@ -220,7 +222,8 @@ def _write(model, part, names, servable_name, options):
         write_warmup(part, servable_name, signatures, options["batch"], _image_shape(model))
         write_serving_files(part, servable_name, options["batch"])
         found = check_savedmodel(model, part, names, options["top"], options["precision"]) if options["check"] else None
-        write_card(model.card, preprocessing, part, servable_name, list(signatures), options, found)
+        card = {**model.card, "labels": names}
+        write_card(card, preprocessing, part, servable_name, list(signatures), options, found)
     except tf.errors.OpError as error:
         raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error
 

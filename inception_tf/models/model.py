@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.errors import CheckpointError, UsageError, reason
 from inception_tf.models.blocks import Auxiliary, Repeat, serializable
 
 
@@ -47,8 +47,7 @@ def load_model(path):
     try:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path} is no Keras model, or damaged: {reason[0][:200]}") from error
+        raise CheckpointError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
 
 
 def with_dtype(model, policy):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import UsageError
-from inception_tf.files import reason, refuse_existing, written_whole
+from inception_tf.errors import UsageError, reason
+from inception_tf.files import refuse_existing, written_whole
 from inception_tf.models.fused import refuse_fused
 from inception_tf.slim.names import model_variables, scoped
 

@@ -8,7 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from inception_tf.errors import CheckpointError
+from inception_tf.errors import CheckpointError, reason
 from inception_tf.slim.containers.base import Checkpoint
 
 # What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
@@ -49,8 +49,7 @@ class SaverCheckpoint(Checkpoint):
         try:
             yield
         except Exception as error:  # of many types, IndexError and MemoryError among them
-            reason = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason[0][:200]}") from error
+            raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason(error)}") from error
 
 
 def tensorflow_of(meta_graph):
