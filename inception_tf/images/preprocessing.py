@@ -10,6 +10,7 @@ from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.decoding import MAX_PIXELS, decode_image, decode_image_graph, read_image
 
 _DEFAULTS = {"inception": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
+_RESIZE_SIDE = 256  # before the crop to 224, "vgg"
 MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
 
 
@@ -30,7 +31,8 @@ class Preprocessing:
         kind: "inception", "vgg" or "lenet".
         size: the result's (height, width), or one number for both. Default: 299, 224, 28.
         central_fraction: "inception" only, in (0, 1]; 1 or None: no crop.
-        resize_side: "vgg" only, at least `size`.
+        resize_side: "vgg" only, at least `size`. Default: Slim's 256; for a larger `size` in the proportion of 256 to
+            224, 366 for 320.
         channels: 3 for RGB, 1 for grey. Default: 3; 1 for "lenet". RGB becomes grey with the weights 0.2989, 0.5871,
             0.1140, by which an image that is grey already stays what it is.
     """
@@ -38,7 +40,7 @@ class Preprocessing:
     kind: str = "inception"
     size: tuple = None
     central_fraction: float = 0.875
-    resize_side: int = 256
+    resize_side: int = None
     channels: int = None
 
     def __post_init__(self):
@@ -66,6 +68,10 @@ class Preprocessing:
             object.__setattr__(self, "central_fraction", 1.0)
         if not 0 < self.central_fraction <= 1:
             raise UsageError(f"`central_fraction` must be in (0, 1], or None. Received: {self.central_fraction!r}")
+        if self.resize_side is None:
+            larger = self.kind == "vgg" and max(self.size) > _RESIZE_SIDE
+            side = round(max(self.size) * _RESIZE_SIDE / _DEFAULTS["vgg"][0]) if larger else _RESIZE_SIDE
+            object.__setattr__(self, "resize_side", side)
         if self.kind == "vgg" and self.resize_side < max(self.size):
             raise UsageError(
                 f"`resize_side` must be at least the size, {max(self.size)}, since the image is cropped to it. "

@@ -183,6 +183,13 @@ def test_bad_files(tmp_path):
         preprocess_input([np.zeros((9, 9, 3)), b"<html>"])
 
 
+def test_larger_images_are_resized_in_proportion():
+    sides = {size: Preprocessing("vgg", size).resize_side for size in (64, 224, 256, (300, 200), 320, 448)}
+    assert sides == {64: 256, 224: 256, 256: 256, (300, 200): 343, 320: 366, 448: 512}
+    image = noise(500, 640)
+    np.testing.assert_allclose(Preprocessing("vgg", 320)(image)[0], slim_vgg(image, 320, 320, 366), rtol=0, atol=2e-4)
+
+
 def test_config_survives_json():
     for preprocessing in (Preprocessing(), Preprocessing("vgg", (200, 100)), Preprocessing("lenet", 32, channels=3)):
         config = json.loads(json.dumps(preprocessing.to_config()))
@@ -200,7 +207,7 @@ def test_config_survives_json():
         ({"size": (299, 299, 3)}, "Received"),
         ({"central_fraction": 0}, "Received: 0"),
         ({"central_fraction": 87.5}, "Received: 87.5"),
-        ({"kind": "vgg", "size": 299}, "`resize_side` must be at least the size, 299"),
+        ({"kind": "vgg", "size": 299, "resize_side": 256}, "`resize_side` must be at least the size, 299"),
         ({"kind": "vgg", "channels": 1}, "mean RGB"),
         ({"channels": 4}, "Received: 4"),
     ],
