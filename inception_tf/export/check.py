@@ -90,12 +90,17 @@ def _compare(what, got, wanted, tolerance):
         raise ExportError(f"The export's {what} is {shapes}.")
     if not np.isfinite(wanted).all():
         raise ExportError(f"The Keras model's own {what} holds NaN or infinity: are its weights broken?")
-    relative = np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny)
+    relative = relative_difference(got, wanted)
     if not relative <= tolerance:
         raise ExportError(
             f"The export's {what} differs from the Keras model's by {relative:.1e} of its maximum (limit {tolerance})."
         )
-    return float(relative)
+    return relative
+
+
+def relative_difference(got, wanted):
+    """The largest difference over the largest value wanted."""
+    return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny))
 
 
 def _compare_names(signature, got, probabilities, names, tolerance):
@@ -138,7 +143,7 @@ def _cases(model, top):
     import tensorflow as tf
 
     from inception_tf.images.preprocessing import preprocessing_of
-    from inception_tf.models.heads import activation_of, classifier, has_top
+    from inception_tf.models.heads import activation_of, as_probabilities, classifier, has_top
     from inception_tf.slim.verify import noise
 
     def run(layers, images):
@@ -155,8 +160,7 @@ def _cases(model, top):
     activation = activation_of(model)
     whole = keras.Model(model.inputs[0], [*classifier(model), model.outputs[0]])
     features, logits, outputs = run(whole, images)
-    if model.card["options"].get("classifier_activation") is None:
-        outputs = np.asarray(activation(logits))
+    outputs = np.asarray(as_probabilities(model, outputs))
     if features.shape[1:-1] == (1, 1):
         features = features[:, 0, 0]
     inputs = {name: {"images": images} for name in ("serving_default", "features")}

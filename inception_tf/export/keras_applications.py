@@ -9,10 +9,9 @@ input first. `weight_pairs` walks both, and every pair must agree in kind, shape
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError
-from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT
+from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError, reason
+from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
 from inception_tf.export.exchange import check_model, classifier_weights, drops_background, weighted_layers
 from inception_tf.files import refuse_existing, written_whole
 from inception_tf.models.heads import classifier, has_top
@@ -94,7 +93,7 @@ def from_keras_applications(source, network, check=True):
     model.card["weights"] = {"source": getattr(source, "name", None) or Path(source).name}
     if check:
         images = _images(model)
-        difference = _relative(_run(application, images), _run(model, images))
+        difference = relative_difference(_run(application, images), _run(model, images))
         if not difference <= _tolerance(application, model):
             raise MismatchError(f"{application.name} is not {network}: the outputs differ by {difference:.1e}.")
     return model
@@ -201,8 +200,7 @@ def _load(path, network):
     try:
         application.load_weights(path)
     except (ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason[0][:200]}") from error
+        raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason(error)}") from error
     return application
 
 
@@ -216,7 +214,7 @@ def _difference(model, application, drop):
     images = _images(model)
     outputs = keras.Model(model.inputs[0], classifier(model)[1]) if has_top(model) else model
     wanted = _run(outputs, images)
-    return _relative(_run(application, images), wanted[..., 1:] if drop else wanted)
+    return relative_difference(_run(application, images), wanted[..., 1:] if drop else wanted)
 
 
 def _run(model, images):
@@ -227,7 +225,3 @@ def _run(model, images):
 def _tolerance(*models):
     exact = all(layer.compute_dtype == "float32" for model in models for layer in model.layers)
     return TOLERANCE if exact else TOLERANCE_16_BIT
-
-
-def _relative(got, wanted):
-    return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny))

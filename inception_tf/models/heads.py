@@ -35,4 +35,14 @@ def classifier(model):
 
 def activation_of(model):
     """The function from a model's logits to its probabilities; softmax where the model gives logits."""
-    return keras.activations.get(model.card["options"].get("classifier_activation") or "softmax")
+    return keras.activations.get("softmax" if gives_logits(model) else model.card["options"]["classifier_activation"])
+
+
+def gives_logits(model):
+    """Whether a model with a top was built without a last activation, so that its output is its logits."""
+    return model.card["options"].get("classifier_activation") in (None, "linear")
+
+
+def as_probabilities(model, outputs):
+    """The probabilities that the outputs of a model with a top stand for: softmax of logits, others as they are."""
+    return activation_of(model)(outputs) if gives_logits(model) else outputs

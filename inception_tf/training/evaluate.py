@@ -158,8 +158,7 @@ def _percent(share):
 def evaluate(engine, examples, batch=32, exif_rotation=False):
     """Runs a classifier over labelled images.
 
-    Images that cannot be read are listed and left out. Scores that are no probabilities (a model without a last
-    activation gives logits) go through softmax first.
+    Images that cannot be read are listed and left out.
 
     Args:
         engine: an `Engine`.
@@ -172,26 +171,24 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
 
     Raises:
         UsageError: `batch` below 1; classes that do not fit; a label out of range; a model without a classifier.
-        CheckpointError: the model's scores are NaN.
+        CheckpointError: the model's scores of an image are NaN; says of which.
         ImageError: not one image could be read.
     """
     if batch < 1:
         raise UsageError(f"batch must be at least 1. Received: {batch}")
     truth = _truth(engine, examples)
     index, answers, waiting, skipped = [], [], [], dict(examples.skipped)
-    logits = timed = None
+    timed = None
     start = time.perf_counter()
 
     def flush():
-        nonlocal logits, timed, start
+        nonlocal timed, start
         images = np.concatenate([image for _, image in waiting])
         if answers and len(images) < batch:  # another shape would be traced, or compiled, once more
             images = np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])
-        scores = _checked(engine, engine(images)[: len(waiting)])
-        if logits is None:
-            logits = not _are_probabilities(scores)
         rows = [i for i, _ in waiting]
-        answers.append(_answers(_softmax(scores) if logits else scores, truth[rows]))
+        scores = _checked(engine, engine(images)[: len(rows)], [examples.names[i] for i in rows])
+        answers.append(_answers(scores, truth[rows]))
         index.extend(rows)
         waiting.clear()
         if timed is None and len(index) < len(examples):
@@ -329,25 +326,17 @@ def _truth(engine, examples):
     return truth
 
 
-def _checked(engine, scores):
+def _checked(engine, scores, names):
     scores = np.asarray(scores, np.float32)
     if scores.ndim != 2 or scores.shape[1] != len(engine.labels):
         raise UsageError(
             f"Expected a classifier: scores of shape (N, {len(engine.labels)}). Received: shape {scores.shape}"
         )
-    if not np.isfinite(scores).all():
-        raise CheckpointError("The model answers NaN or infinity: `inspect` tells which of its weights are broken.")
+    broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if broken.size:
+        more = f" and {broken.size - 1} more" if broken.size > 1 else ""
+        raise CheckpointError(f"The model answers NaN or infinity to {names[broken[0]]}{more}: are its weights broken?")
     return scores
-
-
-def _are_probabilities(scores):
-    # Those of a quantized model add up to 1 but roughly.
-    return scores.min() >= 0 and scores.max() <= 1.01 and abs(scores.sum(axis=1).mean() - 1) < 0.3
-
-
-def _softmax(scores):
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _answers(scores, truth):
