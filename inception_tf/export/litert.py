@@ -2,9 +2,10 @@
 
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
-from inception_tf.errors import ExportError, UsageError
+from inception_tf.errors import ExportError, UsageError, reason
 from inception_tf.export import portable
 from inception_tf.files import written_whole
 from inception_tf.inference.runtimes import CARD, LiteRT
@@ -75,12 +76,16 @@ def to_litert(
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")
     with written_whole(target, overwrite) as part:
         part.write_bytes(_convert(job, full_integer))
-        found = portable.compare(job, LiteRT(part)) if check else None
-        with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
-            archive.writestr(CARD, portable.card(job, found, full_integer=bool(full_integer)))
-            if job.names:
-                archive.writestr(LABELS, "".join(f"{name}\n" for name in job.names))
+        portable.finish(job, part, LiteRT, partial(_attach, part, job.names), check, full_integer=bool(full_integer))
     return Path(target)
+
+
+def _attach(part, names, card):
+    """Appends the archive of the card and the class names."""
+    with zipfile.ZipFile(part, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(CARD, card)
+        if names:
+            archive.writestr(LABELS, "".join(f"{name}\n" for name in names))
 
 
 def _convert(job, full_integer):
@@ -102,5 +107,4 @@ def _convert(job, full_integer):
                 converter.inference_input_type = converter.inference_output_type = tf.int8
             return converter.convert()
     except Exception as error:  # the converter's own, of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"LiteRT's converter cannot convert {job.model.name}: {reason[:200]}") from error
+        raise ExportError(f"LiteRT's converter cannot convert {job.model.name}: {reason(error)}") from error

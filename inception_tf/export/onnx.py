@@ -2,9 +2,10 @@
 
 import contextlib
 import logging
+from functools import partial
 from pathlib import Path
 
-from inception_tf.errors import ExportError
+from inception_tf.errors import ExportError, reason
 from inception_tf.export import portable
 from inception_tf.files import written_whole
 from inception_tf.inference.runtimes import KEY, OnnxRuntime
@@ -64,11 +65,17 @@ def to_onnx(
         onnx.save(_convert(job), part)
         if precision == "int8":
             _quantize(job, part)
-        found = portable.compare(job, OnnxRuntime(part)) if check else None
-        network = onnx.load(part)
-        onnx.helper.set_model_props(network, {KEY: portable.card(job, found)})
-        onnx.save(network, part)
+        portable.finish(job, part, OnnxRuntime, partial(_attach, part), check)
     return Path(target)
+
+
+def _attach(part, card):
+    """Puts the card into the file's metadata."""
+    import onnx
+
+    network = onnx.load(part)
+    onnx.helper.set_model_props(network, {KEY: card})
+    onnx.save(network, part)
 
 
 def _convert(job):
@@ -95,8 +102,7 @@ def _convert(job):
             onnx.checker.check_model(network)
             return network
     except Exception as error:  # the converter's own, of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"tf2onnx cannot convert {job.model.name}: {reason[:200]}") from error
+        raise ExportError(f"tf2onnx cannot convert {job.model.name}: {reason(error)}") from error
 
 
 def _name(network, given, result):
@@ -129,8 +135,7 @@ def _quantize(job, path):
         with _silent():
             quantization.quantize_static(path, quantized, Images(), per_channel=True)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"ONNX Runtime cannot quantize {job.model.name}: {reason[:200]}") from error
+        raise ExportError(f"ONNX Runtime cannot quantize {job.model.name}: {reason(error)}") from error
     quantized.rename(path)
 
 

@@ -5,7 +5,7 @@ import io
 import logging
 from pathlib import Path
 
-from inception_tf.errors import ExportError
+from inception_tf.errors import ExportError, reason
 from inception_tf.export import portable
 from inception_tf.files import refuse_existing, written_whole
 from inception_tf.inference.runtimes import KEY, OpenVino
@@ -67,17 +67,23 @@ def to_openvino(
     network = _convert(job)
     if precision == "int8":
         network = _quantize(job, network)
-    # The .xml is renamed last: a reader finds the network by it.
     with written_whole(target, overwrite) as part, written_whole(weights, overwrite) as weights_part:
+        written = part.with_name("network.xml")
 
-        def save():
-            openvino.save_model(network, part, compress_to_fp16=precision == "float16")
+        def save(card=None):
+            if card:
+                network.set_rt_info(card, [KEY])
+            try:
+                openvino.save_model(network, written, compress_to_fp16=precision == "float16")
+            except RuntimeError as error:
+                raise ExportError(f"OpenVINO cannot write {target}: {reason(error)}") from error
 
         save()
-        found = portable.compare(job, OpenVino(part)) if check else None
-        network.set_rt_info(portable.card(job, found), [KEY])
-        save()
-        part.with_suffix(".bin").rename(weights_part)
+        portable.finish(job, written, OpenVino, save, check)
+        written.rename(part)
+        written.with_suffix(".bin").rename(weights_part)
+        # The .bin is replaced before the .xml: no reader may find the old .xml beside the new .bin.
+        target.unlink(missing_ok=True)
     return target
 
 
@@ -89,8 +95,7 @@ def _convert(job):
         with kept_off_stderr():
             network = openvino.convert_model(portable.frozen(job).graph, input=[(job.batch or -1, *job.image_shape)])
     except Exception as error:  # the converter's own, of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"OpenVINO cannot convert {job.model.name}: {reason[:200]}") from error
+        raise ExportError(f"OpenVINO cannot convert {job.model.name}: {reason(error)}") from error
     network.inputs[0].set_names({"images"})
     network.outputs[0].set_names({"probabilities" if job.names else "features"})
     return network
@@ -106,5 +111,4 @@ def _quantize(job, network):
         with contextlib.redirect_stdout(io.StringIO()), kept_off_stderr():  # its progress goes to either
             return nncf.quantize(network, images, subset_size=images.get_length())
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExportError(f"NNCF cannot quantize {job.model.name}: {reason[:200]}") from error
+        raise ExportError(f"NNCF cannot quantize {job.model.name}: {reason(error)}") from error

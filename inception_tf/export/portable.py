@@ -5,6 +5,8 @@ with the Keras model, the card.
 import dataclasses
 import importlib
 import json
+import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -12,14 +14,14 @@ import numpy as np
 
 from inception_tf.errors import ExportError, ImageError, UsageError
 from inception_tf.export.card import published
-from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT
+from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
 from inception_tf.export.fusion import network_for, pays
 from inception_tf.export.savedmodel import names_of
 from inception_tf.files import refuse_existing
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models.heads import activation_of, has_top
+from inception_tf.models.heads import as_probabilities, has_top
 from inception_tf.slim.verify import noise
 
 # As many images as a calibration's ranges settle with; taken evenly from a folder, and so from all of its classes.
@@ -40,7 +42,8 @@ class Job:
         names: its class names, None for a model without its top.
         batch: the images at a time, None for any number.
         precision: "float32", "float16" or "int8".
-        calibration: float32 N×H×W×C, preprocessed images to calibrate on; None but for int8.
+        calibration: a dict from the real paths of images to calibrate on to what is made of them, float32 H×W×C; None
+            but for int8.
         held_out: paths of images to compare on, or None.
         fuse: whether the network of `fuse_for_inference` is written.
     """
@@ -50,7 +53,7 @@ class Job:
     names: list | None
     batch: int | None
     precision: str
-    calibration: np.ndarray | None
+    calibration: dict | None
     held_out: list | None
     fuse: bool
 
@@ -67,7 +70,7 @@ def prepare(
     """Checks what an export was asked for, before any long work, and reads the images to calibrate on.
 
     Args:
-        target, suffix: the file to write, and what its name must end in.
+        target, suffix: the file to write, and what its name must end in, in either case.
         form: the format's name.
         precisions: those that it has.
         packages: the modules it needs.
@@ -78,9 +81,9 @@ def prepare(
 
     Raises:
         UsageError: an option out of its range, a package that is not installed, `target` exists.
-        ImageError: not one image of `calibrate` could be read.
+        ImageError: not one image of `calibrate` or of `held_out` could be read.
     """
-    if Path(target).suffix != suffix:
+    if Path(target).suffix.lower() != suffix:
         raise UsageError(f"The format {form} writes a file whose name ends in {suffix}. Received: {target}")
     refuse_existing(target, overwrite)
     for package in packages:
@@ -105,38 +108,41 @@ def prepare(
     batch = None if batch == "dynamic" else batch
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise UsageError(f'The batch of the format {form} is one number of at least 1, or "dynamic". Received: {batch}')
-    if (calibrate or held_out) and preprocessing_of(model) is None:
+    if preprocessing_of(model) is None and (calibrate or held_out):
         raise UsageError(f"No preprocessing is known for images of {model.input_shape[-1]} channels.")
     calibration = None
     if calibrate is not None:
         paths = find_images(calibrate)
-        paths = paths[:: -(-len(paths) // CALIBRATION)]
-        calibration = np.stack(list(readable(model, paths)))
-    fuse = pays(fuse, precision)
-    return Job(model, form, names, batch, precision, calibration, held_out and find_images(held_out), fuse)
+        calibration = dict(readable(model, paths[:: -(-len(paths) // CALIBRATION)]))
+    if held_out:
+        held_out = find_images(held_out)
+        next(readable(model, held_out))
+    return Job(model, form, names, batch, precision, calibration, held_out, pays(fuse, precision))
 
 
 def readable(model, paths):
-    """Yields the preprocessed images, float32 H×W×C, of the files that can be read; an `ImageError` where none can."""
-    preprocessing, first, read = preprocessing_of(model), None, 0
+    """Yields the real paths of the files that can be read and the preprocessed images, float32 H×W×C.
+
+    Warns of those that cannot. Raises an `ImageError` where none can.
+    """
+    preprocessing, failures = preprocessing_of(model), []
     for path in paths:
         try:
-            yield preprocessing(read_image(path))[0]
-            read += 1
+            yield os.path.realpath(path), preprocessing(read_image(path))[0]
         except (ImageError, OSError) as error:
-            first = first or error
-    if not read:
-        raise ImageError(f"Not one of {len(paths)} images could be read. {first}")
+            failures.append(error)
+    if len(failures) == len(paths):
+        raise ImageError(f"Not one of {len(paths)} images could be read. {failures[0]}")
+    if failures:
+        warnings.warn(f"{len(failures)} of {len(paths)} images could not be read. {failures[0]}", stacklevel=2)
 
 
 def network(model):
     """A function from preprocessed images to what is exported: probabilities, or features without the top."""
-    activate = has_top(model) and model.card["options"].get("classifier_activation") is None
-    activation = activation_of(model) if activate else None
 
     def run(images):
         outputs = model(images, training=False)
-        return activation(outputs) if activate else outputs
+        return as_probabilities(model, outputs) if has_top(model) else outputs
 
     return run
 
@@ -160,11 +166,38 @@ def frozen(job):
     return convert_variables_to_constants_v2(export.get_concrete_function())
 
 
+def finish(job, part, runtime, write_card, check=True, **options):
+    """Compares a file with the Keras model, and has its card written, which says what was found.
+
+    Args:
+        job: a `Job`.
+        part: the file.
+        runtime: the `Runtime` to run it on.
+        write_card: a function of the card's JSON, which writes it into `part`.
+        check: whether to compare: first the network, then the file with its card, which must answer the same.
+        **options: of the export, for its card.
+
+    Raises:
+        ExportError: the file answers otherwise.
+    """
+    if not check:
+        write_card(card(job, None, **options))
+        return
+    images = any_images(job)
+    written = runtime(part)
+    found, answers = compare(job, written), written(images)
+    del written  # a network may be mapped into memory, and its file is about to change
+    write_card(card(job, found, **options))
+    if not np.array_equal(runtime(part)(images), answers):
+        raise ExportError(f"The {job.form} file answers otherwise once its card is in it.")
+
+
 def compare(job, runtime):
     """Runs the exported file and the Keras model on the same images.
 
-    Floats are compared on noise: the largest difference over the largest value. Integers are compared on photographs,
-    those held out or those calibrated on: the share of the scores that moved, Σ|a − b| / Σ(|a| + |b|), on average.
+    Floats are compared on noise and the photographs held out: the largest difference over the largest value. Integers
+    are compared on photographs, those held out or those calibrated on: the share of the scores that moved,
+    Σ|a − b| / Σ(|a| + |b|), on average.
 
     Args:
         job: a `Job`.
@@ -172,67 +205,81 @@ def compare(job, runtime):
 
     Returns:
         A JSON-like dict: "difference" and its "tolerance", what was "compared", and on photographs the number of
-        "images", their "top1_agreement" (0 to 1) and "worst_score_change".
+        "images", how many of them were "calibrated_on", whether they were all "held_out", their "top1_agreement"
+        (0 to 1) and "worst_score_change".
 
     Raises:
-        ExportError: other shapes, or a difference beyond the tolerance.
+        ExportError: other shapes, a difference beyond the tolerance, answers that are not finite.
     """
-    run, found = network(job.model), {}
-    chunk = job.batch or 8
+    run = network(job.model)
 
     def both(images):
         wanted = keras.ops.convert_to_numpy(run(images))
+        if not np.isfinite(wanted).all():
+            raise ExportError("The Keras model itself answers NaN or infinity: are its weights broken?")
         got = runtime(images)
         if got.shape != wanted.shape or not np.isfinite(got).all():
             raise ExportError(f"The export gives {got.shape}, or NaN, where the Keras model gives {wanted.shape}.")
-        return wanted, got
+        return got, wanted
 
-    wanted, got = both(noise(2, *job.image_shape))
-    if job.precision != "int8":
-        tolerance = TOLERANCE if job.precision == "float32" else TOLERANCE_16_BIT
-        difference = float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny))
-        found = {"compared": "largest difference over the largest value, on noise", "tolerance": tolerance}
-    photographs = None
+    photographs = ()
     if job.held_out:
-        photographs = chunks(readable(job.model, job.held_out), chunk)
-    elif job.calibration is not None:
-        photographs = chunks(job.calibration, chunk)
-    if photographs is not None:
-        wanted, got = (np.concatenate(rows) for rows in zip(*map(both, photographs)))
-        if job.precision == "int8":
-            moved = np.abs(got - wanted).reshape(len(got), -1).sum(1)
-            difference = float(np.mean(moved / (np.abs(got) + np.abs(wanted)).reshape(len(got), -1).sum(1)))
-            found = {"compared": "share of the scores that moved, on photographs", "tolerance": TOLERANCE_INT8}
-        found["images"] = len(got)
-        found["held_out"] = bool(job.held_out)
+        photographs = readable(job.model, job.held_out)
+    elif job.calibration:
+        photographs = job.calibration.items()
+    difference, on, paths, answers = relative_difference(*both(any_images(job))), "noise", [], []
+    for pairs in chunks(photographs, job.batch or 8):
+        paths += [path for path, _ in pairs]
+        answers.append(both(np.stack([image for _, image in pairs])))
+    details = {}
+    if answers:
+        got, wanted = (np.concatenate(rows) for rows in zip(*answers))
+        difference, on = max(difference, relative_difference(got, wanted)), "noise and photographs"
+        calibrated_on = sum(path in (job.calibration or ()) for path in paths)
+        details = {"images": len(paths), "calibrated_on": calibrated_on, "held_out": not calibrated_on}
         if job.names:
-            found["top1_agreement"] = float(np.mean(got.argmax(-1) == wanted.argmax(-1)))
-            found["worst_score_change"] = float(np.abs(got - wanted).max())
-    if not difference <= found["tolerance"]:
+            details["top1_agreement"] = float(np.mean(got.argmax(-1) == wanted.argmax(-1)))
+            details["worst_score_change"] = float(np.abs(got - wanted).max())
+    if job.precision == "int8":
+        moved, whole = (values.reshape(len(got), -1).sum(1) for values in (abs(got - wanted), abs(got) + abs(wanted)))
+        difference = float(np.mean(moved / whole))
+        compared, tolerance = "share of the scores that moved, on photographs", TOLERANCE_INT8
+    else:
+        compared = f"largest difference over the largest value, on {on}"
+        tolerance = TOLERANCE if job.precision == "float32" else TOLERANCE_16_BIT
+    if not difference <= tolerance:
         raise ExportError(
-            f"The {job.precision} export differs from the Keras model: {found['compared']}, {difference:.1e} "
-            f"(limit {found['tolerance']:g})."
+            f"The {job.precision} export differs from the Keras model: {compared}, {difference:.1e} "
+            f"(limit {tolerance:g})."
         )
-    return {"difference": difference, **found}
+    return {"difference": difference, "compared": compared, "tolerance": tolerance, **details}
 
 
-def chunks(images, size):
-    """Yields the images, an iterable, in arrays of `size`; the last may be smaller."""
+def any_images(job):
+    """Two images of noise, float32 N×H×W×C, in the range of the model's preprocessing where it has one."""
+    preprocessing = preprocessing_of(job.model)
+    if preprocessing is None:
+        return noise(2, *job.image_shape)
+    return preprocessing(np.random.default_rng(0).integers(0, 256, (2, *job.image_shape), np.uint8))
+
+
+def chunks(items, size):
+    """Yields an iterable's items in lists of `size`; the last may be shorter."""
     waiting = []
-    for image in images:
-        waiting.append(image)
+    for item in items:
+        waiting.append(item)
         if len(waiting) == size:
-            yield np.stack(waiting)
+            yield waiting
             waiting = []
     if waiting:
-        yield np.stack(waiting)
+        yield waiting
 
 
 def calibration_batches(job):
     """Yields the images to calibrate on in batches of the network's own size; the last is filled up with the first."""
-    size, count = job.batch or 1, len(job.calibration)
-    for start in range(0, count, size):
-        yield job.calibration[np.arange(start, start + size) % count]
+    images, size = list(job.calibration.values()), job.batch or 1
+    for start in range(0, len(images), size):
+        yield np.stack([images[i % len(images)] for i in range(start, start + size)])
 
 
 def card(job, verification, **options):
@@ -255,8 +302,9 @@ def verdict(found):
     """What `compare` found, in a line or two."""
     text = f"{found['compared']}: {found['difference']:.1e} (limit {found['tolerance']:g})"
     if "top1_agreement" in found:
-        whose = "held out" if found["held_out"] else "that it was calibrated on"
+        images, known = found["images"], found["calibrated_on"]
+        of_them = " that it was calibrated on" if known == images else f", {known} of which it was calibrated on"
         agreement, worst = found["top1_agreement"], found["worst_score_change"]
-        text += f"\nOn {found['images']} images {whose}: the same best class on {100 * agreement:.1f} %, "
-        text += f"largest change of a score {worst:.2g}"
+        text += f"\nOn {images} images{of_them if known else ' held out'}: the same best class on "
+        text += f"{100 * agreement:.1f} %, largest change of a score {worst:.2g}"
     return text

@@ -1,4 +1,4 @@
-"""What is fused for which engine."""
+"""What of a network is fused in an export."""
 
 import pytest
 

@@ -74,4 +74,7 @@ def test_wrong_use(lenet, tmp_path):
         to_onnx(lenet, tmp_path / "model")
     with pytest.raises(UsageError, match="no precision"):
         to_onnx(lenet, tmp_path / "a.onnx", precision="bfloat16")
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "a.onnx").mkdir()
+    with pytest.raises(UsageError, match="is a directory"):
+        to_onnx(lenet, tmp_path / "a.onnx", overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.onnx"]

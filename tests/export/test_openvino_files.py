@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from inception_tf.errors import UsageError
+from inception_tf import files
+from inception_tf.errors import ExportError, UsageError
 from inception_tf.export.openvino import to_openvino
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.runtimes import OpenVino
@@ -46,7 +47,7 @@ def test_int8(lenet, tmp_path, capfd):
     change = np.abs(network(images) - wanted)
     found = network.card["export"]["verification"]
     assert 1e-6 < change.max() < 0.1 and found["worst_score_change"] == pytest.approx(change.max(), abs=1e-6)
-    assert network.batch == 3 and found["images"] == 8 and found["held_out"]
+    assert network.batch == 3 and found["images"] == found["calibrated_on"] == 8
     assert found["top1_agreement"] == (network(images).argmax(1) == wanted.argmax(1)).mean()
 
 
@@ -65,3 +66,32 @@ def test_nothing_is_replaced_unasked(lenet, tmp_path):
     with pytest.raises(UsageError, match="ends in .xml"):
         to_openvino(lenet, tmp_path / "digits")
     assert [file.name for file in tmp_path.iterdir()] == ["digits.bin"]
+    (tmp_path / "digits.bin").unlink()
+    (tmp_path / "digits.bin").mkdir()
+    with pytest.raises(UsageError, match="digits.bin is a directory"):
+        to_openvino(lenet, tmp_path / "digits.xml", overwrite=True)
+
+
+def test_a_killed_replacement_leaves_no_mixed_pair(lenet, tmp_path, monkeypatch):
+    target, replace = tmp_path / "Digits.XML", files.replace
+    for old in (target, target.with_suffix(".bin")):
+        old.write_text("old")
+
+    def killed(source, target):
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        to_openvino(lenet, target, check=False, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["Digits.bin"]
+
+
+def test_a_full_disk_is_told(lenet, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("Exception from src/core/src/pass/serialize.cpp:1:\nNo space left.")
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    with pytest.raises(ExportError, match=r"OpenVINO cannot write .*other.xml: No space left\."):
+        to_openvino(lenet, tmp_path / "other.xml")
+    assert not list(tmp_path.iterdir())
