@@ -1,6 +1,7 @@
 """Classifying many image files, some of which may be bad."""
 
 import collections
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,8 @@ from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.images.decoding import read_image
 from inception_tf.images.labels import decode_predictions
 from inception_tf.progress import Progress
+
+_NOT_FINITE = "its scores are not finite"
 
 
 def classify(engine, paths, top=5, batch=16, exif_rotation=False):
@@ -24,11 +27,11 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
 
     Returns:
         A dict from paths to lists of (class index, name, score), best first, and a dict from the paths of files that
-        could not be read to the reason.
+        could not be read, or to which the model answers NaN or infinity, to the reason.
 
     Raises:
         UsageError: `top` or `batch` below 1.
-        CheckpointError: the model's scores are NaN.
+        CheckpointError: the model answers NaN or infinity to every image.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
@@ -36,11 +39,12 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
 
     def flush():
         if waiting:
-            scores = engine(np.concatenate([image for _, image in waiting]))
-            if np.isnan(scores).any():
-                raise CheckpointError("The model answers NaN: `inspect` tells which of its weights are broken.")
-            decoded = decode_predictions(scores, top, engine.labels)
-            results.update(zip((path for path, _ in waiting), decoded))
+            files, images = zip(*waiting)
+            scores = engine(np.concatenate(images))
+            finite = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
+            decoded = decode_predictions(scores[finite], top, engine.labels)
+            results.update(zip(itertools.compress(files, finite), decoded))
+            failures.update(dict.fromkeys(itertools.compress(files, ~finite), _NOT_FINITE))
             waiting.clear()
 
     def prepare(path):
@@ -56,6 +60,8 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
                 flush()
             progress.advance()
         flush()
+    if not results and _NOT_FINITE in failures.values():
+        raise CheckpointError("The model answers NaN or infinity to every image: are its weights broken?")
     return results, failures
 
 

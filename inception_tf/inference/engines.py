@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.errors import CheckpointError, UsageError, reason
 from inception_tf.export.card import read_card
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.inference.runtimes import RUNTIMES, OpenVino
+from inception_tf.inference.runtimes import OpenVino, runtime_for
 from inception_tf.quiet import start_tensorflow
 
 
@@ -30,7 +30,7 @@ class Engine:
         self.preprocessing, self.labels, self.card = preprocessing, class_names(classes, labels), card or {}
 
     def __call__(self, images):
-        """Scores float32 N×classes of preprocessed images, float32 N×H×W×C."""
+        """Probabilities float32 N×classes of preprocessed images, float32 N×H×W×C."""
         raise NotImplementedError
 
 
@@ -50,13 +50,18 @@ class KerasEngine(Engine):
         self.model = model
 
     def __call__(self, images):
-        return np.asarray(self.model.predict_on_batch(images))
+        from inception_tf.models.heads import as_probabilities
+
+        outputs = np.asarray(self.model.predict_on_batch(images), "float32")
+        return np.asarray(as_probabilities(self.model, outputs))
 
 
 class SavedModelEngine(Engine):
     """A SavedModel that this library exported. Keras is not asked."""
 
     def __init__(self, path, labels=None):
+        card = read_card(path)
+        preprocessing = _preprocessing(card, path)
         start_tensorflow()
         import tensorflow as tf
 
@@ -64,12 +69,9 @@ class SavedModelEngine(Engine):
             self._loaded = tf.saved_model.load(str(path))
             self._run = self._loaded.signatures["serving_default"]
             classes = self._run.structured_outputs["probabilities"].shape[-1]
-            card = read_card(path)
-            preprocessing = Preprocessing.from_config(card["preprocessing"])
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{path} is no classifier exported by this library: {reason[0][:200]}") from error
-        super().__init__(preprocessing, classes, labels or Path(path) / "assets" / "labels.txt", card)
+            raise CheckpointError(f"{path} is no classifier exported by this library: {reason(error)}") from error
+        super().__init__(preprocessing, classes, _names(labels, card, path), card)
 
     def __call__(self, images):
         return self._run(images=images)["probabilities"].numpy()
@@ -88,23 +90,36 @@ class ExportedEngine(Engine):
     decoder = "pillow"
 
     def __init__(self, path, labels=None, runtime=None):
-        self._run = (runtime or RUNTIMES[Path(path).suffix])(path)
+        self._run = (runtime or runtime_for(path))(path)
         card = self._run.card
-        try:
-            options, config = card["options"], card["preprocessing"]
-        except KeyError:
-            raise CheckpointError(
-                f"{path} was not exported by this library: it does not say how its images are prepared."
-            ) from None
-        if not options.get("include_top", True) or config is None:
-            raise UsageError(f"{path} is no classifier of images: it was exported without its top, or its channels.")
-        if labels is None:
-            beside = Path(path) / "assets" / "labels.txt"
-            labels = beside if beside.is_file() else card["labels"]
-        super().__init__(Preprocessing.from_config(config), options["classes"], labels, card)
+        preprocessing = _preprocessing(card, path)
+        super().__init__(preprocessing, card["options"]["classes"], _names(labels, card, path), card)
 
     def __call__(self, images):
         return self._run(images)
+
+
+def _preprocessing(card, path):
+    """The `Preprocessing` that an export's card tells.
+
+    Raises:
+        CheckpointError: it tells none.
+        UsageError: the export is no classifier of images.
+    """
+    try:
+        options, config = card["options"], card["preprocessing"]
+    except KeyError:
+        raise CheckpointError(
+            f"{path} was not exported by this library: it does not say how its images are prepared."
+        ) from None
+    if not options.get("include_top", True) or config is None:
+        raise UsageError(f"{path} is no classifier of images: it was exported without its top, or its channels.")
+    return Preprocessing.from_config(config)
+
+
+def _names(labels, card, path):
+    """Those given, else the card's; else those beside a SavedModel, whose card had none once."""
+    return labels or card.get("labels") or Path(path, "assets", "labels.txt")
 
 
 def saved_model_in(path):
@@ -119,7 +134,7 @@ def saved_model_in(path):
 
 def needs_keras(path):
     """Whether a classifier is a Keras model once it is open."""
-    return Path(path).suffix not in RUNTIMES and saved_model_in(path) is None
+    return runtime_for(path) is None and saved_model_in(path) is None
 
 
 def open_engine(path, labels=None, openvino=False):
@@ -139,12 +154,12 @@ def open_engine(path, labels=None, openvino=False):
     path = Path(path)
     saved = saved_model_in(path)
     if openvino:
-        if saved is None and path.suffix not in RUNTIMES:
+        if saved is None and runtime_for(path) is None:
             raise UsageError(f"OpenVINO runs a SavedModel, .tflite, .onnx or .xml. Received: {path}")
         return ExportedEngine(saved or path, labels, OpenVino)
     if saved is not None:
         return SavedModelEngine(saved, labels)
-    if path.suffix in RUNTIMES:
+    if runtime_for(path):
         return ExportedEngine(path, labels)
     return KerasEngine(open_model(path), labels)
 

@@ -7,10 +7,11 @@ import json
 import os
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.errors import CheckpointError, UsageError, reason
 from inception_tf.quiet import kept_off_stderr
 
 # Under this name the model's card travels in every form: as a file in a .tflite, as metadata in the others.
@@ -117,6 +118,11 @@ class OpenVino(Runtime):
             batch = given.partial_shape[0]
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             outputs = [output for output in compiled.outputs if "probabilities" in output.names] or compiled.outputs
+        if not given.element_type.is_real():
+            raise UsageError(
+                f"{path} takes {given.element_type.get_type_name()}, and OpenVINO does not scale images to integers. "
+                "LiteRT does: leave --openvino (openvino=True) out."
+            )
         self.card = _openvino_card(model, path)
         self.batch = None if batch.is_dynamic else batch.get_length()
         self._request, self._output = compiled.create_infer_request(), outputs[0]
@@ -128,12 +134,32 @@ class OpenVino(Runtime):
 RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino}
 
 
+def runtime_for(path):
+    """The one of `RUNTIMES` for a file, by its suffix in either case; None where there is none."""
+    return RUNTIMES.get(Path(path).suffix.lower())
+
+
 def export_card(path):
-    """The card in a file of one of `RUNTIMES`, empty for others."""
-    if Path(path).suffix == ".tflite":
-        return read_litert_card(path)
-    runtime = RUNTIMES.get(Path(path).suffix)
-    return runtime(path).card if runtime else {}
+    """The card in a file of one of `RUNTIMES`, empty for others. The network in it is not made ready to run."""
+    readers = {".tflite": read_litert_card, ".onnx": _read_onnx_card, ".xml": _read_openvino_card}
+    read = readers.get(Path(path).suffix.lower())
+    return read(path) if read else {}
+
+
+def _read_onnx_card(path):
+    try:
+        import onnx
+    except ImportError:
+        raise _missing("The card of an .onnx file", "onnx", "onnx") from None
+    with _damaged(path, "onnx"):
+        network = onnx.load(path, load_external_data=False)
+    return _parsed(next((prop.value for prop in network.metadata_props if prop.key == KEY), None))
+
+
+def _read_openvino_card(path):
+    with _damaged(path, "OpenVINO"):
+        found = ElementTree.parse(path).find(f"rt_info/{KEY}")
+    return _parsed(found is not None and found.get("value"))
 
 
 def read_litert_card(path):
@@ -149,12 +175,12 @@ def _openvino_card(model, path):
     for place in ([KEY], ["framework", KEY]):  # its own files, and an .onnx's metadata
         if model.has_rt_info(place):
             return _parsed(model.get_rt_info(place).astype(str))
-    if path.suffix == ".tflite":
+    if path.suffix.lower() == ".tflite":
         return read_litert_card(path)
     if path.is_dir():
         from inception_tf.export.card import read_card
 
-        return {**read_card(path), "labels": None}
+        return read_card(path)
     return {}
 
 
@@ -202,5 +228,4 @@ class _damaged:
 
     def __exit__(self, kind, error, _):
         if kind and issubclass(kind, Exception) and not issubclass(kind, MemoryError):
-            reason = (str(error).strip().splitlines() or [kind.__name__])[0][:200]
-            raise CheckpointError(f"{self.path} cannot be run by {self.engine}: {reason}") from error
+            raise CheckpointError(f"{self.path} cannot be run by {self.engine}: {reason(error)}") from error

@@ -1,6 +1,7 @@
 """One classifier in every form that `classify` takes; and what the forms without TensorFlow import."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.export.card import read_card
 from inception_tf.export.formats import export
 from inception_tf.inference.classify import classify
-from inception_tf.inference.engines import ExportedEngine, KerasEngine, open_engine
+from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
+from inception_tf.inference.runtimes import RUNTIMES, export_card
 from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
@@ -151,3 +154,76 @@ def test_a_trunk_is_no_classifier(tmp_path):
     path = export(trunk, tmp_path / "trunk.tflite", "litert")
     with pytest.raises(UsageError, match="no classifier"):
         open_engine(path)
+
+
+@pytest.mark.parametrize("activation", [None, "linear", "sigmoid"])
+def test_a_keras_model_answers_probabilities(model, photographs, activation):
+    other = create_model("lenet", classifier_activation=activation)
+    other.set_weights(model.get_weights())
+    engine = KerasEngine(other)
+    images = engine.preprocessing(photographs)
+    logits = np.log(model.predict_on_batch(images))  # but for a constant
+    answers = engine(images)
+    if activation == "sigmoid":
+        odds = np.log(answers / (1 - answers))
+        assert np.allclose(np.diff(odds), np.diff(logits), atol=1e-4)
+    else:
+        assert np.allclose(np.log(answers), logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_card_alone(exported, tmp_path, form):
+    path = exported(form)
+    assert export_card(path) == RUNTIMES[path.suffix](path).card
+    upper = tmp_path / path.name.upper()
+    shutil.copy(path, upper)
+    if form == "openvino":
+        shutil.copy(path.with_suffix(".bin"), upper.with_suffix(".bin"))
+    assert export_card(upper) and open_engine(upper).labels == NAMES
+
+
+def test_openvino_says_that_the_weights_are_missing(exported, tmp_path):
+    shutil.copy(exported("openvino"), tmp_path)
+    with pytest.raises(CheckpointError, match="digits.xml cannot be run by OpenVINO: .*bin file"):
+        open_engine(tmp_path / "digits.xml")
+
+
+def test_openvino_refuses_integers(model, photographs, tmp_path):
+    for module in ("openvino", "ai_edge_litert"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    options = {"precision": "int8", "calibrate": photographs, "full_integer": True}
+    path = export(model, tmp_path / "digits.tflite", "litert", **options)
+    assert open_engine(path).labels == NAMES
+    with pytest.raises(UsageError, match="takes i8, .*leave --openvino"):
+        open_engine(path, openvino=True)
+
+
+def test_names_of_a_savedmodel_come_back_as_they_were(model, tmp_path):
+    names = ["1:a", "0:b", "same", "same", " blank ", *"fghij"]
+    path = export(model, tmp_path / "odd", labels=names, check=False)
+    assert open_engine(path).labels == names
+    (path / "assets.extra/inception_tf.json").write_text(json.dumps({**read_card(path), "labels": None}))
+    (path / "assets/labels.txt").write_text("".join(f"{name}\n" for name in NAMES), "utf-8")
+    assert open_engine(path).labels == NAMES  # an export from when the card had none
+
+
+def test_a_savedmodel_of_other_channels_is_no_classifier_of_images(tmp_path):
+    path = export(create_model("lenet", input_shape=(28, 28, 4)), tmp_path / "four", check=False)
+    with pytest.raises(UsageError, match="no classifier of images"):
+        open_engine(path)
+
+
+def test_scores_that_are_not_finite_fail_their_image_alone(model, photographs):
+    class Broken(Engine):
+        def __call__(self, images):
+            scores = np.full((len(images), 10), 0.1, np.float32)
+            scores[:bad, 3] = [np.nan, np.inf][:bad]
+            return scores
+
+    engine, bad = Broken(KerasEngine(model).preprocessing, 10, NAMES), 1
+    results, failures = classify(engine, photographs, batch=3)
+    assert failures == {photographs[0]: "its scores are not finite", photographs[3]: "its scores are not finite"}
+    assert list(results) == [photographs[i] for i in (1, 2, 4)]
+    bad = 2
+    with pytest.raises(CheckpointError, match="to every image"):
+        classify(engine, photographs[:2])
