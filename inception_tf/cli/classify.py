@@ -31,7 +31,7 @@ def run(args):
     text = tables.render(rows, ("image", "class", "score"), "<<>")
     if failures:
         lines = [f"  {path}: {reason}" for path, reason in failures.items()]
-        text += f"\n\n{len(failures)} of {len(paths)} images could not be read:\n" + "\n".join(lines)
+        text += f"\n\n{len(failures)} of {len(paths)} images could not be classified:\n" + "\n".join(lines)
     data = {
         "images": [
             {"image": str(path), "classes": [{"index": i, "name": name, "score": score} for i, name, score in best]}

@@ -12,7 +12,11 @@ KERAS = model_needs_keras
 def add_arguments(parser):
     parser.add_argument("model", help=MODEL)
     parser.add_argument(
-        "--data", required=True, nargs="+", metavar="PATH", help="a folder of class folders, or Slim's TFRecords"
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="a folder of class folders, or Slim's TFRecords, which need TensorFlow",
     )
     parser.add_argument(
         "--labels", metavar="FILE", help="the class names, a line each, of TFRecords and of a model that has none"

@@ -12,7 +12,7 @@ __doc__ += "".join(f"\n  {name}: {form.summary}" for name, form in FORMATS.items
 
 
 def add_arguments(parser):
-    parser.add_argument("model", help="a .keras file, or a Slim checkpoint")
+    parser.add_argument("model", help="a .keras file, a run's directory, or a Slim checkpoint")
     parser.add_argument("target", help="the file or the directory to write")
     parser.add_argument("--format", choices=FORMATS, default="savedmodel", help="what to write (savedmodel)")
     parser.add_argument("--force", action="store_true", help="replace the file when it exists")
@@ -79,8 +79,6 @@ def run(args):
     options = {option: getattr(args, option) for option in valued}
     options |= {"overwrite": args.force or None, "check": False if args.no_check else None, "xla": args.xla or None}
     options["full_integer"] = args.full_integer or None
-    if args.format == "savedmodel" and args.batch == "dynamic":
-        options["batch"] = None  # it takes any number as it is
     path = export(open_model(args.model), args.target, args.format, **options)
     seconds = time.perf_counter() - start
     checked = "not checked" if args.no_check else FORMATS[args.format].proof

@@ -73,6 +73,9 @@ def main(argv=None):
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # the names of files may be no text
     try:
         command = COMMANDS[args.command]
         keras = getattr(command, "KERAS", True)

@@ -9,6 +9,7 @@ from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.examples import Examples, numbered_classes
 from inception_tf.images.labels import load_labels
 from inception_tf.progress import Progress
+from inception_tf.quiet import start_tensorflow
 
 # Around a record's data: its length (8 bytes) and the length's checksum (4) before, its own checksum (4) after.
 _BEFORE, _AFTER = 12, 4
@@ -60,6 +61,7 @@ def open_records(files, labels=None, labels_offset=0):
     Raises:
         UsageError: no record can be used; compressed files; labels out of range.
     """
+    start_tensorflow()
     records, raw, names, skipped, texts = [], [], [], {}, defaultdict(set)
     folder = os.path.commonpath([Path(file).absolute().parent for file in files])
     with Progress("indexing", sum(map(os.path.getsize, files)), "B") as progress:

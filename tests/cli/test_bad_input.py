@@ -67,6 +67,9 @@ def test_force_does_not_replace_a_directory_of_other_things(lenet, run, tmp_path
     for target in (tmp_path / "photos", tmp_path / "photos" / ".." / "photos"):
         code, err = run("convert", lenet, target, "--force", "--no-verify")
         assert code == 2 and "no SavedModel" in err
+    (tmp_path / "a.keras").mkdir()
+    code, err = run("convert", lenet, tmp_path / "a.keras", "--force", "--no-verify")
+    assert code == 2 and "is a directory" in err
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
 
 
@@ -108,6 +111,13 @@ def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, run, tmp_pat
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
     code, err = run("classify", path, tmp_path / "a.png")
     assert code == 1 and "LeNet/fc4/weights holds NaN" in err and "answers NaN" in err
+
+
+def test_a_name_that_is_no_text_is_printed(lenet, tmp_path, capsys):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Image.new("RGB", (30, 30)).save(path)
+    assert main(["classify", str(lenet), path]) == 0
+    assert "\\udcff.png" in capsys.readouterr().out
 
 
 def test_an_interrupt_prints_nothing_but_itself(capfd):

@@ -151,7 +151,7 @@ def test_classify_keeps_going_past_a_bad_file(converted, photograph, tmp_path, c
     bad.write_text("no image")
     code, out, _ = run(capsys, "classify", converted, photograph, bad, photograph.parent, "--top", "2")
     assert code == 1
-    assert "1 of 2 images could not be read" in out and "bad.jpg" in out and out.count("flower") == 2
+    assert "1 of 2 images could not be classified" in out and "bad.jpg" in out and out.count("flower") == 2
 
     code, out, _ = run(capsys, "classify", converted, photograph, "--json")
     (image,) = json.loads(out)["images"]

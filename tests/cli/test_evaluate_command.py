@@ -152,6 +152,7 @@ def test_wrong_use(models, data, tmp_path, capsys):
     (tmp_path / "other" / "grey").rename(tmp_path / "other" / "red")
     cases = [
         (["--data", data, "--csv", tmp_path / "p.csv"], 2, "exists"),
+        (["--data", data, "--csv", tmp_path / "other", "--force"], 2, "is a directory"),
         (["--data", data, "--batch", 0], 2, "batch must be at least 1"),
         (["--data", tmp_path / "other"], 2, "The model has no red; the data has no grey."),
         (["--data", tmp_path / "nowhere"], 2, "nowhere"),

@@ -18,7 +18,7 @@ def test_every_format_has_its_writer(format):
 
 
 def test_export_passes_on_the_options_given(lenet, tmp_path):
-    path = export(lenet, tmp_path / "digits", labels=None, top=3, check=False, overwrite=None)
+    path = export(lenet, tmp_path / "digits", labels=None, batch="dynamic", top=3, check=False, overwrite=None)
     assert path == tmp_path / "digits" / "1"
     assert (path / "saved_model.pb").is_file()
 
@@ -42,3 +42,14 @@ def test_the_command(lenet, tmp_path):
     with pytest.raises(UsageError, match="overwrite"):
         command.run(parser.parse_args([*arguments, "--force"]))
     assert all(name in command.__doc__ for name in FORMATS)
+
+
+def test_the_command_tells_what_it_found(lenet, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    lenet.save(tmp_path / "digits.keras")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    arguments = [str(tmp_path / "digits.keras"), str(tmp_path / "Digits.TFLITE"), "--format", "litert"]
+    outcome = command.run(parser.parse_args(arguments))
+    assert "largest difference over the largest value, on noise: " in outcome.text
+    assert outcome.data["verification"]["difference"] <= 1e-5

@@ -1,5 +1,8 @@
 import gzip
+import os
 import struct
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -253,3 +256,10 @@ def test_records_are_what_the_original_reader_reads(slim):
         expected.labels.append(row["image/class/label"])
     examples = open_examples(paths)
     assert [examples.read(i) for i in range(30)] == expected.images and examples.labels.tolist() == expected.labels
+
+
+def test_tensorflow_starts_without_a_word(slim):
+    script = f"from inception_tf.images.examples import open_examples; print(len(open_examples({str(slim)!r} + '/t*')))"
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("30\n", "")
