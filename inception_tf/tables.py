@@ -1,4 +1,4 @@
-"""Plain-text tables, the one way this library prints rows."""
+"""Tables, the one way this library prints rows."""
 
 
 def render(rows, header=None, align=None):
@@ -25,3 +25,9 @@ def render(rows, header=None, align=None):
     if header:
         lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
+
+
+def markdown(rows, header, left=1):
+    """A Markdown table, the first `left` columns to the left and the others to the right."""
+    lines = [header, ("---",) * left + ("---:",) * (len(header) - left), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

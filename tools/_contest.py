@@ -1,8 +1,9 @@
-"""What tools/bench_gpu.py and tools/bench_training.py share: options, who takes turns with whom, the report."""
+"""What the benchmarks in tools/ share: options, who takes turns with whom, the report."""
 
 import argparse
 import fnmatch
 import json
+import math
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 from inception_tf.benchmark.report import machine
-from inception_tf.benchmark.rounds import BenchmarkError, Child, compete
+from inception_tf.benchmark.rounds import BenchmarkError, Child, Contestant, companies, compete
 from inception_tf.errors import InceptionTFError
 from inception_tf.files import refuse_existing, written_whole
 
@@ -23,7 +24,7 @@ OUT_OF_MEMORY = re.compile("out of memory|exit status -9$", re.IGNORECASE)
 def contest(contestants, together, rounds, seconds, say):
     """Contestants in companies that take turns, the first of them, the base, in every company.
 
-    Where memory is short in company, or a process ends too soon, those left run by themselves, after the others.
+    Where memory is short in company, those left out run by themselves, after the others.
 
     Args:
         contestants: `Contestant`s of inception_tf.benchmark.
@@ -38,23 +39,16 @@ def contest(contestants, together, rounds, seconds, say):
     if not contestants:
         return []
     base, *others = contestants
-    if together == 1:
-        companies = [[contestant] for contestant in contestants]
-    else:
-        step = together - 1
-        companies = [[base, *others[i : i + step]] for i in range(0, len(others), step)] or [[base]]
+    waiting = [[one] for one in contestants] if together == 1 else companies([base], others, together)
     found = {}
-    while companies:
-        company, reasons, broken = companies.pop(0), [], False
-        try:
-            results = compete(company, rounds, seconds, say=reasons.append)
-        except BenchmarkError as error:
-            results, reasons, broken = [], [str(error)], True
+    while waiting:
+        company, reasons = waiting.pop(0), []
+        results = compete(company, rounds, seconds, say=reasons.append)
         base_there = next((result for result in results if result.contestant is base), None)
         for result in results:
             found.setdefault(result.contestant.name, (result, base_there))
-        if len(company) > 1 and (broken or any(map(OUT_OF_MEMORY.search, reasons))):
-            companies += [[contestant] for contestant in company if contestant.name not in found]
+        if len(company) > 1 and any(map(OUT_OF_MEMORY.search, reasons)):
+            waiting += [[contestant] for contestant in company if contestant.name not in found]
         else:
             for reason in reasons:
                 say(reason)
@@ -82,15 +76,17 @@ def _row(result, beside, base):
     }
 
 
+def contestant(args, name, framework, file, function, arguments, work=1):
+    """What a Python that has the framework runs of a file, or of torch's."""
+    python, backend = sys.executable, framework
+    if framework == "torch":
+        python, file, backend = args.torch_python, TORCH, None
+    return Contestant(name, f"{file}:{function}", arguments, work, python, environment(args.device, backend))
+
+
 def wanted(name, globs):
-    """Whether one of the globs, separated by commas, is a name's."""
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs.split(","))
-
-
-def markdown(header, rows):
-    """Rows of strings as a Markdown table, the numbers to the right of the first two columns."""
-    lines = [header, ("---",) * 2 + ("---:",) * (len(header) - 2), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    """Whether one of the globs, separated by commas, is a name's, in capitals or not."""
+    return any(fnmatch.fnmatchcase(name.lower(), glob) for glob in globs.lower().split(","))
 
 
 def number(value):
@@ -104,14 +100,26 @@ def span(pair):
 
 
 def options(description, device, batches):
-    """A parser with the options that both tools have."""
+    """A parser with the options that bench_gpu.py and bench_training.py have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("gpu", "cpu"), default=device, help=f"default: {device}")
     parser.add_argument("--batches", type=counts, default=counts(batches), help=f"default: {batches}")
-    parser.add_argument("--rounds", type=whole, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn, which is at least a step; default: 1")
+    turns(parser, 5, 1.0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="what was found so far, after every batch")
     parser.add_argument("--force", action="store_true", help="replace FILE")
+    torch_python(parser)
+    return parser
+
+
+def turns(parser, rounds, seconds):
+    """The options for how many and how long."""
+    parser.add_argument("--rounds", type=whole, default=rounds, help=f"default: {rounds}")
+    text = f"of a turn, which is at least a step; default: {seconds:g}"
+    parser.add_argument("--seconds", type=positive, default=seconds, help=text)
+
+
+def torch_python(parser):
+    """The option for torch's Python."""
     parser.add_argument(
         "--torch-python",
         default=os.environ.get("TORCH_PYTHON", sys.executable),
@@ -119,16 +127,13 @@ def options(description, device, batches):
         metavar="PYTHON",
         help="a Python with torch, and timm or torchvision; default: TORCH_PYTHON, or this one",
     )
-    return parser
 
 
 def start(parser, run):
-    """Calls `run` with the arguments and a `Report`; an error of this library is a line."""
+    """Calls `run` with the arguments; an error of this library is a line."""
     args = parser.parse_args()
     try:
-        if args.json:
-            refuse_existing(args.json, args.force)
-        run(args, Report(args))
+        run(args)
     except InceptionTFError as error:
         sys.exit(f"{parser.prog}: {error}")
 
@@ -141,13 +146,14 @@ class Report:
     """
 
     def __init__(self, args):
+        if args.json:
+            refuse_existing(args.json, args.force)
         self.path = args.json
         settings = {name: value for name, value in vars(args).items() if name not in ("json", "force")}
         self.data = {"machine": machine(), "settings": settings, "versions": {}, "left_out": [], "rows": []}
 
     def leave_out(self, reason):
         """Notes, and says, what is left out and why."""
-        reason = reason.removeprefix("left out: ")
         self.data["left_out"].append(reason)
         print(f"left out: {reason}", file=sys.stderr, flush=True)
 
@@ -200,6 +206,17 @@ def whole(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0. Received: {text}")
     return int(text)
+
+
+def positive(text):
+    """A type for argparse: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0. Received: {text}")
+    return number
 
 
 def counts(text):

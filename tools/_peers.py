@@ -1,10 +1,12 @@
 """What the peers in bench_peers.py run, each as its own documentation has it. Imports of a peer are its own."""
 
+import json
 import os
+from pathlib import Path
 
 import numpy as np
 
-NETWORK, SIZE = "inception_v3", 299
+NETWORK, NAME, SIZE = "inception_v3", "InceptionV3", 299
 
 
 def images(batch):
@@ -31,15 +33,47 @@ def keras_application(batch, jit_compile=None):
     return lambda: run(tf.constant(given)).numpy()
 
 
-def frozen(path, batch):
+def freeze_savedmodel(path, target):
+    """Writes a SavedModel's graph with its variables as constants; its placeholder and its output are named here."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    given, loaded = images(batch), tf.saved_model.load(path)
-    (name,) = loaded.signatures["serving_default"].structured_input_signature[1]
-    run = tf.function(lambda x: loaded.signatures["serving_default"](**{name: x}), autograph=False)
-    run = convert_variables_to_constants_v2(run.get_concrete_function(tf.TensorSpec(given.shape, tf.float32)))
-    return lambda: run(tf.constant(given))[0].numpy()
+    run = convert_variables_to_constants_v2(tf.saved_model.load(path).signatures["serving_default"])
+    (given,), (result,) = [one for one in run.inputs if one.dtype == tf.float32], run.outputs
+    _write_graph(run.graph.as_graph_def(), given, result, target)
+    return lambda: None
+
+
+def freeze_slim(target):
+    """Writes TF-Slim's graph with random weights as constants."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        given, scores = _slim_graph(tf)
+        session.run(tf.global_variables_initializer())
+        definition = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [scores.op.name])
+    _write_graph(definition, given, scores, target)
+    return lambda: None
+
+
+def _write_graph(definition, given, result, target):
+    Path(target).write_bytes(definition.SerializeToString())
+    Path(f"{target}.json").write_text(json.dumps([given.name, result.name]))
+
+
+def frozen(path, batch):
+    """A frozen graph as a function of one batch size."""
+    import tensorflow as tf
+
+    definition = tf.compat.v1.GraphDef.FromString(Path(path).read_bytes())
+    placeholder, result = json.loads(Path(f"{path}.json").read_text())
+
+    def network(x):
+        return tf.graph_util.import_graph_def(definition, {placeholder: x}, [result], name="")[0]
+
+    given = images(batch)
+    run = tf.compat.v1.wrap_function(network, [tf.TensorSpec(given.shape, tf.float32)])
+    return lambda: run(tf.constant(given)).numpy()
 
 
 def exported(path, batch):
@@ -61,7 +95,7 @@ def exported(path, batch):
         return lambda: np.array(request.infer([given])[0])
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path, num_threads=os.cpu_count())
+    interpreter = Interpreter(path, num_threads=processors())
     index, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     interpreter.resize_tensor_input(index, given.shape)
     interpreter.allocate_tensors()
@@ -74,39 +108,41 @@ def exported(path, batch):
     return run
 
 
-def slim(batch, frozen=False):
+def slim(batch):
     import tensorflow.compat.v1 as tf
 
+    given = images(batch)
+    with tf.Graph().as_default() as graph:
+        placeholder, scores = _slim_graph(tf)
+        session = tf.Session(graph=graph)
+        session.run(tf.global_variables_initializer())
+    return lambda: session.run(scores, {placeholder: given})
+
+
+def _slim_graph(tf):
     from inception_tf.slim.reference import build
 
-    given = images(batch)
-    with tf.Graph().as_default() as graph, tf.Session() as session:
-        placeholder = tf.placeholder(tf.float32, (None, SIZE, SIZE, 3))
-        scores = build(NETWORK, placeholder, {"classes": 1001, "aux_logits": False}, "InceptionV3")["Predictions"]
-        session.run(tf.global_variables_initializer())
-        definition = graph.as_graph_def()
-        if frozen:
-            definition = tf.graph_util.convert_variables_to_constants(session, definition, [scores.op.name])
-    if not frozen:
-        session = tf.Session(graph=graph)
-        with graph.as_default():
-            session.run(tf.global_variables_initializer())
-        return lambda: session.run(scores, {placeholder: given})
-    with tf.Graph().as_default() as graph:
-        tf.import_graph_def(definition, name="")
-    session = tf.Session(graph=graph)
-    return lambda: session.run(scores.name, {placeholder.name: given})
+    placeholder = tf.placeholder(tf.float32, (None, SIZE, SIZE, 3))
+    return placeholder, build(NETWORK, placeholder, {"classes": 1001, "aux_logits": False}, NAME)["Predictions"]
 
 
 def torch(batch, form):
     import torch as library
     from _torch_steps import source
 
-    library.set_num_threads(os.cpu_count())
+    library.set_num_threads(processors())
     library.set_grad_enabled(False)
-    model = source()[2](1000).eval()
+    name, version, build = source()
+    model = build(1000).eval()
     given = np.ascontiguousarray(images(batch).transpose(0, 3, 1, 2))
     layout = library.contiguous_format if form == "eager" else library.channels_last
     model = model.to(memory_format=layout)
     run = library.compile(model) if form == "compiled" else model
-    return lambda: run(library.from_numpy(given).to(memory_format=layout)).softmax(-1).numpy()
+    answer = lambda: run(library.from_numpy(given).to(memory_format=layout)).softmax(-1).numpy()  # noqa: E731
+    answer.facts = {"versions": {"torch": library.__version__, name: version}}
+    return answer
+
+
+def processors():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -24,12 +24,12 @@ def copy(device, size, count):
     Tells of the device and of whose network there is, and fails where there is none.
     """
     place = _start(device)
-    source = torch.rand(size, device=place)
-    target = torch.empty_like(source)
+    given = torch.rand(size, device=place)
+    target = torch.empty_like(given)
     library, version, _ = source()
     facts = {"device": torch.cuda.get_device_name() if device == "gpu" else None}
     facts["versions"] = {"torch": torch.__version__, library: version}
-    return _repeated(lambda: torch.add(source, 1, out=target), device, count, **facts)
+    return _repeated(lambda: torch.add(given, 1, out=target), device, count, **facts)
 
 
 def matmul(device, precision, side, count):

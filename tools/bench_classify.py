@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _contest import start, whole
 
 from inception_tf import tables
 from inception_tf.images.files import find_images
@@ -28,27 +29,30 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", nargs="+", help="photographs (default: made up, 500×375 JPEGs)")
-    parser.add_argument("--count", type=int, default=64, help="how many photographs (64)")
-    parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--starts", type=int, default=5, help="how many processes are timed (5)")
+    parser.add_argument("--count", type=whole, default=64, help="how many photographs (64)")
+    parser.add_argument("--batch", type=whole, default=16, help="images at a time (16)")
+    parser.add_argument("--rounds", type=whole, default=5)
+    parser.add_argument("--starts", type=whole, default=5, help="how many processes are timed (5)")
     parser.add_argument("--openvino", action="store_true", help="as `classify` takes it")
-    args = parser.parse_args()
+    start(parser, run)
+
+
+def run(args):
     before, rows = os.getloadavg()[0], []
     with tempfile.TemporaryDirectory() as scratch:
         paths = find_images(args.images) if args.images else photographs(Path(scratch), args.count)
         paths = paths[:: max(len(paths) // args.count, 1)][: args.count]
         for model in args.models:
             engine = open_engine(model, openvino=args.openvino)
-            bare, whole = throughput(engine, paths, args.batch, args.rounds)
-            ratios = [b / a for a, b in zip(bare, whole)]
+            bare, classified = throughput(engine, paths, args.batch, args.rounds)
+            ratios = [b / a for a, b in zip(bare, classified)]
             options = ["--openvino"] * args.openvino
-            starts = [first_answer(model, paths[0], options) for _ in range(args.starts)] or [float("nan")]
+            starts = [first_answer(model, paths[0], options) for _ in range(args.starts)]
             rows.append(
                 (
                     Path(model).name,
                     f"{statistics.median(bare):.1f}",
-                    f"{statistics.median(whole):.1f}",
+                    f"{statistics.median(classified):.1f}",
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
                     f"{statistics.median(starts):.2f} ({min(starts):.2f}–{max(starts):.2f})",
                 )
@@ -71,26 +75,26 @@ def throughput(engine, paths, batch, rounds):
         for some in batches:
             engine(some)
 
-    def whole():
+    def classified():
         _, failures = classify(engine, paths, batch=batch)
         if failures:
             sys.exit(f"could not be read: {', '.join(map(str, failures))}")
 
     rates = ([], [])
     for _ in range(rounds + 1):
-        for run, found in zip((bare, whole), rates):
-            start = time.perf_counter()
+        for run, found in zip((bare, classified), rates):
+            begin = time.perf_counter()
             run()
-            found.append(len(paths) / (time.perf_counter() - start))
+            found.append(len(paths) / (time.perf_counter() - begin))
     return rates[0][1:], rates[1][1:]
 
 
 def first_answer(model, path, options):
     """Seconds from the start of a process to its end, one photograph classified."""
-    start = time.perf_counter()
+    begin = time.perf_counter()
     command = [sys.executable, "-m", "inception_tf", "classify", model, path, *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    return time.perf_counter() - begin
 
 
 def photographs(folder, count, size=(500, 375)):

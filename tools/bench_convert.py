@@ -13,6 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from _contest import start, whole
+
+from inception_tf import tables
 from inception_tf.quiet import start_keras
 
 READ = "`tf.train.load_checkpoint`, every tensor"
@@ -23,8 +26,11 @@ CONVERT = '`convert(checkpoint, "model.keras", check=False)`, imports aside'
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", nargs="?")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    parser.add_argument("--rounds", type=whole, default=5, help="default: 5; one more is not counted")
+    start(parser, run)
+
+
+def run(args):
     start_keras()
     import keras
     import tensorflow as tf
@@ -73,14 +79,17 @@ def main():
             "a process: `inception-tf --help`": lambda: python("-m", "inception_tf", "--help"),
         }
         seconds = {step: [] for step in steps}
-        for _ in range(args.rounds):
+        for _ in range(args.rounds + 1):
             for step, function in steps.items():
-                start = time.perf_counter()
+                begin = time.perf_counter()
                 function()
-                seconds[step].append(time.perf_counter() - start)
-    print("| step | seconds, median | spread |\n|---|---|---|")
-    for step, times in seconds.items():
-        print(f"| {step} | {statistics.median(times):.2f} | {min(times):.2f}–{max(times):.2f} |")
+                seconds[step].append(time.perf_counter() - begin)
+    seconds = {step: times[1:] for step, times in seconds.items()}
+    rows = [
+        (step, f"{statistics.median(times):.2f}", f"{min(times):.2f}–{max(times):.2f}")
+        for step, times in seconds.items()
+    ]
+    print(tables.markdown(rows, ("step", "seconds, median", "spread")))
     ratios = [whole / (read + write) for whole, read, write in zip(*map(seconds.get, (CONVERT, READ, WRITE)))]
     spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
     print(f"\nThe conversion over reading and writing: {statistics.median(ratios):.2f}, {spread}.")

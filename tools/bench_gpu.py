@@ -25,11 +25,10 @@ from pathlib import Path
 
 from _contest import (
     FORMS,
-    TORCH,
+    Report,
     contest,
-    environment,
+    contestant,
     facts,
-    markdown,
     number,
     options,
     some_of,
@@ -40,8 +39,10 @@ from _contest import (
 )
 from _steps import repeated
 
-from inception_tf.benchmark.rounds import BenchmarkError, Contestant
+from inception_tf.benchmark.rounds import BenchmarkError
+from inception_tf.tables import markdown
 
+HERE = Path(__file__).resolve()
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 # By name: the framework, and what it is told of the network.
 NETWORKS = {
@@ -73,7 +74,8 @@ def main():
     start(parser, run)
 
 
-def run(args, report):
+def run(args):
+    report = Report(args)
     setting, found = Setting(args), report.data
     tried = {framework for name, (framework, _) in NETWORKS.items() if wanted(name, args.only)}
     tried = [setting.copy(framework) for framework in FRAMEWORKS if framework in tried]
@@ -136,12 +138,8 @@ class Setting:
 
     def contestant(self, framework, function, arguments, work=1, name=None):
         """One of a framework's: `function` is in this file, and in that of torch."""
-        python, file, backend = sys.executable, Path(__file__).resolve(), framework
-        if framework == "torch":
-            python, file, backend = self.args.torch_python, TORCH, None
         arguments = {"device": self.args.device, **arguments}
-        variables = environment(self.args.device, backend)
-        return Contestant(name or framework, f"{file}:{function}", arguments, work, python, variables)
+        return contestant(self.args, name or framework, framework, HERE, function, arguments, work)
 
     def costs(self, framework, depth):
         return self.contestant(framework, "costs", {"size": self.size, "depth": depth})
@@ -224,7 +222,7 @@ def table(mode, precision, peak, rows, small):
     ]
     text = f"\n**{mode}, {precision}**: a matrix product makes {2 * peak / 1e12:.3g} TFLOP/s; "
     text += f"ratios to {rows[0]['name']}\n\n" if rows else "nothing ran\n"
-    text += markdown(HEADER, lines)
+    text += markdown(lines, HEADER, 2)
     if not all(row["took_turns"] for row in rows):
         text += "\n\n† by itself, not in turns with the others"
     if small and any(row["name"].startswith("torch") for row in rows):

@@ -1,140 +1,170 @@
 """Inception-v3 of this library beside all its peers on the processor, in one run: rounds in turn, medians, ratios.
 
-    python tools/bench_peers.py --batch 1,8,32 --out peers [--torch-python PYTHON]
+    python tools/bench_peers.py --out peers [--torch-python PYTHON]
 
 Ours is exported to each engine; the peers are keras.applications.InceptionV3 in every form that it can be run in,
 TF-Slim's own graph in a session, and timm's or torchvision's on PyTorch, in the Python that --torch-python names. All
 have random weights, 299×299, and compute in float32 unless they say otherwise; images go in and probabilities come out
-as NumPy arrays.
+as NumPy arrays. What is frozen was so before, and SavedModels and exports are loaded; Keras's, TF-Slim's and torch's
+networks make their own weights, which counts in their first answer.
 """
 
 import argparse
+import os
+import sys
 import tempfile
 from pathlib import Path
 
+from _contest import FORMS, TORCH, counts, environment, start, torch_python, turns, wanted
+
 from inception_tf.benchmark import engines, report
-from inception_tf.benchmark.rounds import Contestant, compete
-from inception_tf.cli.export import sizes
+from inception_tf.benchmark.contest import contest
+from inception_tf.benchmark.rounds import BenchmarkError, Child, Contestant
 from inception_tf.inference.engines import open_model
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.quiet import kept_off_stderr, start_keras
 
 NETWORK = "inception_v3"
 PEERS = Path(__file__).resolve().with_name("_peers.py")
-NAMES = {
-    "savedmodel": "keras.applications, SavedModel",
-    "litert": "keras.applications, LiteRT",
-    "onnx": "keras.applications, ONNX Runtime",
-    "openvino": "keras.applications, OpenVINO",
-}
+BASE = "keras.applications SavedModel"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=sizes, default=(1, 8, 32))
-    parser.add_argument("--only", help="those whose names have one of these parts in them: ours;torch;savedmodel")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--torch-python", help="a Python that has torch, and timm or torchvision")
+    parser.add_argument("--batch", type=counts, default=[1, 8, 32], help="default: 1,8,32")
+    parser.add_argument(
+        "--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager"; the base comes too'
+    )
+    turns(parser, 7, 2.0)
+    torch_python(parser)
     parser.add_argument("--variants", action="store_true", help="ours not fused too, and with siblings merged")
-    parser.add_argument("--out", help="write OUT.md, OUT.json and OUT.png")
+    parser.add_argument("--out", help="write OUT.md, OUT.json and OUT.png, after each batch size")
     parser.add_argument("--force", action="store_true")
-    args = parser.parse_args()
+    start(parser, run)
+
+
+def run(args):
     if args.out:
         report.check_out(args.out, args.force)
-    machine, batches = report.machine(), {}
+    before, left_out = report.machine(), []
+    os.environ |= environment("cpu")
     start_keras()
     with tempfile.TemporaryDirectory() as scratch:
-        files = keras_files(Path(scratch), args.only)
-        path = engines.model_file(NETWORK, scratch)
-        for batch in args.batch:
-            found = list(keras_contestants(files, batch))
-            found += ours(path, args.only, batch, scratch)
-            found += coarser(path, args.only, batch, scratch)
-            if args.variants:
-                found += variants(path, args.only, batch, scratch)
-            found += [peer("TF-Slim, session", "slim", batch), peer("TF-Slim, frozen", "slim", batch, frozen=True)]
-            if args.torch_python:
-                for form in ("eager", "channels_last", "compiled"):
-                    found.append(peer(f"torch, {form}", "torch", batch, args.torch_python, form=form))
-            chosen = [contestant for contestant in found if wanted(contestant.name, args.only)]
-            batches[batch] = compete([engines.sgemm(), *chosen], args.rounds, args.seconds)
-        done = report.Report(NETWORK, engines.cost([path]), NAMES["savedmodel"], batches, machine)
-    print(done.markdown())
-    if args.out:
-        report.write(done, args.out, args.force)
+        field = Field(args.only, Path(scratch), left_out)
+        field.keras()
+        field.ours(args.variants)
+        field.slim()
+        field.torch(args.torch_python)
+        found = report.Report(NETWORK, engines.cost([field.network]), BASE, before, left_out)
+        contest(found, field.contestants, args.batch, memory, args.rounds, args.seconds, args.out, args.force)
+    print(found.markdown())
 
 
-def ours(path, only, batch, scratch):
-    chosen = [engine for engine in engines.ENGINES if wanted(f"ours, {engine}", only)]
-    return engines.contestants(path, chosen, batch, scratch, prefix="ours,")
+def memory(batch):
+    """The bytes that a process takes, about; those of PyTorch and of the smaller engines take less."""
+    return 1.4e9 + 20e6 * batch
 
 
-def coarser(path, only, batch, scratch):
-    """In bfloat16, where this processor multiplies it."""
-    flags = Path("/proc/cpuinfo")
-    if wanted("ours, bfloat16, savedmodel", only) and flags.exists() and "_bf16" in flags.read_text():
-        yield from engines.contestants(
-            path, ["savedmodel"], batch, Path(scratch, "bfloat16"), None, "ours, bfloat16,", "bfloat16"
-        )
+class Field:
+    """Who takes part.
+
+    Attributes:
+        contestants: `Contestant`s for any batch size.
+        network: the file of our network.
+    """
+
+    def __init__(self, only, scratch, left_out):
+        self.only, self.scratch, self.left_out = only, scratch, left_out
+        self.network, self.contestants = engines.model_file(NETWORK, scratch), []
+
+    def wants(self, name):
+        return name == BASE or wanted(name, self.only)
+
+    def add(self, name, function, python=sys.executable, **arguments):
+        """A peer, by its function in _peers.py."""
+        if self.wants(name):
+            self.contestants.append(Contestant(name, f"{PEERS}:{function}", arguments, python=python))
+
+    def runs(self, name, file, function, python=sys.executable, **arguments):
+        """Whether a function runs in a process of its own, such as one that makes a file."""
+        try:
+            Child(Contestant(name, f"{file}:{function}", arguments, python=python)).close()
+        except BenchmarkError as error:
+            self.left_out.append(str(error))
+            return False
+        return True
+
+    def keras(self):
+        """keras.applications' network, by its own means or each engine's own."""
+        import keras
+
+        model, saved = keras.applications.InceptionV3(weights=None), str(self.scratch / "theirs")
+        with kept_off_stderr():
+            model.export(saved, verbose=False)
+        self.add(BASE, "savedmodel", path=saved)
+        self.add("keras.applications tf.function", "keras_application")
+        self.add("keras.applications XLA", "keras_application", jit_compile=True)
+        name, target = "keras.applications frozen", f"{saved}.pb"
+        if self.wants(name) and self.runs(name, PEERS, "freeze_savedmodel", path=saved, target=target):
+            self.add(name, "frozen", path=target)
+        for name, suffix, convert in (
+            ("LiteRT", ".tflite", _to_litert),
+            ("ONNX Runtime", ".onnx", lambda saved, target: model.export(target, format="onnx", verbose=False)),
+            ("OpenVINO", ".xml", _to_openvino),
+        ):
+            name, target = f"keras.applications {name}", saved + suffix
+            if self.wants(name):
+                try:
+                    with kept_off_stderr():
+                        convert(saved, target)
+                except Exception as error:  # another's converter, which may lack something
+                    self.left_out.append(f"{name}: {error}")
+                else:
+                    self.add(name, "exported", path=target)
+
+    def ours(self, variants):
+        """On every engine; in bfloat16 where this processor multiplies it."""
+        self._ours("ours", engines.ENGINES)
+        flags = Path("/proc/cpuinfo")
+        if flags.exists() and "_bf16" in flags.read_text():
+            self._ours("ours bfloat16", ["savedmodel"], precision="bfloat16")
+        if variants:
+            merged = self.scratch / "merged.keras"
+            fuse_for_inference(open_model(self.network)).save(merged)
+            self._ours("ours unfused", engines.EXPORTS, fuse=False)
+            self._ours("ours siblings merged", engines.EXPORTS, merged, fuse=False)
+
+    def _ours(self, prefix, names, path=None, **options):
+        chosen = [name for name in names if self.wants(f"{prefix} {name}")]
+        if chosen:
+            scratch = self.scratch / prefix
+            self.contestants += engines.contestants(
+                path or self.network, chosen, scratch, prefix=prefix, say=self.left_out.append, **options
+            )
+
+    def slim(self):
+        self.add("TF-Slim session", "slim")
+        name, target = "TF-Slim frozen", str(self.scratch / "slim.pb")
+        if self.wants(name) and self.runs(name, PEERS, "freeze_slim", target=target):
+            self.add(name, "frozen", path=target)
+
+    def torch(self, python):
+        names = {f"torch {form}": form for form in FORMS if self.wants(f"torch {form}")}
+        if names and self.runs("torch", TORCH, "copy", python, device="cpu", size=1, count=1):
+            for name, form in names.items():
+                self.add(name, "torch", python, form=form)
 
 
-def variants(path, only, batch, scratch):
-    """Not fused, and with sibling 1×1 convolutions merged too."""
-    merged = Path(scratch, "merged.keras")
-    if not merged.exists():
-        fuse_for_inference(open_model(path)).save(merged)
-    for engine in engines.EXPORTS:
-        for prefix, file in ("ours, unfused,", path), ("ours, siblings merged,", merged):
-            if wanted(f"{prefix} {engine}", only):
-                yield from engines.contestants(file, [engine], batch, Path(scratch, prefix), False, prefix)
+def _to_litert(saved, target):
+    import tensorflow as tf
+
+    Path(target).write_bytes(tf.lite.TFLiteConverter.from_saved_model(saved).convert())
 
 
-def wanted(name, only):
-    return only is None or any(part in name.lower() for part in only.lower().split(";"))
+def _to_openvino(saved, target):
+    import openvino
 
-
-def peer(name, function, batch, python=None, **arguments):
-    more = {"python": python} if python else {}
-    return Contestant(name, f"{PEERS}:{function}", {"batch": batch, **arguments}, batch, **more)
-
-
-def keras_files(scratch, only):
-    """keras.applications' network in the forms wanted, by its own means or each engine's own."""
-    import keras
-
-    def path(form, suffix=""):
-        return scratch / f"theirs{suffix}" if wanted(NAMES[form], only) else None
-
-    model, saved = keras.applications.InceptionV3(weights=None), scratch / "theirs"
-    files = {"savedmodel": saved}
-    with kept_off_stderr():
-        model.export(saved, verbose=False)
-        if target := path("onnx", ".onnx"):
-            model.export(target, format="onnx", verbose=False)
-            files["onnx"] = target
-        if target := path("litert", ".tflite"):
-            import tensorflow as tf
-
-            target.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
-            files["litert"] = target
-        if target := path("openvino", ".xml"):
-            import openvino
-
-            openvino.save_model(openvino.convert_model(saved), target, compress_to_fp16=False)
-            files["openvino"] = target
-    return {form: str(file) for form, file in files.items()}
-
-
-def keras_contestants(files, batch):
-    saved = files["savedmodel"]
-    yield peer(NAMES["savedmodel"], "savedmodel", batch, path=saved)
-    yield peer("keras.applications, tf.function", "keras_application", batch)
-    yield peer("keras.applications, XLA", "keras_application", batch, jit_compile=True)
-    yield peer("keras.applications, frozen, static batch", "frozen", batch, path=saved)
-    for form in ("litert", "onnx", "openvino"):
-        if form in files:
-            yield peer(NAMES[form], "exported", batch, path=files[form])
+    openvino.save_model(openvino.convert_model(saved), target, compress_to_fp16=False)
 
 
 if __name__ == "__main__":

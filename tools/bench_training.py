@@ -11,18 +11,19 @@ before.
 
 Every row is a process of its own. Processes take turns with keras.applications, as many at a time as memory allows;
 medians over the rounds, ratios to keras.applications in the same rounds. Compilation is in "first step" and no other
-column.
+column. On a GPU, Keras's steps begin with images in the host's memory, as those of `fit` do, and torch's on the device.
 """
 
 import math
-import sys
 from pathlib import Path
 
-from _contest import FORMS, TORCH, contest, environment, markdown, number, options, some_of, span, start, wanted, whole
+from _contest import FORMS, Report, contest, contestant, number, options, some_of, span, start, wanted, whole
 from _steps import repeated
 
-from inception_tf.benchmark.rounds import BenchmarkError, Contestant
+from inception_tf.benchmark.rounds import BenchmarkError, fitting
+from inception_tf.tables import markdown
 
+HERE = Path(__file__).resolve()
 PARTS = ("full", "head")
 BASE = "keras.applications"
 CLASSES = 5
@@ -44,11 +45,12 @@ def main():
     start(parser, run)
 
 
-def run(args, report):
+def run(args):
+    report = Report(args)
     torch = any(wanted(f"torch {form}", args.only) for form in FORMS)
     here = {"device": args.device, "size": 1, "count": 1}
-    torch = torch and report.probe(contestant(args, "torch", "torch", "copy", here))
-    keras = [name for name in ("tensorflow", "jax") if report.probe(contestant(args, name, name, "probe", {}))]
+    torch = torch and report.probe(contestant(args, "torch", "torch", HERE, "copy", here))
+    keras = [name for name in ("tensorflow", "jax") if report.probe(contestant(args, name, name, HERE, "probe", {}))]
     if not keras:
         raise BenchmarkError("Keras runs on neither TensorFlow nor JAX here")
     print(heading(args, report), flush=True)
@@ -57,7 +59,9 @@ def run(args, report):
         for batch in args.batches:
             base, *others = contestants(args, part, batch, keras, torch)
             found = [base, *(one for one in others if wanted(one.name, args.only))]
-            together = args.together or fitting(part, batch, args.size)
+            own, image = MEMORY[part]
+            size = own + batch * image * (args.size / 299) ** 2
+            together = args.together or max(1, fitting(size) or 1)
             new = contest(found, together, args.rounds, args.seconds, report.leave_out)
             new = [{"part": part, "batch": batch, "step_seconds": batch / row["speed"], **row} for row in new]
             report.add(new)
@@ -70,7 +74,7 @@ def contestants(args, part, batch, keras, torch):
     common = {"part": part, "batch": batch, "size": args.size}
 
     def one(name, framework, function, **more):
-        return contestant(args, name, framework, function, common | more, batch)
+        return contestant(args, name, framework, HERE, function, common | more, batch)
 
     for network, function in ((BASE, "plain_keras"), ("ours", "ours")):
         if "tensorflow" in keras:
@@ -87,22 +91,6 @@ def contestants(args, part, batch, keras, torch):
         step = {"classes": CLASSES, "frozen": True, "optimizer": "rmsprop", "options": rmsprop}
         for form in FORMS:
             yield one(f"torch {form}", "torch", "training", device=args.device, precision="float32", form=form, **step)
-
-
-def contestant(args, name, framework, function, arguments, work=1):
-    python, file, backend = sys.executable, Path(__file__).resolve(), framework
-    if framework == "torch":
-        python, file, backend = args.torch_python, TORCH, None
-    variables = environment(args.device, backend)
-    return Contestant(name, f"{file}:{function}", arguments, work, python, variables)
-
-
-def fitting(part, batch, size):
-    """How many processes the memory holds that is free now, one at least."""
-    own, image = MEMORY[part]
-    with Path("/proc/meminfo").open() as file:
-        free = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    return max(1, int(0.9 * free / (own + batch * image * (size / 299) ** 2)))
 
 
 def heading(args, report):
@@ -130,7 +118,7 @@ def table(part, rows):
         )
         for row in rows
     ]
-    text = f"\n**{part}**, ratios to {rows[0]['name'] if rows else BASE}\n\n" + markdown(HEADER, lines)
+    text = f"\n**{part}**, ratios to {rows[0]['name'] if rows else BASE}\n\n" + markdown(lines, HEADER, 2)
     if not all(row["took_turns"] for row in rows):
         text += "\n\n† by itself, not in turns with the others"
     return text

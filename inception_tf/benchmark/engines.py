@@ -1,5 +1,6 @@
 """A model on every engine that is installed, as contestants."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -40,6 +41,27 @@ def model_file(model, scratch):
     return path
 
 
+def titles(models):
+    """As much of the ends of models' paths as tells them apart.
+
+    Raises:
+        UsageError: one is there twice.
+    """
+    parts = [Path(model).parts for model in models]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(some[-length:]) for some in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f"A model is named twice: {', '.join(map(str, models))}")
+
+
+def bytes_of(path):
+    """What a model's files take."""
+    path = Path(path)
+    files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def cost(paths):
     """The multiply-adds of one image. None where the models differ in it, or are not this library's."""
 
@@ -56,17 +78,17 @@ def cost(paths):
     return found.pop() if len(found) == 1 else None
 
 
-def contestants(path, engines, batch, scratch, fuse=None, prefix="", precision=None):
-    """A model's contestants for a batch size. It is exported for them, unless `scratch` holds the exports already.
+def contestants(path, engines, scratch, fuse=None, prefix="", precision=None, say=print):
+    """A model's contestants, for any batch size: see `of_batch`. It is exported for them.
 
     Args:
         path: what `open_model` takes, or an exported file, which is a contestant itself.
-        engines: names of `ENGINES`; those of what is not installed are left out.
-        batch: the images at a time.
-        scratch: a directory for the exports.
+        engines: names of `ENGINES`.
+        scratch: a directory for the exports, of this model alone.
         fuse: whether they are fused; None: where it pays.
-        prefix: goes ahead of the names.
+        prefix: goes ahead of the names; of an exported file it is the name.
         precision: the exports', as `export` takes it.
+        say: takes "name: reason" of each engine that is left out: it is not installed, or cannot have this model.
 
     Raises:
         UsageError: no such engine.
@@ -74,24 +96,33 @@ def contestants(path, engines, batch, scratch, fuse=None, prefix="", precision=N
     unknown = [engine for engine in engines if engine not in ENGINES]
     if unknown:
         raise UsageError(f"There is no engine {', '.join(unknown)}. There are: {', '.join(ENGINES)}.")
-    path, prefix = Path(path), f"{prefix} " if prefix else ""
+    path = Path(path)
     if not needs_keras(path):
-        return [Contestant(path.name, f"{RUNS}:engine", {"path": str(path), "batch": batch}, batch)]
+        return [Contestant(prefix or path.name, f"{RUNS}:engine", {"path": str(path)})]
     model, found = open_model(path), []
-    for name in engines:
-        if name not in EXPORTS:
-            arguments = {"path": str(path), "batch": batch, "jit_compile": name == "keras-xla"}
-            found.append(Contestant(prefix + name, f"{RUNS}:keras_model", arguments, batch))
+    for engine in engines:
+        name = f"{prefix} {engine}".lstrip()
+        if engine not in EXPORTS:
+            arguments = {"path": str(path), "jit_compile": engine == "keras-xla"}
+            found.append(Contestant(name, f"{RUNS}:keras_model", arguments))
             continue
-        form, suffix, package = EXPORTS[name]
-        if importlib.util.find_spec(package) is None:
-            continue
-        target = Path(scratch, f"{path.name}-exports", f"{name}{suffix}")
-        if not target.exists():
-            options = {"xla": name.endswith("-xla"), "batch": 1} if form == "savedmodel" else {}
+        form, suffix, package = EXPORTS[engine]
+        target = Path(scratch, f"{engine}{suffix}")
+        options = {"xla": engine.endswith("-xla"), "batch": 1} if form == "savedmodel" else {}
+        try:
+            if importlib.util.find_spec(package) is None:
+                raise UsageError(f"{package} is not installed")
             export(model, target, form, check=False, fuse=fuse, precision=precision, **options)
-        found.append(Contestant(prefix + name, f"{RUNS}:engine", {"path": str(target), "batch": batch}, batch))
+        except InceptionTFError as error:
+            say(f"{name}: {error}")
+            continue
+        found.append(Contestant(name, f"{RUNS}:engine", {"path": str(target)}))
     return found
+
+
+def of_batch(contestant, batch):
+    """A contestant for a batch size."""
+    return dataclasses.replace(contestant, arguments={**contestant.arguments, "batch": batch}, work=batch)
 
 
 def sgemm():

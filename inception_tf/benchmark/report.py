@@ -35,16 +35,19 @@ class Report:
     Attributes:
         name: what was measured.
         multiply_adds: those of one image, None where they are not known.
-        base: the name of the contestant that the ratios are to; None: the first.
-        batches: a dict from batch sizes to the `Result`s, the contestant "sgemm" among them.
+        base: the name of the contestant that the ratios are to.
         machine: what `machine` gave before the first round.
+        left_out: lines that say what could not be measured, and why.
+        batches: a dict from batch sizes to companies: lists of the `Result`s of those that took turns, the base and
+            "sgemm" in each, unless they were left out.
     """
 
     name: str
     multiply_adds: int | None
-    base: str | None
-    batches: dict
+    base: str
     machine: dict
+    left_out: list = dataclasses.field(default_factory=list)
+    batches: dict = dataclasses.field(default_factory=dict)
 
     def data(self):
         """Everything as a JSON-like dict."""
@@ -52,37 +55,43 @@ class Report:
             "model": self.name,
             "multiply_adds": self.multiply_adds,
             "machine": self.machine,
-            "batches": [self._batch(size, results) for size, results in self.batches.items()],
+            "left_out": self.left_out,
+            "batches": [self._batch(size, companies) for size, companies in self.batches.items()],
         }
 
-    def _batch(self, size, results):
-        engines = [result for result in results if result.contestant.name != "sgemm"]
-        limit = next((result for result in results if result.contestant.name == "sgemm"), None)
-        base = next((result for result in engines if result.contestant.name == self.base), engines[0])
-        rows = []
-        for result in engines:
-            ratios = result.ratios(base)
-            row = {
-                "engine": result.contestant.name,
-                "images_per_second": result.speed,
-                "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
-                "of_sgemm": None,
-                "peak_memory": result.memory,
-                "first_answer": result.first,
-                "rounds": result.speeds,
-                "foreign": result.foreign,
-                "disturbed": result.disturbed,
-                "repeated": result.repeated,
-                **result.facts,
-            }
-            if limit and self.multiply_adds:
-                shares = [share * 2 * self.multiply_adds / 1e9 for share in result.ratios(limit)]
-                row["of_sgemm"] = statistics.median(shares)
-            rows.append(row)
-        found = {"batch": size, "base": base.contestant.name, "engines": rows}
-        if limit:
-            found["sgemm_gflops"] = limit.speed
+    def _batch(self, size, companies):
+        rows, limits = {}, []
+        for company in companies:
+            beside = {result.contestant.name: result for result in company}
+            limit, base = beside.pop("sgemm", None), beside.get(self.base)
+            if limit:
+                limits.append(limit)
+            for name, result in beside.items():
+                rows.setdefault(name, self._row(result, base, limit))
+        found = {"batch": size, "base": self.base, "engines": list(rows.values())}
+        if limits:
+            found["sgemm_gflops"] = statistics.median(speed for limit in limits for speed in limit.speeds)
+            found["sgemm"] = [_turns(limit) for limit in limits]
         return found
+
+    def _row(self, result, base, limit):
+        ratios = result.ratios(base) if base else None
+        row = {
+            "engine": result.contestant.name,
+            "images_per_second": result.speed,
+            "ratio": None,
+            "of_sgemm": None,
+            "peak_memory": result.memory,
+            "first_answer": result.first,
+            **_turns(result),
+            **result.facts,
+        }
+        if ratios:
+            row["ratio"] = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+        if limit and self.multiply_adds:
+            shares = [share * 2 * self.multiply_adds / 1e9 for share in result.ratios(limit)]
+            row["of_sgemm"] = statistics.median(shares)
+        return row
 
     def text(self):
         """Tables for a terminal."""
@@ -92,29 +101,32 @@ class Report:
                 f"{_title(batch)}\n" + tables.render(_rows(batch), HEADER, "<>>>>>>")
                 for batch in self.data()["batches"]
             ]
+            + ["\n".join(f"left out: {line}" for line in self.left_out)] * bool(self.left_out)
         )
 
     def markdown(self):
         """The same as Markdown."""
         parts = [self._about()]
         for batch in self.data()["batches"]:
-            lines = [HEADER, ("---",) + ("---:",) * (len(HEADER) - 1), *_rows(batch)]
-            parts.append(f"**{_title(batch)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+            parts.append(f"**{_title(batch)}**\n\n" + tables.markdown(_rows(batch), HEADER))
+        if self.left_out:
+            parts.append("\n".join(f"- left out: {line}" for line in self.left_out))
         return "\n\n".join(parts) + "\n"
 
     def _about(self):
-        machine = self.machine
-        packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-        data = self.data()["batches"]
-        turns = sum(len(row["rounds"]) for batch in data for row in batch["engines"])
-        disturbed, repeated = (
-            sum(row[key] for batch in data for row in batch["engines"]) for key in ("disturbed", "repeated")
-        )
+        machine, batches = self.machine, self.data()["batches"]
+        rows = [row for batch in batches for row in (*batch["engines"], *batch.get("sgemm", ()))]
+        versions = dict(machine["packages"])
+        for row in rows:
+            versions |= row.get("versions", {})  # of another Python's
+        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+        turns = sum(len(row["rounds"]) for row in rows)
+        disturbed, repeated = (sum(row[key] for row in rows) for key in ("disturbed", "repeated"))
         text = f"{self.name}, {machine['date']}, {machine['processors']} × {machine['processor']}, "
         text += f"{machine['memory'] / 2**30:.0f} GiB, {machine['system']}, load {machine['load']:.2f} at the start.\n"
         text += f"{packages}.\n"
         text += f"{turns} turns; {repeated} repeated, and {disturbed} counted in spite of others on the machine "
-        return text + f"(over {DISTURBED:.0%} of it)."
+        return text + f"(over {DISTURBED:.0%} of it). First answers are of one start each."
 
     def picture(self):
         """A matplotlib `Figure`: images a second by engine, a panel a batch size."""
@@ -126,8 +138,8 @@ class Report:
             rows = batch["engines"][::-1]
             speeds = [row["images_per_second"] for row in rows]
             bars = axes.barh([row["engine"] for row in rows], speeds, color="#4878a8")
-            axes.bar_label(bars, [f" {row['images_per_second']:.1f}  ({row['ratio']['median']:.2f})" for row in rows])
-            top = max(speeds)
+            axes.bar_label(bars, [f" {speed:.1f}  {row[1]}" for speed, row in zip(speeds, _rows(batch)[::-1])])
+            top = max(speeds, default=0)
             if "sgemm_gflops" in batch and self.multiply_adds:
                 limit = batch["sgemm_gflops"] * 1e9 / (2 * self.multiply_adds)
                 axes.axvline(limit, color="#b04040", linestyle="--", linewidth=1)
@@ -140,6 +152,15 @@ class Report:
         return figure
 
 
+def _turns(result):
+    return {
+        "rounds": result.speeds,
+        "foreign": result.foreign,
+        "disturbed": result.disturbed,
+        "repeated": result.repeated,
+    }
+
+
 def _title(batch):
     text = f"Batch {batch['batch']}, ratios to {batch['base']}"
     return text + (f", sgemm {batch['sgemm_gflops']:.0f} GFLOP/s" if "sgemm_gflops" in batch else "")
@@ -150,8 +171,8 @@ def _rows(batch):
         (
             row["engine"],
             f"{row['images_per_second']:.1f}",
-            f"{row['ratio']['median']:.2f}",
-            f"{row['ratio']['least']:.2f}–{row['ratio']['most']:.2f}",
+            f"{row['ratio']['median']:.2f}" if row["ratio"] else "",
+            f"{row['ratio']['least']:.2f}–{row['ratio']['most']:.2f}" if row["ratio"] else "",
             "" if row["of_sgemm"] is None else f"{row['of_sgemm']:.0%}",
             f"{row['peak_memory'] / 1e9:.2f} GB",
             f"{row['first_answer']:.1f} s",
@@ -160,21 +181,26 @@ def _rows(batch):
     ]
 
 
+def paths_of(name):
+    """Where `write` writes: `name`.md, .json and .png."""
+    return [Path(f"{name}{suffix}") for suffix in (".md", ".json", ".png")]
+
+
 def check_out(name, overwrite=False):
     """Raises what would keep `write` from writing, before long work."""
-    figures.check(f"{name}.png", overwrite)
-    for suffix in (".md", ".json"):
-        refuse_existing(f"{name}{suffix}", overwrite)
+    *texts, picture = paths_of(name)
+    figures.check(picture, overwrite)
+    for path in texts:
+        refuse_existing(path, overwrite)
 
 
 def write(report, name, overwrite=False):
-    """Writes a report as `name`.md, .json and .png; returns their paths."""
-    texts = {".md": report.markdown(), ".json": json.dumps(report.data(), indent=1) + "\n"}
-    for suffix, text in texts.items():
-        with written_whole(f"{name}{suffix}", overwrite) as part:
+    """Writes a report to `paths_of(name)`."""
+    *texts, picture = paths_of(name)
+    for path, text in zip(texts, (report.markdown(), json.dumps(report.data(), indent=1) + "\n")):
+        with written_whole(path, overwrite) as part:
             part.write_text(text, "utf-8")
-    figures.save(report.picture(), f"{name}.png", overwrite)
-    return [Path(f"{name}{suffix}") for suffix in (*texts, ".png")]
+    figures.save(report.picture(), picture, overwrite)
 
 
 def machine(packages=PACKAGES):

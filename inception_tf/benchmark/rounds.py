@@ -52,7 +52,6 @@ class Result:
         contestant: the `Contestant`.
         first: seconds from the start of its process to its first answer.
         speeds: pieces of work a second, one a round.
-        processor: the processor seconds that a second took, one a round.
         foreign: the share of the machine that others took, one a round.
         repeated: the turns that were taken again because of them.
         memory: the most bytes that were resident.
@@ -62,7 +61,6 @@ class Result:
     contestant: Contestant
     first: float
     speeds: list = dataclasses.field(default_factory=list)
-    processor: list = dataclasses.field(default_factory=list)
     foreign: list = dataclasses.field(default_factory=list)
     repeated: int = 0
     memory: int = 0
@@ -91,15 +89,22 @@ class Child:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            # Several share a GPU.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *_own_path(contestant)])),
             **contestant.environment,
         }
         command = [contestant.python, str(WORKER), contestant.function, json.dumps(contestant.arguments)]
         start = time.perf_counter()
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            )
+        except OSError as error:
+            self._log.close()
+            raise BenchmarkError(f"{contestant.name}: {error}") from error
         try:
             self.facts = self._answer()["facts"]
         except BaseException:
@@ -152,37 +157,65 @@ def compete(contestants, rounds=7, seconds=2.0, attempts=4, say=print):
         rounds: how many.
         seconds: how long a turn is, at least one call.
         attempts: how often a turn is tried.
-        say: takes a line for each contestant that does not start and is left out.
+        say: takes "name: reason" of each contestant that does not start, or ends before its time, and is left out.
 
     Returns:
         A list of `Result`s, in the contestants' order.
-
-    Raises:
-        BenchmarkError: one of those that started ends before its time.
     """
-    children, results = [], []
+    running = []
     with contextlib.ExitStack() as stack:
         with Progress("Starting", len(contestants), "processes") as progress:
             for contestant in contestants:
-                try:
+                with _left_out(say):
                     child = Child(contestant)
-                except BenchmarkError as error:
-                    say(f"left out: {error}")
-                    continue
-                finally:
-                    progress.advance()
-                stack.callback(child.close)
-                children.append(child)
-                results.append(Result(contestant, child.first, facts=child.facts))
-        turns = list(zip(children, results))
-        with Progress("Measuring", rounds * len(turns), "turns") as progress:
+                    stack.callback(child.close)
+                    running.append((child, Result(contestant, child.first, facts=child.facts)))
+                progress.advance()
+        with Progress("Measuring", rounds * len(running), "turns") as progress:
             for number in range(rounds):
-                for child, result in turns[number % len(turns) :] + turns[: number % len(turns)] if turns else ():
-                    _turn(child, result, seconds, attempts)
+                first = number % max(len(running), 1)
+                for one in running[first:] + running[:first]:
+                    with _left_out(say, running, one):
+                        _turn(*one, seconds, attempts)
                     progress.advance()
-        for child, result in turns:
-            result.memory = child.peak_memory()
-    return results
+        for one in list(running):
+            child, result = one
+            with _left_out(say, running, one):
+                result.memory = child.peak_memory()
+    return [result for _, result in running]
+
+
+@contextlib.contextmanager
+def _left_out(say, running=None, one=None):
+    """Says who failed; it is `running` no more."""
+    try:
+        yield
+    except BenchmarkError as error:
+        say(str(error))
+        if running:
+            running.remove(one)
+
+
+def companies(always, others, together):
+    """Lists of contestants that take turns, at most `together` at a time where that is possible.
+
+    Args:
+        always: those in every company, to whom the others are compared.
+        others: those in one.
+        together: how many processes there may be at a time.
+    """
+    step = max(1, together - len(always))
+    return [[*always, *others[i : i + step]] for i in range(0, len(others), step)] or [list(always)]
+
+
+def fitting(size):
+    """How many processes of `size` bytes the memory holds that is free now. None where the system does not tell."""
+    try:
+        with Path("/proc/meminfo").open() as file:
+            free = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    return int(0.9 * free / size)
 
 
 def _turn(child, result, seconds, attempts):
@@ -202,16 +235,19 @@ def _turn(child, result, seconds, attempts):
         result.repeated += attempt + 1 < attempts
     done, foreign = best
     result.speeds.append(result.contestant.work * done["calls"] / done["seconds"])
-    result.processor.append(done["processor"] / done["seconds"])
     result.foreign.append(foreign)
 
 
 def _busy():
-    """The machine's processor seconds so far: (busy, all). None where the system does not tell."""
+    """The seconds so far of the processors that are ours to use: (busy, all). None where the system does not tell."""
     try:
+        ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         with Path("/proc/stat").open() as file:
-            numbers = [int(number) / os.sysconf("SC_CLK_TCK") for number in file.readline().split()[1:9]]
-    except (OSError, ValueError):
+            lines = [line.split()[1:9] for line in file if line.split(maxsplit=1)[0] in ours]
+    except (OSError, AttributeError):
+        return None
+    numbers = [sum(map(int, column)) / os.sysconf("SC_CLK_TCK") for column in zip(*lines)]
+    if not numbers:
         return None
     idle = numbers[3] + numbers[4]  # and waiting for the disk; time stolen by other machines counts as busy
     return sum(numbers) - idle, sum(numbers)

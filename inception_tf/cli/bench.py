@@ -22,39 +22,44 @@ def add_arguments(parser):
     parser.add_argument("--no-fuse", action="store_true", help="export without fusing first")
     parser.add_argument("--rounds", type=int, default=7, help="how many (7)")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn is (2)")
-    parser.add_argument("--out", metavar="NAME", help="write NAME.md, NAME.json and NAME.png too")
+    parser.add_argument("--out", metavar="NAME", help="write NAME.md, .json and .png too, after each batch size")
     parser.add_argument("--force", action="store_true", help="replace these files when they exist")
 
 
 def run(args):
+    import math
     import tempfile
     from pathlib import Path
 
-    from inception_tf.benchmark.engines import ENGINES, contestants, cost, model_file, sgemm
-    from inception_tf.benchmark.report import Report, check_out, machine, write
-    from inception_tf.benchmark.rounds import BenchmarkError, compete
+    from inception_tf.benchmark.contest import contest
+    from inception_tf.benchmark.engines import ENGINES, bytes_of, contestants, cost, model_file, titles
+    from inception_tf.benchmark.report import Report, check_out, machine, paths_of
+    from inception_tf.benchmark.rounds import BenchmarkError
     from inception_tf.errors import UsageError
 
     if args.batch == "dynamic" or min(args.batch) < 1:
         raise UsageError(f"--batch takes sizes such as 1,8,32. Received: {args.batch}")
-    if args.rounds < 1 or not args.seconds > 0:
+    if args.rounds < 1 or not 0 < args.seconds < math.inf:
         raise UsageError("--rounds must be at least 1, and --seconds more than 0.")
     if args.out:
         check_out(args.out, args.force)
     engines = args.engines.split(",") if args.engines else ENGINES
-    found, notes, batches, fuse = machine(), [], {}, False if args.no_fuse else None
+    before, found, left_out, fuse = machine(), [], [], False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:
         paths = [model_file(model, scratch) for model in args.models]
-        for batch in args.batch:
-            several = []
-            for path in paths:
-                prefix = path.stem if len(paths) > 1 else ""
-                several += contestants(path, engines, batch, scratch, fuse, prefix)
-            batches[batch] = compete([sgemm(), *several], args.rounds, args.seconds, say=notes.append)
-            if len(batches[batch]) < 2:
-                raise BenchmarkError("Nothing could be measured. " + "; ".join(notes))
-        report = Report(Path(args.models[0]).name, cost(paths), None, batches, found)
-    text = "\n".join([report.text(), *dict.fromkeys(notes)])
+        for number, (path, title) in enumerate(zip(paths, titles(args.models))):
+            prefix = title if len(paths) > 1 else ""
+            found += contestants(path, engines, Path(scratch, str(number)), fuse, prefix, say=left_out.append)
+        if not found:
+            raise BenchmarkError("\n".join(["Nothing could be measured.", *left_out]))
+        largest = max(map(bytes_of, paths))
+
+        def size(batch):
+            return 1e9 + 3 * largest + 25e6 * batch
+
+        report = Report(Path(args.models[0]).name, cost(paths), found[0].name, before, left_out)
+        contest(report, found, args.batch, size, args.rounds, args.seconds, args.out, args.force)
+    text = report.text()
     if args.out:
-        text += f"\n\nWritten: {', '.join(map(str, write(report, args.out, args.force)))}"
-    return Outcome(text, {**report.data(), "left_out": notes})
+        text += f"\n\nWritten: {', '.join(map(str, paths_of(args.out)))}"
+    return Outcome(text, report.data())

@@ -33,6 +33,12 @@ def dies():
     return call
 
 
+def batched(batch, most=4):
+    if batch > most:
+        raise ValueError("too many")
+    return sleep(0.001)
+
+
 def shadowed():
     """The worker's own directory is not searched."""
     import rounds

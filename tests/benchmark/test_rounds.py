@@ -1,13 +1,18 @@
 """Turns, disturbance, memory and failures of contestants in processes of their own."""
 
+import json
+import os
 import statistics
 from pathlib import Path
 
 import pytest
 
 from inception_tf.benchmark import rounds
+from inception_tf.benchmark.contest import contest
+from inception_tf.benchmark.engines import titles
 from inception_tf.benchmark.report import Report, machine
-from inception_tf.benchmark.rounds import BenchmarkError, Contestant, Result, compete
+from inception_tf.benchmark.rounds import BenchmarkError, Contestant, Result, companies, compete, fitting
+from inception_tf.errors import UsageError
 
 PATH = Path(__file__).with_name("contestants.py")
 
@@ -31,8 +36,8 @@ def test_turns():
         say=said.append,
     )
     assert said == [
-        "left out: broken: ValueError: no such engine",
-        "left out: shadowed: ModuleNotFoundError: No module named 'rounds'",
+        "broken: ValueError: no such engine",
+        "shadowed: ModuleNotFoundError: No module named 'rounds'",
     ]
     fast, slow = results
     assert [len(result.speeds) for result in results] == [3, 3]
@@ -43,8 +48,38 @@ def test_turns():
 
 
 def test_one_that_dies_under_way():
-    with pytest.raises(BenchmarkError, match="^dying: died under way$"):
-        compete([contestant("dying", "dies")], rounds=1, seconds=0.01)
+    said = []
+    dying, living = contestant("dying", "dies"), contestant("living", "sleep", seconds=0.001)
+    (left,) = compete([dying, living], rounds=3, seconds=0.01, say=said.append)
+    assert said == ["dying: died under way"]
+    assert left.contestant is living and len(left.speeds) == 3 and left.memory > 0
+
+
+def test_a_python_that_is_not_there():
+    said = []
+    there_is_none = Contestant("one", "a:b", python="/nowhere/python")
+    assert compete([there_is_none], rounds=1, seconds=0.01, say=said.append) == []
+    (line,) = said
+    assert line.startswith("one: ") and "/nowhere/python" in line
+
+
+@pytest.mark.parametrize(
+    ("others", "together", "expected"),
+    [
+        ("cdefg", 9, ["abcdefg"]),
+        ("cdefg", 4, ["abcd", "abef", "abg"]),
+        ("cd", 1, ["abc", "abd"]),
+        ("", 4, ["ab"]),
+    ],
+)
+def test_companies(others, together, expected):
+    assert companies(list("ab"), list(others), together) == [list(names) for names in expected]
+
+
+def test_fitting():
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert fitting(whole) == 0
+    assert 1 <= fitting(1e6) <= 0.9 * whole / 1e6
 
 
 def test_a_turn_that_others_disturb_is_taken_again(monkeypatch):
@@ -63,23 +98,67 @@ def test_a_turn_that_others_disturb_is_taken_again(monkeypatch):
     assert result.foreign == [pytest.approx(0.02, abs=0.01), pytest.approx(0.01, abs=0.01)]
 
 
-def test_report():
-    def result(name, speeds, foreign=0.0):
-        return Result(Contestant(name, "", work=4), 1.5, speeds, [2.0] * 3, [foreign] * 3, 1, 2_000_000_000)
+@pytest.fixture
+def report():
+    """Two companies: a and b, a and c."""
 
-    results = [
+    def result(name, speeds, foreign=0.0, **facts):
+        return Result(Contestant(name, "", work=4), 1.5, speeds, [foreign] * 3, 1, 2_000_000_000, facts)
+
+    first = [
         result("sgemm", [100.0, 200.0, 100.0]),
         result("a", [10.0, 20.0, 10.0]),
         result("b", [15.0, 20.0, 20.0], 0.5),
     ]
-    report = Report("net", 4_000_000_000, None, {4: results}, machine())
+    torch = {"versions": {"torch": "9.8"}}
+    second = [result("sgemm", [50.0] * 3), result("a", [5.0] * 3), result("c", [20.0, 20.0, 20.0], **torch)]
+    return Report("net", 4_000_000_000, "a", machine(), ["batch 4: d: no such engine"], {4: [first, second]})
+
+
+def test_report(report):
     (batch,) = report.data()["batches"]
-    a, b = batch["engines"]
-    assert (batch["base"], batch["sgemm_gflops"]) == ("a", 100.0)
+    a, b, c = batch["engines"]
+    assert (batch["base"], batch["sgemm_gflops"]) == ("a", 75.0)
     assert b["ratio"] == {"median": 1.5, "least": 1.0, "most": 2.0}
-    assert a["of_sgemm"] == pytest.approx(10 * 2 * 4 / 100)
+    assert a["images_per_second"] == 10 and c["ratio"]["median"] == 4  # to the "a" of its own company
+    assert a["of_sgemm"] == pytest.approx(10 * 2 * 4 / 100) and c["of_sgemm"] == pytest.approx(20 * 2 * 4 / 50)
     assert (a["disturbed"], b["disturbed"], b["images_per_second"]) == (0, 3, 20.0)
     for text in (report.text(), report.markdown()):
-        assert "1.00–2.00" in text and "80%" in text and "2.00 GB" in text
-        assert "6 turns; 2 repeated, and 3 counted in spite of others" in text
+        assert "1.00–2.00" in text and "80%" in text and "2.00 GB" in text and "torch 9.8" in text
+        assert "15 turns; 5 repeated, and 3 counted in spite of others" in text
+        assert "left out: batch 4: d: no such engine" in text
     assert [axes.get_title() for axes in report.picture().axes] == ["net, batch 4"]
+
+
+def test_report_without_its_base(report):
+    report.batches[4] = [[result for result in report.batches[4][0] if result.contestant.name != "a"]]
+    (b,) = report.data()["batches"][0]["engines"]
+    assert b["ratio"] is None and b["of_sgemm"] is not None
+    assert "| b | 20.0 |  |  |" in report.markdown() and report.text() and report.picture()
+
+
+def test_it_is_written_after_every_batch_size(tmp_path):
+    out, said = tmp_path / "out", []
+    report = Report("net", None, "one", machine(), said)
+
+    def size(batch):
+        written.append(json.loads(out.with_suffix(".json").read_text())["batches"] if batch > 1 else [])
+        return 1e6
+
+    written = []
+    one, other = Contestant("one", f"{PATH}:batched"), Contestant("other", f"{PATH}:batched", {"most": 1})
+    contest(report, [one, other], [1, 2], size, 2, 0.001, out)
+    assert [[batch["batch"] for batch in batches] for batches in written] == [[], [1]]
+    names = [[row["engine"] for row in batch["engines"]] for batch in report.data()["batches"]]
+    assert names == [["one", "other"], ["one"]]
+    assert said == ["batch 2: other: ValueError: too many"]
+    with pytest.raises(BenchmarkError, match="Nothing could be measured.\nbatch 5: one: ValueError: too many"):
+        contest(Report("net", None, "one", machine()), [Contestant("one", f"{PATH}:batched")], [5], size, 1, 0.001)
+
+
+def test_titles():
+    assert titles(["a/v3.onnx", "b/v3.tflite"]) == ["v3.onnx", "v3.tflite"]
+    assert titles(["x/a/v3.onnx", "y/a/v3.onnx"]) == ["x/a/v3.onnx", "y/a/v3.onnx"]
+    assert titles(["v3.onnx", "b/v3.onnx"]) == ["v3.onnx", "b/v3.onnx"]
+    with pytest.raises(UsageError, match="named twice"):
+        titles(["v3.onnx", "v3.onnx"])

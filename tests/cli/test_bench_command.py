@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import keras
 import pytest
 
 from inception_tf.cli.main import main
 from inception_tf.models.costs import cost_of
+from inception_tf.models.registry import create_model
 
 
 @pytest.mark.parametrize(
@@ -16,10 +18,12 @@ from inception_tf.models.costs import cost_of
         (["lenet", "--batch", "dynamic"], "--batch takes sizes such as 1,8,32"),
         (["lenet", "--rounds", "0"], "--rounds must be at least 1"),
         (["lenet", "--seconds", "nan"], "--seconds more than 0"),
+        (["lenet", "--seconds", "inf"], "--seconds more than 0"),
+        (["lenet", "lenet"], "A model is named twice: lenet, lenet"),
         (["lenet", "--engines", "keras,tpu"], "There is no engine tpu. There are: keras, keras-xla, savedmodel"),
         (["lenett"], "lenett"),
         (["missing.onnx"], "There is no model at missing.onnx"),
-        (["broken.onnx", "--batch", "1"], "Nothing could be measured. left out: broken.onnx: "),
+        (["broken.onnx", "--batch", "1"], "Nothing could be measured.\nbatch 1: broken.onnx: "),
     ],
 )
 def test_bad_input(arguments, said, capsys, monkeypatch, tmp_path):
@@ -59,3 +63,35 @@ def test_a_network_on_every_engine(capsys, tmp_path):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert main(["bench", "lenet", "--out", str(out)]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_models_of_one_name(capsys, tmp_path):
+    """Each is exported by itself; what an engine cannot have is left out, and the others go on."""
+    paths = []
+    for name, network in (("a", "lenet"), ("b", "nin")):
+        (tmp_path / name).mkdir()
+        paths.append(str(tmp_path / name / "best.keras"))
+        create_model(network, classes=10).save(paths[-1])
+    options = ["--engines", "litert", "--batch", "1", "--rounds", "1", "--seconds", "0.01", "--json"]
+    assert main(["bench", *paths, *options]) == 0
+    data = json.loads(capsys.readouterr().out)
+    lenet, nin = data["batches"][0]["engines"]
+    assert (lenet["engine"], nin["engine"]) == ("a/best.keras litert", "b/best.keras litert")
+    assert data["left_out"] == [] and nin["peak_memory"] > lenet["peak_memory"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_exported_is_left_out(capsys, tmp_path):
+    path = tmp_path / "half.keras"
+    keras.config.set_dtype_policy("float16")
+    try:
+        create_model("lenet", classes=10).save(path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    options = ["--engines", "keras,onnx", "--batch", "1", "--rounds", "1", "--seconds", "0.01", "--json"]
+    assert main(["bench", str(path), *options]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["engine"] for row in data["batches"][0]["engines"]] == ["keras"]
+    (line,) = data["left_out"]
+    assert line.startswith("onnx: ")

@@ -54,17 +54,28 @@ def check(found, names, stdout):
 
 
 def check_shares(found, multiply_adds):
-    """Of a processor's matrix peak and of its copies something is reached; multiply-adds are the network's.
-
-    More than all of it may be: the peak and the network ran at other moments of a machine that others use.
-    """
+    """Multiply-adds are the network's, and something is reached of the processor's peak and of its copies."""
     for row in found["rows"]:
         assert row["multiply_adds_per_image"] == multiply_adds[row["name"].startswith("torch")]
-        assert 0 < row["of_matrix_peak"] < 30 and row["matrix_bound"] * row["of_matrix_peak"] == pytest.approx(
-            row["speed"]
-        )
-        assert 0 < row["of_copy"] < 30 and row["copy_bound"] * row["of_copy"] == pytest.approx(row["speed"])
-        assert row["milliseconds"] == pytest.approx(1000 * row["batch"] / row["speed"])
+        assert row["of_matrix_peak"] > 0 and row["of_copy"] > 0
+
+
+def test_bounds(monkeypatch):
+    """By hand: 10 multiply-adds, 6 activations, 4 weights and 3 pixels; batches of 2."""
+    monkeypatch.syspath_prepend(TOOLS)
+    from bench_gpu import bounds
+
+    costs = {"ours": {"multiply_adds": 10, "activations": 6, "parameters": 4, "pixels": 3}}
+    row = {"name": "ours JAX", "precision": "float32", "batch": 2, "mode": "inference", "speed": 5.0}
+    peaks = {"matrix": 100.0, "copy": 680.0}
+    found = bounds(row, costs, peaks)
+    assert found["bytes_per_image"] == 4 * (6 + 6 + 3 + 4 / 2)  # written and read, the image, its share of the weights
+    assert (found["matrix_bound"], found["of_matrix_peak"], found["milliseconds"]) == (10, 0.5, 400)
+    assert (found["copy_bound"], found["of_copy"]) == (10, 0.5)
+    found = bounds(row | {"precision": "bfloat16"}, costs, peaks)
+    assert (found["bytes_per_image"], found["of_matrix_peak"]) == (34, 0.5)
+    found = bounds(row | {"mode": "training"}, costs, peaks)
+    assert (found["bytes_per_image"], found["of_matrix_peak"]) == (4 * (5 * 6 + 3) + 4 * 8 * 4 / 2, 1.5)
 
 
 def test_inference(bench, no_torch):
