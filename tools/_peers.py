@@ -38,7 +38,8 @@ def freeze_savedmodel(path, target):
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    run = convert_variables_to_constants_v2(tf.saved_model.load(path).signatures["serving_default"])
+    loaded = tf.saved_model.load(path)
+    run = convert_variables_to_constants_v2(loaded.signatures["serving_default"])
     (given,), (result,) = [one for one in run.inputs if one.dtype == tf.float32], run.outputs
     _write_graph(run.graph.as_graph_def(), given, result, target)
     return lambda: None
