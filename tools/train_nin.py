@@ -68,7 +68,7 @@ def run(args):
         raise UsageError(
             f"Expected positive numbers. Received: epochs={args.epochs}, batch={args.batch}, rate={args.rate}"
         )
-    refuse_existing(args.out, args.force)
+    refuse_existing(args.out, args.force, directory=True)
     figures.check(args.out / "curves.png", overwrite=True)
     start_keras()
     data = load(args.data)

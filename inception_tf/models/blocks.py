@@ -9,6 +9,7 @@ import itertools
 import keras
 
 from inception_tf.errors import UsageError
+from inception_tf.models.weightless import initializer_for
 
 CHANNELS = 3  # the axis that branches are concatenated on
 
@@ -36,6 +37,9 @@ class Conv2D(keras.layers.Conv2D):
         super().build(input_shape)
         if self.batch_norm:
             self.batch_norm.build(self.compute_output_shape(input_shape))
+
+    def add_weight(self, *args, initializer=None, **kwargs):
+        return super().add_weight(*args, initializer=initializer_for(initializer), **kwargs)
 
     def call(self, inputs, training=None):
         outputs = self.convolution_op(inputs, self.kernel)

@@ -1,7 +1,8 @@
 import keras
 import pytest
 
-from inception_tf.models.weightless import weightless
+from inception_tf.models.registry import create_model
+from inception_tf.models.weightless import unfilled, weightless
 
 
 class Counting(keras.initializers.Zeros):
@@ -38,3 +39,14 @@ def test_after_a_failure_too():
         raise RuntimeError
     dense()
     assert Counting.filled == 1
+
+
+@pytest.mark.parametrize("all_loaded", [True, False])
+def test_kernels_that_are_loaded_next(all_loaded):
+    with unfilled(all_loaded):
+        model = create_model("inception_v3", depth_multiplier=0.1, include_top=False)
+    kernels = [weight for weight in model.weights if weight.name == "kernel"]
+    assert len(kernels) == 94 and all(keras.ops.any(kernel != 0) != all_loaded for kernel in kernels)
+    layer = model.get_layer("Conv2d_1a_3x3")
+    assert isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
+    assert keras.ops.any(type(layer).from_config(layer.get_config())(keras.ops.ones((1, 9, 9, 3))) != 0)

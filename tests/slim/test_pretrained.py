@@ -97,6 +97,8 @@ def test_excluded_scopes(thousand):
     path, tensors = thousand
     model = itf.create_model("inception_v3", weights=path, exclude_scopes=["InceptionV3/Mixed_7c"])
     assert compare(model, tensors, new=["Mixed_7c"])
+    new = [value for name, value in model_variables(model).items() if "Mixed_7c" in name and name.endswith("/weights")]
+    assert len(new) == 9 and all(np.std(value) > 0 for value in new)
     model = itf.create_model("inception_v3", weights=path, classes=5, exclude_scopes="Mixed_7b,Mixed_7c")
     assert compare(model, tensors, new=["Mixed_7b", "Mixed_7c", "Logits"])
     with pytest.raises(UsageError, match="nothing matches 'Mixed_9'"):
