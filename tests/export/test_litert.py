@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from photographs import write_photographs
 from random_weights import randomized
 
 from inception_tf.errors import CheckpointError, ExportError, ImageError, UsageError
@@ -39,11 +40,7 @@ def images():
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """A folder of image files, one of them broken."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("photographs")
-    for i, pixels in enumerate(deterministic_images(12, 40, 32)):
-        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i:02}.png")
+    folder = write_photographs(tmp_path_factory.mktemp("photographs"), 12)
     (folder / "broken.png").write_bytes(b"\x89PNG")
     return folder
 

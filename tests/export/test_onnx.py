@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from photographs import write_photographs
 
 from inception_tf.errors import UsageError
 from inception_tf.export.onnx import to_onnx
@@ -58,10 +59,7 @@ def test_float16(lenet, written, tmp_path, images):
 
 
 def test_int8(lenet, written, tmp_path):
-    from PIL import Image
-
-    for i, pixels in enumerate(deterministic_images(8, 40, 32)):
-        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(tmp_path / f"{i}.png")
+    write_photographs(tmp_path, 8)
     path = to_onnx(lenet, tmp_path / "int8.onnx", precision="int8", calibrate=tmp_path, held_out=tmp_path)
     assert path.stat().st_size < 0.3 * written.stat().st_size
     images = preprocessing_of(lenet)(sorted(tmp_path.glob("*.png")))

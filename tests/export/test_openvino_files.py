@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from photographs import write_photographs
 
 from inception_tf import files
 from inception_tf.errors import ExportError, UsageError
@@ -31,12 +32,9 @@ def test_it_answers_as_the_model(lenet, tmp_path, images, precision, limit):
 @pytest.mark.slow  # NNCF takes seconds to import
 def test_int8(lenet, tmp_path, capfd):
     pytest.importorskip("nncf", reason="NNCF is not installed")
-    from PIL import Image
-
     folder = tmp_path / "photographs"
     folder.mkdir()
-    for i, pixels in enumerate(deterministic_images(8, 40, 32)):
-        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i}.png")
+    write_photographs(folder, 8)
     whole = to_openvino(lenet, tmp_path / "whole.xml", check=False)
     capfd.readouterr()
     path = to_openvino(lenet, tmp_path / "int8.xml", precision="int8", calibrate=folder, held_out=folder, batch=3)

@@ -4,20 +4,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from photographs import write_photographs
 
 from inception_tf.errors import ExportError, ImageError
 from inception_tf.export import portable
 from inception_tf.models.registry import create_model
-from inception_tf.slim.golden import deterministic_images
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """Six image files, and one that is none."""
-    folder = tmp_path_factory.mktemp("photographs")
-    for i, pixels in enumerate(deterministic_images(6, 40, 32)):
-        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i}.png")
+    folder = write_photographs(tmp_path_factory.mktemp("photographs"), 6)
     (folder / "broken.png").write_bytes(b"\x89PNG")
     return folder
 
@@ -46,7 +43,7 @@ def test_noise_is_in_the_range_of_the_preprocessing(lenet):
 
 
 def test_photographs_held_out_count(lenet, photographs, tmp_path):
-    job = prepare(lenet, tmp_path, held_out=[photographs / f"{i}.png" for i in range(6)])
+    job = prepare(lenet, tmp_path, held_out=[photographs / f"{i:02}.png" for i in range(6)])
     found = portable.compare(job, answering(lenet))
     assert found["difference"] < 1e-6 and found["compared"].endswith("on noise and photographs")
     assert found["images"] == 6 and found["held_out"] and found["top1_agreement"] == 1
@@ -62,7 +59,7 @@ def test_broken_weights_are_not_the_exports_fault(tmp_path):
 
 
 def test_images_that_it_was_calibrated_on_are_told(lenet, photographs, tmp_path):
-    files = sorted(photographs.glob("[0-9].png"))
+    files = sorted(photographs.glob("[0-9]*.png"))
     for held_out, text in [
         (None, "On 3 images that it was calibrated on:"),
         (files, "On 6 images, 3 of which it was calibrated on:"),

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from photographs import write_photographs
 from random_weights import randomized
 
 from inception_tf.export.formats import export
 from inception_tf.inference.engines import open_engine
 from inception_tf.models.registry import create_model
-from inception_tf.slim.golden import deterministic_images
 
 pytestmark = pytest.mark.slow  # eight exports, each checked in a process of its own or calibrated
 
@@ -23,12 +23,7 @@ def inception():
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("photographs")
-    for i, pixels in enumerate(deterministic_images(16, 120, 140)):
-        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i:02}.png")
-    return folder
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 16, 120, 140)
 
 
 @pytest.mark.parametrize(
