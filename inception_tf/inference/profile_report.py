@@ -67,9 +67,16 @@ def _of_keras_file(path, size):
 
 
 def profile_of_card(card):
-    """The `Profile` of the network that a model's card describes, such as an export carries."""
+    """The `Profile` of the network that a model's card describes, such as an export carries, on images of its size.
+
+    Raises:
+        UsageError: it does not tell the size.
+    """
+    if card["preprocessing"] is None:
+        raise UsageError(f"The card of {card['network']} does not say how large its images are.")
+    shape = (*card["preprocessing"]["size"], card["preprocessing"]["channels"])
     with weightless():
-        return profile(_build(find_network(card["network"]), None, card["options"]))
+        return profile(_build(find_network(card["network"]), None, {**card["options"], "input_shape": shape}))
 
 
 def _of_checkpoint(path, size):

@@ -9,10 +9,14 @@ import pytest
 
 from inception_tf.benchmark import rounds
 from inception_tf.benchmark.contest import contest
-from inception_tf.benchmark.engines import titles
+from inception_tf.benchmark.engines import cost, titles
 from inception_tf.benchmark.report import Report, machine
 from inception_tf.benchmark.rounds import BenchmarkError, Contestant, Result, companies, compete, fitting
 from inception_tf.errors import UsageError
+from inception_tf.export.card import write_card
+from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.profile import profile, total
+from inception_tf.models.registry import create_model
 
 PATH = Path(__file__).with_name("contestants.py")
 
@@ -162,3 +166,14 @@ def test_titles():
     assert titles(["v3.onnx", "b/v3.onnx"]) == ["v3.onnx", "b/v3.onnx"]
     with pytest.raises(UsageError, match="named twice"):
         titles(["v3.onnx", "v3.onnx"])
+
+
+def test_an_export_costs_what_its_model_does(tmp_path):
+    model = create_model("inception_v3", depth_multiplier=0.1, classes=7, input_shape=(107, 107, 3))
+    model.save(tmp_path / "v3.keras")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "saved_model.pb").touch()
+    write_card(model.card, preprocessing_of(model), saved)
+    assert cost([saved]) == cost([tmp_path / "v3.keras"]) == total(profile(model).layers, "multiply_adds")
+    assert cost([saved, tmp_path / "none.onnx"]) is None
