@@ -74,7 +74,8 @@ class _WithKeras:
 
         def run_and_register(module):
             run(module)
-            importlib.import_module(f"{__name__}.models.model")
+            if f"{__name__}.models.blocks" not in sys.modules:  # else it is what asks for Keras
+                importlib.import_module(f"{__name__}.models.model")
 
         spec.loader.exec_module = run_and_register
         return spec

@@ -1,12 +1,9 @@
-"""Networks built for their shapes alone, and those whose weights come later."""
+"""Networks built for their shapes alone."""
 
 import contextlib
-import contextvars
 
 import keras
 from keras.src.backend.common import global_state
-
-_unfilled = contextvars.ContextVar("unfilled", default=False)
 
 
 @contextlib.contextmanager
@@ -23,22 +20,3 @@ def weightless():
             yield
         finally:
             del waiting[before:]
-
-
-@contextlib.contextmanager
-def unfilled(all_loaded=True):
-    """A context in which kernels are zeros: random ones, which loaded ones replace, take nearly half of the building.
-
-    Args:
-        all_loaded: whether every variable will be loaded; else nothing is changed.
-    """
-    token = _unfilled.set(all_loaded)
-    try:
-        yield
-    finally:
-        _unfilled.reset(token)
-
-
-def initializer_for(initializer):
-    """The initializer to build a kernel with, for the one that its layer has."""
-    return "zeros" if _unfilled.get() else initializer

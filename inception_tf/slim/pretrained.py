@@ -4,7 +4,7 @@ from pathlib import Path
 
 from inception_tf.errors import MismatchError, UsageError
 from inception_tf.models.registry import build_model
-from inception_tf.models.weightless import unfilled
+from inception_tf.models.unfilled import unfilled
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes

@@ -2,7 +2,8 @@ import keras
 import pytest
 
 from inception_tf.models.registry import create_model
-from inception_tf.models.weightless import unfilled, weightless
+from inception_tf.models.unfilled import unfilled
+from inception_tf.models.weightless import weightless
 
 
 class Counting(keras.initializers.Zeros):
