@@ -29,7 +29,8 @@ def contest(report, contestants, batches, size, rounds, seconds, out=None, overw
         leave_out = functools.partial(_leave_out, report, batch)
         always = [sgemm(), *(of_batch(contestant, batch) for contestant in base)]
         beside = [of_batch(contestant, batch) for contestant in others]
-        together = fitting(size(batch)) or len(always) + len(beside)
+        fits = fitting(size(batch))
+        together = len(always) + len(beside) if fits is None else fits
         found = [compete(some, rounds, seconds, say=leave_out) for some in companies(always, beside, together)]
         if any(result.contestant.name != "sgemm" for company in found for result in company):
             report.batches[batch] = found
