@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -33,7 +33,7 @@ def figure(width, height, layout="constrained", dpi=100):
 def save(picture, path, overwrite=False):
     """Writes a figure whole or not at all. Errors as `check`, and where the operating system refuses."""
     check(path, overwrite)
-    with written_whole(path, overwrite) as part:
+    with atomic_write(path, overwrite) as part:
         picture.savefig(part)
 
 

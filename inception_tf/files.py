@@ -10,14 +10,14 @@ from inception_tf.errors import InceptionTFError, UsageError
 
 
 @contextlib.contextmanager
-def written_whole(path, overwrite=False):
+def atomic_write(path, overwrite=False):
     """Yields a path beside `path` to write to, a file or a directory; renames it to `path` on success.
 
     A process that dies leaves the old `path`, or none, and never half of a new one. The yielded path keeps the
     suffix, since writers choose their format by it.
 
     Args:
-        path: where the result goes. Missing parent directories are made.
+        path: where the result goes. Missing parent directories are created.
         overwrite: whether an existing `path` may be replaced.
 
     Raises:
@@ -27,7 +27,7 @@ def written_whole(path, overwrite=False):
     path = Path(path)
     refuse_existing(path, overwrite, directory=True)  # what it is to be, only the caller knows
     try:
-        with made(path.parent):
+        with created_dirs(path.parent):
             scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             try:
                 part = scratch / path.name
@@ -40,7 +40,7 @@ def written_whole(path, overwrite=False):
 
 
 @contextlib.contextmanager
-def made(directory):
+def created_dirs(directory):
     """Makes a directory and its parents; when the body fails, those that were not there before go again."""
     new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:

@@ -11,7 +11,7 @@ import warnings
 def start_keras():
     """Imports Keras and has its backend find its devices, without a word unless that fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with kept_off_stderr():
+    with suppress_stderr():
         import keras
 
         if keras.backend.backend() == "tensorflow":
@@ -23,14 +23,14 @@ def start_keras():
 def start_tensorflow():
     """Imports TensorFlow, and not Keras, and has it find its devices, without a word unless that fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with kept_off_stderr():
+    with suppress_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
 
 
 @contextlib.contextmanager
-def kept_off_stderr():
+def suppress_stderr():
     """Keeps what libraries write to the process's standard error; shows it when the body fails."""
     with tempfile.TemporaryFile() as log:
         stderr = os.dup(2)

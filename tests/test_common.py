@@ -8,19 +8,19 @@ import pytest
 
 from inception_tf import tables
 from inception_tf.errors import InceptionTFError, UsageError, reason
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.progress import Progress
 
 
 def test_a_file_is_written_whole(tmp_path):
     target = tmp_path / "deep" / "file.txt"
-    with written_whole(target) as part:
+    with atomic_write(target) as part:
         part.write_text("new")
         assert not target.exists() and part.suffix == ".txt"
     assert target.read_text() == "new"
-    with pytest.raises(UsageError, match="exists"), written_whole(target):
+    with pytest.raises(UsageError, match="exists"), atomic_write(target):
         pass
-    with written_whole(target, overwrite=True) as part:
+    with atomic_write(target, overwrite=True) as part:
         part.write_text("newer")
     assert target.read_text() == "newer"
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
@@ -30,7 +30,7 @@ def test_a_file_is_written_whole(tmp_path):
 def test_a_failure_leaves_the_old_file(tmp_path, error):
     target = tmp_path / "file.txt"
     target.write_text("old")
-    with pytest.raises(error), written_whole(target, overwrite=True) as part:
+    with pytest.raises(error), atomic_write(target, overwrite=True) as part:
         part.write_text("half")
         raise error
     assert target.read_text() == "old"
@@ -44,7 +44,7 @@ def test_a_directory_replaces_what_was_there(tmp_path, old):
         (target / "stale").mkdir(parents=True)
     elif old == "file":
         target.write_text("stale")
-    with written_whole(target, overwrite=True) as part:
+    with atomic_write(target, overwrite=True) as part:
         part.mkdir()
         (part / "fresh").touch()
     assert [path.name for path in target.iterdir()] == ["fresh"]
@@ -57,7 +57,7 @@ def test_a_file_never_replaces_a_directory(tmp_path):
     with pytest.raises(UsageError, match="is a directory"):
         refuse_existing(target, overwrite=True)
     refuse_existing(target, overwrite=True, directory=True)
-    with pytest.raises(UsageError, match="is a directory"), written_whole(target, overwrite=True) as part:
+    with pytest.raises(UsageError, match="is a directory"), atomic_write(target, overwrite=True) as part:
         part.write_text("new")
     assert [path.name for path in tmp_path.rglob("*")] == ["results", "mine"]
 
@@ -65,9 +65,9 @@ def test_a_file_never_replaces_a_directory(tmp_path):
 def test_the_operating_systems_errors_are_ours(tmp_path):
     blocker = tmp_path / "file"
     blocker.touch()
-    with pytest.raises(InceptionTFError, match="Cannot write"), written_whole(blocker / "below"):
+    with pytest.raises(InceptionTFError, match="Cannot write"), atomic_write(blocker / "below"):
         pass
-    with pytest.raises(InceptionTFError, match="No space left"), written_whole(tmp_path / "x"):
+    with pytest.raises(InceptionTFError, match="No space left"), atomic_write(tmp_path / "x"):
         raise OSError(28, "No space left on device")
 
 

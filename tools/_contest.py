@@ -14,7 +14,7 @@ from pathlib import Path
 from inception_tf.benchmark.report import machine
 from inception_tf.benchmark.rounds import BenchmarkError, Child, Contestant, companies, compete
 from inception_tf.errors import InceptionTFError
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 
 TORCH = Path(__file__).resolve().with_name("_torch_steps.py")
 FORMS = ("eager", "channels_last", "compiled")  # of torch's network
@@ -171,7 +171,7 @@ class Report:
         """Adds rows, and writes the file anew."""
         self.data["rows"] += rows
         if self.path:
-            with written_whole(self.path, overwrite=True) as part:
+            with atomic_write(self.path, overwrite=True) as part:
                 part.write_text(json.dumps(self.data, indent=1) + "\n", "utf-8")
 
 

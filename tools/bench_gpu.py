@@ -232,10 +232,10 @@ def table(mode, precision, peak, rows, small):
 
 def costs(device, size, depth):
     """Does nothing; tells what the network costs: numbers of weights, multiply-adds, activations, pixels an image."""
-    from inception_tf.models.profile import profile, total
-    from inception_tf.models.weightless import weightless
+    from inception_tf.analysis.profile import profile, total
+    from inception_tf.models.initialization import meta_init
 
-    with weightless():
+    with meta_init():
         layers = profile(_model(size, depth, "float32")).layers
 
     def call():
@@ -404,11 +404,11 @@ def _filled(build):
     import keras
     import numpy as np
 
-    from inception_tf.models.weightless import weightless
+    from inception_tf.models.initialization import meta_init
 
     if keras.backend.backend() != "jax":
         return build()
-    with weightless():
+    with meta_init():
         model = build()
     generator = np.random.default_rng(0)
     for variable in model.variables:

@@ -22,7 +22,7 @@ from inception_tf.benchmark.contest import contest
 from inception_tf.benchmark.rounds import BenchmarkError, Child, Contestant
 from inception_tf.inference.engines import open_model
 from inception_tf.models.fused import fuse_for_inference
-from inception_tf.quiet import kept_off_stderr, start_keras
+from inception_tf.quiet import start_keras, suppress_stderr
 
 NETWORK = "inception_v3"
 PEERS = Path(__file__).resolve().with_name("_peers.py")
@@ -99,7 +99,7 @@ class Field:
         import keras
 
         model, saved = keras.applications.InceptionV3(weights=None), str(self.scratch / "theirs")
-        with kept_off_stderr():
+        with suppress_stderr():
             model.export(saved, verbose=False)
         self.add(BASE, "savedmodel", path=saved)
         self.add("keras.applications tf.function", "keras_application")
@@ -115,7 +115,7 @@ class Field:
             name, target = f"keras.applications {name}", saved + suffix
             if self.wants(name):
                 try:
-                    with kept_off_stderr():
+                    with suppress_stderr():
                         convert(saved, target)
                 except Exception as error:  # another's converter, which may lack something
                     self.left_out.append(f"{name}: {error}")

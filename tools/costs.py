@@ -6,8 +6,8 @@ python tools/costs.py
 import dataclasses
 from pathlib import Path
 
-from inception_tf.files import written_whole
-from inception_tf.models import costs
+from inception_tf.analysis import costs
+from inception_tf.files import atomic_write
 from inception_tf.models.registry import CONSTRUCTORS
 from inception_tf.quiet import start_keras
 
@@ -16,7 +16,7 @@ def main():
     start_keras()
     rows = [[field.name for field in dataclasses.fields(costs.Cost)]]
     rows += [map(str, dataclasses.astuple(costs.measure(network))) for network in CONSTRUCTORS]
-    with written_whole(Path(costs.__file__).with_name("costs.tsv"), overwrite=True) as part:
+    with atomic_write(Path(costs.__file__).with_name("costs.tsv"), overwrite=True) as part:
         part.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ import sys
 from importlib.metadata import version
 
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.files import written_whole
+from inception_tf.files import atomic_write
 from inception_tf.slim import golden, reference
 
 # network: scope, size, classes
@@ -80,7 +80,7 @@ def write(path, network, source, cases, overwrite=False):
     """Writes a golden file, a line an end point."""
     made_by = {"tensorflow": version("tensorflow"), "tf_slim": version("tf_slim")}
     data = {"network": network, "recipe": golden.RECIPE, "source": {**source, **made_by}, "cases": cases}
-    with written_whole(path, overwrite) as part:
+    with atomic_write(path, overwrite) as part:
         part.write_text(_dumps(data) + "\n")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from inception_tf import figures, tables
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.quiet import start_keras
 
 VARIANTS = {
@@ -72,7 +72,7 @@ def run(args):
     figures.check(args.out / "curves.png", overwrite=True)
     start_keras()
     data = load(args.data)
-    with written_whole(args.out, args.force) as folder:
+    with atomic_write(args.out, args.force) as folder:
         folder.mkdir()
         names = dict.fromkeys(args.variants or ("nin", "plain", "fc"))
         results = [train_until_stable(name, data, args, folder) for name in names]
@@ -149,8 +149,8 @@ def train(name, data, args, folder, initial_rate):
     import keras
 
     import inception_tf as itf
+    from inception_tf.analysis.profile import profile, total
     from inception_tf.images.preprocessing import Preprocessing
-    from inception_tf.models.profile import profile, total
 
     keras.utils.set_random_seed(args.seed)
     images, labels = data["train"]

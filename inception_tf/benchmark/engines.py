@@ -4,16 +4,16 @@ import dataclasses
 import importlib.util
 from pathlib import Path
 
+from inception_tf.analysis.profile import total
+from inception_tf.analysis.profile_report import profile_of, profile_of_card
 from inception_tf.benchmark.rounds import Contestant
 from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
-from inception_tf.export.card import read_card
 from inception_tf.export.formats import export
 from inception_tf.inference.engines import needs_keras, open_model, saved_model_in
-from inception_tf.inference.profile_report import profile_of, profile_of_card
 from inception_tf.inference.runtimes import export_card
-from inception_tf.models.profile import total
+from inception_tf.models.card import read_card
 from inception_tf.models.registry import create_model
-from inception_tf.slim.pretrained import is_path
+from inception_tf.zoo import is_path
 
 RUNS = "inception_tf.benchmark.runs"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inception_tf import figures, tables
 from inception_tf.benchmark.rounds import DISTURBED
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 
 HEADER = ("engine", "images/s", "ratio", "spread", "of sgemm", "peak memory", "first answer")
 PACKAGES = (
@@ -198,7 +198,7 @@ def write(report, name, overwrite=False):
     """Writes a report to `paths_of(name)`."""
     *texts, picture = paths_of(name)
     for path, text in zip(texts, (report.markdown(), json.dumps(report.data(), indent=1) + "\n")):
-        with written_whole(path, overwrite) as part:
+        with atomic_write(path, overwrite) as part:
             part.write_text(text, "utf-8")
     figures.save(report.picture(), picture, overwrite)
 

@@ -49,12 +49,12 @@ def run(args):
     from pathlib import Path
 
     from inception_tf import figures, tables
+    from inception_tf.analysis.dense import compare_with_crops, dense_model, score_map
+    from inception_tf.analysis.explain import find_class
     from inception_tf.errors import UsageError
-    from inception_tf.files import refuse_existing, written_whole
+    from inception_tf.files import atomic_write, refuse_existing
     from inception_tf.images.decoding import read_image
-    from inception_tf.inference.dense import compare_with_crops, dense_model, score_map
     from inception_tf.inference.engines import KerasEngine, open_engine
-    from inception_tf.inference.explain import find_class
 
     prefix = args.out or f"{Path(args.image).stem}.dense"
     table, overlay = Path(f"{prefix}.npz"), Path(f"{prefix}.png")
@@ -73,7 +73,7 @@ def run(args):
     result = score_map(model, image, engine.labels, image.shape[:2] if args.size == "original" else args.size)
     crops = compare_with_crops(model, result.inputs, min(engine.preprocessing.size)) if args.crops else None
     picture = result.picture(Path(args.image).name, shown or [result.best(1)[0][0]])
-    with written_whole(table, args.force) as part:
+    with atomic_write(table, args.force) as part:
         result.save(part)
     figures.save(picture, overlay, args.force)
 

@@ -23,9 +23,9 @@ def run(args):
     from pathlib import Path
 
     from inception_tf import figures, tables
+    from inception_tf.analysis.explain import explain, picture
     from inception_tf.images.files import find_images
     from inception_tf.inference.engines import open_engine
-    from inception_tf.inference.explain import explain, picture
 
     paths = find_images(args.images)
     out = args.out or f"{Path(paths[0]).stem}.explain.png"

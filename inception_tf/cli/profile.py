@@ -34,8 +34,8 @@ def size(text):
 
 def run(args):
     from inception_tf import figures
+    from inception_tf.analysis.profile_report import COMPARED, Report, compare
     from inception_tf.errors import UsageError
-    from inception_tf.inference.profile_report import COMPARED, Report, compare
 
     if args.plot:
         figures.check(args.plot, args.force)

@@ -128,7 +128,7 @@ def _compare_maps(got, maps, names, tolerance):
 
 def class_maps_of(model):
     """The `class_map_model` of a model, None where its network has no class maps."""
-    from inception_tf.inference.class_maps import class_map_model
+    from inception_tf.analysis.class_maps import class_map_model
 
     try:
         return class_map_model(model)

@@ -8,7 +8,7 @@ import numpy as np
 
 from inception_tf.errors import MismatchError, UsageError
 from inception_tf.export.savedmodel import save_savedmodel
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
 from inception_tf.models.model import save_weights
 from inception_tf.models.registry import create_model
@@ -140,7 +140,7 @@ def write(model, target, overwrite=False):
     """Writes a model in the form that the name of `target` asks for; see `convert`."""
     target = Path(target)
     if target.name.endswith((".keras", ".weights.h5")):
-        with written_whole(target, overwrite) as part:
+        with atomic_write(target, overwrite) as part:
             model.save(part) if target.suffix == ".keras" else save_weights(model, part)
     elif ".ckpt" in target.name:
         save_slim(model, target, overwrite=overwrite)

@@ -13,7 +13,7 @@ import keras
 from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError, reason
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
 from inception_tf.export.exchange import check_model, classifier_weights, drops_background, weighted_layers
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.models.heads import classifier, has_top
 from inception_tf.models.model import save_weights
 from inception_tf.models.registry import build_model, find_network
@@ -52,7 +52,7 @@ def to_keras_applications(model, path, background=None, check=True, overwrite=Fa
     application = _application(model, drop)
     for theirs, _, value in weight_pairs(model, application, drop):
         theirs.assign(value)
-    with written_whole(path, overwrite) as part:
+    with atomic_write(path, overwrite) as part:
         save_weights(application, part)
         if check:
             difference = _difference(model, _application(model, drop, weights=str(part)), drop)

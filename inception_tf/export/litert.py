@@ -7,9 +7,9 @@ from pathlib import Path
 
 from inception_tf.errors import ExportError, UsageError, reason
 from inception_tf.export import portable
-from inception_tf.files import written_whole
+from inception_tf.files import atomic_write
 from inception_tf.inference.runtimes import CARD, LiteRT
-from inception_tf.quiet import kept_off_stderr
+from inception_tf.quiet import suppress_stderr
 
 LABELS = "labels.txt"
 
@@ -74,7 +74,7 @@ def to_litert(
     )
     if full_integer and precision != "int8":
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")
-    with written_whole(target, overwrite) as part:
+    with atomic_write(target, overwrite) as part:
         part.write_bytes(_convert(job, full_integer))
         portable.finish(job, part, LiteRT, partial(_attach, part, job.names), check, full_integer=bool(full_integer))
     return Path(target)
@@ -93,7 +93,7 @@ def _convert(job, full_integer):
     import tensorflow as tf
 
     try:
-        with kept_off_stderr(), warnings.catch_warnings():
+        with suppress_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             converter = tf.lite.TFLiteConverter.from_concrete_functions([portable.frozen(job)])
             if job.precision != "float32":

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from inception_tf.errors import ExportError, reason
 from inception_tf.export import portable
-from inception_tf.files import written_whole
+from inception_tf.files import atomic_write
 from inception_tf.inference.runtimes import KEY, OnnxRuntime
-from inception_tf.quiet import kept_off_stderr
+from inception_tf.quiet import suppress_stderr
 
 # The newest that tf2onnx 1.17 writes.
 OPSET = 18
@@ -61,7 +61,7 @@ def to_onnx(
     )
     import onnx
 
-    with written_whole(target, overwrite) as part:
+    with atomic_write(target, overwrite) as part:
         onnx.save(_convert(job), part)
         if precision == "int8":
             _quantize(job, part)
@@ -144,7 +144,7 @@ def _silent():
     """Without the progress that the converters log."""
     logging.disable(logging.WARNING)
     try:
-        with kept_off_stderr():
+        with suppress_stderr():
             yield
     finally:
         logging.disable(logging.NOTSET)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from inception_tf.errors import ExportError, reason
 from inception_tf.export import portable
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.inference.runtimes import KEY, OpenVino
-from inception_tf.quiet import kept_off_stderr
+from inception_tf.quiet import suppress_stderr
 
 
 def to_openvino(
@@ -67,7 +67,7 @@ def to_openvino(
     network = _convert(job)
     if precision == "int8":
         network = _quantize(job, network)
-    with written_whole(target, overwrite) as part, written_whole(weights, overwrite) as weights_part:
+    with atomic_write(target, overwrite) as part, atomic_write(weights, overwrite) as weights_part:
         written = part.with_name("network.xml")
 
         def save(card=None):
@@ -92,7 +92,7 @@ def _convert(job):
     import openvino
 
     try:
-        with kept_off_stderr():
+        with suppress_stderr():
             network = openvino.convert_model(portable.frozen(job).graph, input=[(job.batch or -1, *job.image_shape)])
     except Exception as error:  # the converter's own, of many kinds
         raise ExportError(f"OpenVINO cannot convert {job.model.name}: {reason(error)}") from error
@@ -108,7 +108,7 @@ def _quantize(job, network):
     nncf.set_log_level(logging.ERROR)
     images = nncf.Dataset(list(portable.calibration_batches(job)))
     try:
-        with contextlib.redirect_stdout(io.StringIO()), kept_off_stderr():  # its progress goes to either
+        with contextlib.redirect_stdout(io.StringIO()), suppress_stderr():  # its progress goes to either
             return nncf.quantize(network, images, subset_size=images.get_length())
     except Exception as error:
         raise ExportError(f"NNCF cannot quantize {job.model.name}: {reason(error)}") from error

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError, ImageError, UsageError
-from inception_tf.export.card import published
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
 from inception_tf.export.fusion import network_for, pays
 from inception_tf.export.savedmodel import names_of
@@ -21,6 +20,7 @@ from inception_tf.files import refuse_existing
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.card import published
 from inception_tf.models.heads import as_probabilities, has_top
 from inception_tf.slim.verify import noise
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import keras
 
 from inception_tf.errors import ExportError, UsageError, reason
-from inception_tf.export.card import write_card
 from inception_tf.export.check import check_savedmodel, class_maps_of
 from inception_tf.export.encoded import MAX_PIXELS, preprocess_each
 from inception_tf.export.fusion import network_for, pays
 from inception_tf.export.serving_files import BATCHES, write_serving_files
 from inception_tf.export.warmup import write_warmup
-from inception_tf.files import made, written_whole
+from inception_tf.files import atomic_write, created_dirs
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.card import write_card
 from inception_tf.models.heads import activation_of, classifier, has_top
 from inception_tf.models.model import with_dtype
 
@@ -78,7 +78,7 @@ def export_savedmodel(
 
     Args:
         model: a model of this library, on Keras's TensorFlow backend.
-        directory: the servable's base directory; made where it is missing. Its name is the model's in requests.
+        directory: the servable's base directory, created where it is missing. Its name is the model's in requests.
         labels: the class names in order, or the path of a labels file. Default: `model.card["labels"]`; else
             ImageNet's for 1001 or 1000 classes; else "class 0", "class 1", ….
         top: how many classes `predict_image_bytes` and `classify` return, at most.
@@ -112,7 +112,7 @@ def export_savedmodel(
         raise UsageError(f"{directory} is a SavedModel itself. Versions go beside one another: give its parent.")
     try:
         # TensorFlow Serving takes the children whose names are integers, and passes over this one.
-        with made(directory), tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
+        with created_dirs(directory), tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
             part = Path(scratch, "savedmodel")
             _write(model, part, names, directory.resolve().name, options)
             return _rename_to_version(part, directory)
@@ -145,7 +145,7 @@ def save_savedmodel(
     """
     names = names_of(model, labels)
     options = _options(top, check, batch, xla, max_pixels, fuse, precision)
-    with written_whole(path, overwrite) as part:
+    with atomic_write(path, overwrite) as part:
         _write(model, part, names, Path(path).resolve().name, options)
     return Path(path)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from inception_tf.errors import ExportError, InceptionTFError, UsageError
 from inception_tf.export.exchange import check_model, classifier_weights, drops_background
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.models.blocks import Conv2D, Mixed
 
 NETWORKS = ("inception_v3", "inception_v4", "inception_resnet_v2")
@@ -66,7 +66,7 @@ def to_timm(model, path, background=None, check=True, overwrite=False):
         raise UsageError(f"The format timm is a file whose name ends in .safetensors. Received: {path}")
     refuse_existing(path, overwrite)
     tensors = timm_state_dict(model, background)
-    with written_whole(path, overwrite) as part:
+    with atomic_write(path, overwrite) as part:
         part.write_bytes(save(tensors, metadata={"format": "pt"}))  # save_file would make it its owner's only
         if check:
             written = load_file(part)

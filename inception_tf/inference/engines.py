@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError, UsageError, reason
-from inception_tf.export.card import read_card
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.inference.runtimes import OpenVino, runtime_for
+from inception_tf.models.card import read_card
 from inception_tf.quiet import start_tensorflow
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from inception_tf.errors import CheckpointError, UsageError, reason
-from inception_tf.quiet import kept_off_stderr
+from inception_tf.quiet import suppress_stderr
 
 # Under this name the model's card travels in every form: as a file in a .tflite, as metadata in the others.
 CARD = "inception_tf.json"
@@ -55,7 +55,7 @@ class LiteRT(Runtime):
                 interpreter = importlib.import_module("tensorflow").lite.Interpreter
             except ImportError:
                 raise _missing("A .tflite file", "ai-edge-litert", "litert") from None
-        with _damaged(path, "LiteRT"), kept_off_stderr():
+        with _damaged(path, "LiteRT"), suppress_stderr():
             self._interpreter = interpreter(model_path=str(path), num_threads=_processors())
             (self._input,), (self._output,) = (
                 self._interpreter.get_input_details(),
@@ -111,7 +111,7 @@ class OpenVino(Runtime):
         except ImportError:
             raise _missing("OpenVINO", "openvino", "openvino") from None
         path = Path(path)
-        with _damaged(path, "OpenVINO"), kept_off_stderr():
+        with _damaged(path, "OpenVINO"), suppress_stderr():
             core = openvino.Core()
             model = core.read_model(path)
             (given,) = model.inputs
@@ -178,7 +178,7 @@ def _openvino_card(model, path):
     if path.suffix.lower() == ".tflite":
         return read_litert_card(path)
     if path.is_dir():
-        from inception_tf.export.card import read_card
+        from inception_tf.models.card import read_card
 
         return read_card(path)
     return {}

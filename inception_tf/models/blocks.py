@@ -9,7 +9,7 @@ import itertools
 import keras
 
 from inception_tf.errors import UsageError
-from inception_tf.models.unfilled import initializer_for
+from inception_tf.models.initialization import initializer_for
 
 CHANNELS = 3  # the axis that branches are concatenated on
 

@@ -136,7 +136,7 @@ def network(**facts):
 
 def load_weights(info, weights, options, **loading):
     """The Keras model of a `Network` with weights. The one arrow that points up: networks know of no checkpoints."""
-    from inception_tf.slim.pretrained import load_pretrained
+    from inception_tf.zoo import load_pretrained
 
     return load_pretrained(info, weights, options, **loading)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.export.card import read_card
 from inception_tf.export.serving_files import models_config
+from inception_tf.models.card import read_card
 from inception_tf.serving.models import versions_in
 
 IMAGE = "tensorflow/serving:latest"

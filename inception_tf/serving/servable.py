@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError
-from inception_tf.export.card import read_card
 from inception_tf.export.warmup import NAME as WARMUP
+from inception_tf.models.card import read_card
 from inception_tf.serving.refusal import Refusal, invalid
 
 PREDICT, CLASSIFY = "tensorflow/serving/predict", "tensorflow/serving/classify"

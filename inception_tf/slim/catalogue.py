@@ -6,8 +6,8 @@ import functools
 from dataclasses import dataclass
 from importlib import resources
 
+from inception_tf.analysis.costs import cost_of
 from inception_tf.errors import UsageError
-from inception_tf.models.costs import cost_of
 from inception_tf.models.registry import list_models
 
 BASE_URL = "http://download.tensorflow.org/models/"

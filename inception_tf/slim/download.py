@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError, DownloadError
-from inception_tf.files import written_whole
+from inception_tf.files import atomic_write
 from inception_tf.progress import Progress
 from inception_tf.slim import archives
 
@@ -106,7 +106,7 @@ def cached_conversion(published, build):
     target = home() / published.name / f"{published.name}-{CACHE_VERSION}.keras"
     source = locate(published)
     if not target.is_file() or (source and target.stat().st_mtime < _arrived(source)):
-        with written_whole(target, overwrite=True) as part:
+        with atomic_write(target, overwrite=True) as part:
             build(part)
     return target
 

@@ -5,8 +5,8 @@ import functools
 import re
 
 from inception_tf.errors import UsageError
+from inception_tf.models.initialization import meta_init
 from inception_tf.models.registry import build_model, find_network
-from inception_tf.models.weightless import weightless
 
 # A Keras variable's last word, and Slim's. Words not listed (beta, gamma, moving_mean, …) are the same in both.
 WORDS = {
@@ -90,7 +90,7 @@ def bookkeeping(name, others=()):
 
 @functools.lru_cache(maxsize=64)
 def _specification(network, options):
-    with weightless():
+    with meta_init():
         model = build_model(find_network(network), **dict(options))
         return {slim_name(variable.path): tuple(variable.shape) for variable in model.weights}
 

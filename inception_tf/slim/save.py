@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import UsageError, reason
-from inception_tf.files import refuse_existing, written_whole
+from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.models.fused import refuse_fused
 from inception_tf.slim.names import model_variables, scoped
 
@@ -44,7 +44,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     for file in (path, index, data):
         refuse_existing(file, overwrite)
     if format == "v1":
-        with written_whole(path, overwrite) as part, _disk_errors():
+        with atomic_write(path, overwrite) as part, _disk_errors():
             tf.raw_ops.Save(filename=str(part), tensor_names=names, data=tensors)
         # A V2 checkpoint of the same name would be read in its place.
         index.unlink(missing_ok=True)
@@ -52,8 +52,8 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         return names
     # The index is renamed last: a reader finds the checkpoint by it.
     with (
-        written_whole(index, overwrite) as index_part,
-        written_whole(data, overwrite=True) as data_part,
+        atomic_write(index, overwrite) as index_part,
+        atomic_write(data, overwrite=True) as data_part,
         _disk_errors(),
     ):
         prefix = index_part.with_suffix("")
@@ -68,7 +68,7 @@ def v2_files(path):
 
 
 class _disk_errors:
-    """Turns TensorFlow's errors of writing into the operating system's, which `written_whole` reports."""
+    """Turns TensorFlow's errors of writing into the operating system's, which `atomic_write` reports."""
 
     def __enter__(self):
         return self

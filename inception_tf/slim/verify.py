@@ -14,7 +14,7 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import find_sources
 from inception_tf.slim.names import model_variables, scoped, specification
-from inception_tf.slim.pretrained import load_pretrained
+from inception_tf.zoo import load_pretrained
 
 TOLERANCE = 1e-5
 CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions", "logits", "spatial_squeeze", "predictions", "fc8")

@@ -12,6 +12,9 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import UsageError
+from inception_tf.evaluation import plots
+from inception_tf.evaluation.evaluate import evaluate
+from inception_tf.evaluation.report import write_report
 from inception_tf.images.examples import Examples, open_training_data
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.engines import KerasEngine
@@ -21,17 +24,15 @@ from inception_tf.models.model import load_model
 from inception_tf.models.registry import create_model, find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.pretrained import is_path
-from inception_tf.training import batch_norm, batches, features, plots
+from inception_tf.training import batch_norm, batches, features
 from inception_tf.training.devices import find_devices
-from inception_tf.training.evaluate import evaluate
 from inception_tf.training.loop import Loop, Program
 from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
 from inception_tf.training.optimizers import optimizer
 from inception_tf.training.recipe import Recipe, plain
-from inception_tf.training.report import write_report
 from inception_tf.training.run import BEST, Run, best_row
 from inception_tf.training.state import read_position
+from inception_tf.zoo import is_path
 
 # Features of more bytes than this are not kept; the trunk then runs in every step.
 FEATURE_BYTES = 1 << 30

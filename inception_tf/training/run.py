@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from inception_tf.errors import UsageError
-from inception_tf.files import written_whole
+from inception_tf.files import atomic_write
 from inception_tf.training.state import remove_leftovers
 
 BEST, LAST = "best.keras", "last.keras"
@@ -43,7 +43,7 @@ class Run:
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UsageError(f"{self.path} exists and is no run of this library. Choose another --out.")
         else:
-            with written_whole(file) as part:
+            with atomic_write(file) as part:
                 part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
         self._lock()
         remove_leftovers(self.path)
@@ -74,7 +74,7 @@ class Run:
         """Writes a text file, whole."""
         if not self.writes:
             return
-        with written_whole(self.path / name, overwrite=True) as part:
+        with atomic_write(self.path / name, overwrite=True) as part:
             part.write_text(text, "utf-8")
 
     def metrics(self, rows):
@@ -87,7 +87,7 @@ class Run:
         """Writes a Keras model, whole."""
         if not self.writes:
             return
-        with written_whole(self.path / name, overwrite=True) as part, warnings.catch_warnings():
+        with atomic_write(self.path / name, overwrite=True) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.save(part)
 

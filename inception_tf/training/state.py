@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError, TrainingError
-from inception_tf.files import written_whole
+from inception_tf.files import atomic_write
 
 
 @dataclasses.dataclass
@@ -52,7 +52,7 @@ def save_state(path, position, variables):
             raise TrainingError(f"{variable.path} is NaN or infinite.")
         arrays[str(i)] = value
     meta = {"position": dataclasses.asdict(position), "variables": len(arrays)}
-    with written_whole(path, overwrite=True) as part, part.open("wb") as file:
+    with atomic_write(path, overwrite=True) as part, part.open("wb") as file:
         np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
 
 
@@ -91,7 +91,7 @@ def _read(path, arrays=False):
 
 
 def remove_leftovers(directory):
-    """Removes what a killed run had half written beside its files: `files.written_whole`'s scratch directories."""
+    """Removes what a killed run had half written beside its files: `files.atomic_write`'s scratch directories."""
     for entry in Path(directory).glob(".*.*"):
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)

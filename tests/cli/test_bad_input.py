@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_is_printed(lenet, tmp_path, capsys):
 
 def test_an_interrupt_prints_nothing_but_itself(capfd):
     for error, shown in ((KeyboardInterrupt, ""), (ImportError, "chatter")):
-        with pytest.raises(error), quiet.kept_off_stderr():
+        with pytest.raises(error), quiet.suppress_stderr():
             os.write(2, b"chatter")
             raise error
         assert capfd.readouterr().err == shown

@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 import pytest
 
+from inception_tf.analysis.costs import cost_of
 from inception_tf.cli.main import main
-from inception_tf.models.costs import cost_of
 from inception_tf.models.registry import create_model
 
 

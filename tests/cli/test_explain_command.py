@@ -128,8 +128,8 @@ def test_without_matplotlib(run, folder, tmp_path, monkeypatch):
 
 
 def test_a_savedmodel_has_no_maps(run, folder, tmp_path):
+    from inception_tf.analysis.explain import explain
     from inception_tf.inference.engines import SavedModelEngine
-    from inception_tf.inference.explain import explain
 
     with pytest.raises(itf.errors.UsageError, match="A SavedModel does not show its maps"):
         explain(SavedModelEngine.__new__(SavedModelEngine), [folder / "white.png"])

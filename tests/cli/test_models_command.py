@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from inception_tf.analysis.costs import table
 from inception_tf.cli.main import main
-from inception_tf.models.costs import table
 from inception_tf.models.registry import list_models
 from inception_tf.slim.catalogue import catalogue, listing
 

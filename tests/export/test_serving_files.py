@@ -11,10 +11,10 @@ from google.protobuf import text_format
 from PIL import Image
 
 from inception_tf.errors import CheckpointError
-from inception_tf.export.card import read_card
 from inception_tf.export.savedmodel import export_savedmodel
 from inception_tf.export.serving_files import models_config
 from inception_tf.export.warmup import jpegs
+from inception_tf.models.card import read_card
 from inception_tf.models.registry import create_model
 
 apis = pytest.importorskip("tensorflow_serving.apis", reason="needs tensorflow-serving-api")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.export.card import read_card
 from inception_tf.export.formats import export
 from inception_tf.inference.classify import classify
 from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
 from inception_tf.inference.runtimes import RUNTIMES, export_card
+from inception_tf.models.card import read_card
 from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
+from inception_tf import zoo as pretrained
 from inception_tf.errors import DownloadError, MismatchError, UsageError
-from inception_tf.slim import archives, pretrained
+from inception_tf.slim import archives
 from inception_tf.slim.catalogue import find
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import model_variables

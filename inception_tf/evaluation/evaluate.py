@@ -11,13 +11,13 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import CheckpointError, ImageError, UsageError
-from inception_tf.files import written_whole
+from inception_tf.evaluation import metrics
+from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
 from inception_tf.inference.classify import prepared
 from inception_tf.progress import Progress
 from inception_tf.slim.catalogue import Published, catalogue
-from inception_tf.training import metrics
 
 # More classes than this are not all printed, but the worst.
 _TABLE_ROWS, _WORST = 40, 20
@@ -295,7 +295,7 @@ def write_predictions(evaluation, path, overwrite=False):
     """
     e = evaluation
     with (
-        written_whole(path, overwrite) as part,
+        atomic_write(path, overwrite) as part,
         part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)

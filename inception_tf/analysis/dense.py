@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from inception_tf.analysis import heat_maps
+from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.images.preprocessing import MEAN_RGB, Preprocessing, resize_bilinear
-from inception_tf.inference import heat_maps
 from inception_tf.models import blocks
 from inception_tf.models.heads import activation_of, classifier, has_top
 from inception_tf.models.model import SlimModel, end_points, feature_extractor
-from inception_tf.models.profile import profile, total
 from inception_tf.models.registry import build_model, find_network
 
 

@@ -1,9 +1,8 @@
 import keras
 import pytest
 
+from inception_tf.models.initialization import meta_init, skip_init
 from inception_tf.models.registry import create_model
-from inception_tf.models.unfilled import unfilled
-from inception_tf.models.weightless import weightless
 
 
 class Counting(keras.initializers.Zeros):
@@ -23,10 +22,10 @@ def dense():
 @pytest.mark.parametrize("nested", [False, True])
 def test_nothing_is_ever_filled(nested):
     Counting.filled = 0
-    with weightless():
+    with meta_init():
         model = dense()
         if nested:
-            with weightless():
+            with meta_init():
                 dense()
     assert model.count_params() == 16 and model.weights[0].path.endswith("kernel")
     dense()  # Keras builds it in scopes of its own, at whose end it fills what waits
@@ -35,7 +34,7 @@ def test_nothing_is_ever_filled(nested):
 
 def test_after_a_failure_too():
     Counting.filled = 0
-    with pytest.raises(RuntimeError), weightless():
+    with pytest.raises(RuntimeError), meta_init():
         dense()
         raise RuntimeError
     dense()
@@ -44,7 +43,7 @@ def test_after_a_failure_too():
 
 @pytest.mark.parametrize("all_loaded", [True, False])
 def test_kernels_that_are_loaded_next(all_loaded):
-    with unfilled(all_loaded):
+    with skip_init(all_loaded):
         model = create_model("inception_v3", depth_multiplier=0.1, include_top=False)
     kernels = [weight for weight in model.weights if weight.name == "kernel"]
     assert len(kernels) == 94 and all(keras.ops.any(kernel != 0) != all_loaded for kernel in kernels)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
+from inception_tf.analysis.dense import compare_with_crops, dense_model, place_of, score_map, whole_image
 from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.inference.dense import compare_with_crops, dense_model, place_of, score_map, whole_image
 from inception_tf.models.heads import classifier
-from inception_tf.models.weightless import weightless
+from inception_tf.models.initialization import meta_init
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
 
@@ -218,7 +218,7 @@ def test_sizes_that_do_not_fit(alexnet):
         place_of(model, (194, 300))
     with pytest.raises(UsageError, match="smaller than a crop of 224×224"):
         compare_with_crops(model, deterministic_images(1, 200, 300), 224)
-    with weightless():
+    with meta_init():
         resnet = itf.ResNetV1_50(spatial_squeeze=False, input_shape=(None, None, 3))
     with pytest.raises(UsageError, match="gives 3×3 scores for an image of 96×96"):
         compare_with_crops(resnet, deterministic_images(1, 128, 128), 96)

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from inception_tf.analysis import heat_maps
+from inception_tf.analysis.profile import profile
 from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.inference import heat_maps
-from inception_tf.models.profile import profile
 
 KINDS = [
     Preprocessing("inception", 96),

@@ -5,13 +5,13 @@ import keras
 import numpy as np
 import pytest
 
+from inception_tf.analysis.costs import table
+from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Conv2D, Conv2DSame, Mixed, Residual, SqueezedConv2D, avg_pool, max_pool
-from inception_tf.models.costs import table
+from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import end_points
-from inception_tf.models.profile import profile, total
 from inception_tf.models.registry import CONSTRUCTORS, create_model
-from inception_tf.models.weightless import weightless
 
 # From RECEPTIVE_FIELD_TABLE.md of github.com/google-research/receptive_field, which computed them from TF-Slim's
 # graphs: by network, size and end point the receptive field, the stride and the padding ahead of the image.
@@ -31,7 +31,7 @@ PUBLISHED = {
 
 
 def built(network, **options):
-    with weightless():
+    with meta_init():
         return create_model(network, **options)
 
 
@@ -172,7 +172,7 @@ def test_multiply_adds_are_those_tensorflows_profiler_counts_in_the_same_graph(n
 
 def test_a_model_of_keras_itself():
     """keras.applications has the network made of other layers, under other names."""
-    with weightless():
+    with meta_init():
         theirs = keras.applications.InceptionV3(weights=None)
     found, ours = profile(theirs), profile(built("inception_v3", classes=1000))
     assert found.end_points["mixed10"] == ours.end_points["Mixed_7c"]

@@ -8,7 +8,7 @@ from inception_tf.models.model import end_points
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.load import load_slim
 from inception_tf.slim.names import model_variables
-from inception_tf.slim.pretrained import is_path
+from inception_tf.zoo import is_path
 
 HEADS = ("Logits", "AuxLogits")
 

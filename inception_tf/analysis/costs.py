@@ -36,19 +36,19 @@ def cost_of(network):
 @functools.cache
 def table():
     """The table `costs.tsv`, a dict from the networks' names to their `Cost`."""
-    text = resources.files("inception_tf.models").joinpath("costs.tsv").read_text(encoding="utf-8")
+    text = resources.files("inception_tf.analysis").joinpath("costs.tsv").read_text(encoding="utf-8")
     rows = [row.split("\t") for row in text.splitlines()[1:]]
     return {network: Cost(network, *map(int, numbers)) for network, *numbers in rows}
 
 
 def measure(network):
     """The `Cost` of a network, counted from its layers: a second or two. Takes no memory for the weights."""
-    from inception_tf.models.profile import profile, total
+    from inception_tf.analysis.profile import profile, total
+    from inception_tf.models.initialization import meta_init
     from inception_tf.models.registry import build_model, find_network
-    from inception_tf.models.weightless import weightless
 
     info = find_network(network)
-    with weightless():
+    with meta_init():
         model = build_model(info)
         counts = model.count_params(), total(profile(model).layers, "multiply_adds")
     return Cost(network, info.input_size, info.channels, info.classes, *counts)

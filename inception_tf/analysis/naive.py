@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import keras
 
+from inception_tf.analysis.profile import POOLINGS
 from inception_tf.errors import UsageError
-from inception_tf.models.profile import POOLINGS
 
 # Where the paper has another kernel than Slim: by network, the side of the square kernels in a branch.
 PAPER_KERNELS = {"inception_v1": {"Branch_2": 5}}

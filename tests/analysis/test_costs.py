@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from inception_tf.models.costs import cost_of, measure, table
+from inception_tf.analysis.costs import cost_of, measure, table
 from inception_tf.models.registry import CONSTRUCTORS
 
 SLIM = ["inception_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("inception_v1", "resnet_v2_50", "vgg_16"))]
@@ -44,7 +44,7 @@ def test_multiply_adds_are_those_tensorflows_profiler_counts_in_slims_graph(name
 
 
 def test_a_network_that_is_not_in_the_table_is_counted(monkeypatch):
-    monkeypatch.setattr("inception_tf.models.costs.table", dict)
+    monkeypatch.setattr("inception_tf.analysis.costs.table", dict)
     assert cost_of("lenet") == measure("lenet")
 
 

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
+from inception_tf.analysis.profile import GLOBAL_POOLINGS
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Repeat, Residual, Scope
 from inception_tf.models.heads import classifier, has_top
 from inception_tf.models.model import end_points
-from inception_tf.models.profile import GLOBAL_POOLINGS
 
 HARMLESS = (keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape)
 

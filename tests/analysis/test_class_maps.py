@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
-from inception_tf.errors import UsageError
-from inception_tf.inference.class_maps import (
+from inception_tf.analysis.class_maps import (
     class_activation_maps,
     class_map_end_point,
     class_map_model,
     grad_cam,
     split,
 )
+from inception_tf.errors import UsageError
 from inception_tf.models.heads import classifier
 from inception_tf.slim.golden import deterministic_images
 
@@ -253,7 +253,7 @@ def test_keras_on_jax(nin, tmp_path):
 import sys
 sys.modules["tensorflow"] = None
 import numpy as np, inception_tf as itf
-from inception_tf.inference.class_maps import class_activation_maps, grad_cam
+from inception_tf.analysis.class_maps import class_activation_maps, grad_cam
 model = itf.NetworkInNetwork(**{NIN!r})
 model.load_weights("nin.weights.h5")
 images = np.load("images.npy")

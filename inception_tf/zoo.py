@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from inception_tf.errors import MismatchError, UsageError
+from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import build_model
-from inception_tf.models.unfilled import unfilled
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes
@@ -79,7 +79,7 @@ def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), backg
     # A classifier of other classes is a new one, and so is the auxiliary head beside it.
     keeps_top = include_top and wanted == classes
     read = {option: value for option, value in found.options.items() if keeps_top or option != "aux_logits"}
-    with unfilled((keeps_top or not include_top) and not exclude_scopes):
+    with skip_init((keeps_top or not include_top) and not exclude_scopes):
         model = build_model(info, **{**read, **({"classes": wanted} if wanted else {}), **options})
 
     excluded = exclude_scopes.split(",") if isinstance(exclude_scopes, str) else list(exclude_scopes)
@@ -97,7 +97,7 @@ def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), backg
 def _load_h5(info, path, options):
     if not path.is_file():
         raise UsageError(f"There is no weights file at {path}.")
-    with unfilled():
+    with skip_init():
         model = build_model(info, **options)
     try:
         model.load_weights(path)

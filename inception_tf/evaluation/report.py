@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from inception_tf.files import refuse_existing, written_whole
-from inception_tf.training import plots
-from inception_tf.training.evaluate import write_predictions
+from inception_tf.evaluation import plots
+from inception_tf.evaluation.evaluate import write_predictions
+from inception_tf.files import atomic_write, refuse_existing
 
 NUMBERS, PREDICTIONS, CONFUSION, MISTAKES = "evaluation.json", "predictions.csv", "confusion.png", "mistakes.png"
 
@@ -35,7 +35,7 @@ def write_report(evaluation, examples, directory, overwrite=False):
     numbers, predictions, confusion, mistakes = (
         Path(directory, name) for name in (NUMBERS, PREDICTIONS, CONFUSION, MISTAKES)
     )
-    with written_whole(numbers, overwrite) as part:
+    with atomic_write(numbers, overwrite) as part:
         part.write_text(json.dumps(evaluation.to_json()) + "\n", "utf-8")
     write_predictions(evaluation, predictions, overwrite)
     try:

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inception_tf import figures, tables
+from inception_tf.analysis.naive import DESIGNS, naive_blocks, with_inputs
+from inception_tf.analysis.profile import Profile, profile, total
 from inception_tf.errors import UsageError
 from inception_tf.inference.engines import open_model
-from inception_tf.models.naive import DESIGNS, naive_blocks, with_inputs
-from inception_tf.models.profile import Profile, profile, total
+from inception_tf.models.initialization import meta_init
 from inception_tf.models.registry import build_model, find_network
-from inception_tf.models.weightless import weightless
 from inception_tf.slim.catalogue import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, weights_of
 from inception_tf.slim.names import model_variables, scoped
-from inception_tf.slim.pretrained import is_path
+from inception_tf.zoo import is_path
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "activation_bytes": "memory"}
 
@@ -46,7 +46,7 @@ def profile_of(what, size=None, classes=None):
         CheckpointError, MismatchError: the file is no model.
     """
     if not is_path(what):
-        with weightless():
+        with meta_init():
             return profile(_build(find_network(str(what)), size, {} if classes is None else {"classes": classes}))
     if classes is not None:
         raise UsageError(f"The classes of {what} are its own. Received: {classes}")
@@ -59,7 +59,7 @@ def _of_keras_file(path, size):
         return profile(model, size)
     info, own = find_network(model.card["network"]), model.input_shape[1:]
     size = size or tuple(side or default for side, default in zip(own, model.card["preprocessing"]["size"]))
-    with weightless():
+    with meta_init():
         other = _build(info, size, {**model.card["options"], "input_shape": own})
         if [weight.shape for weight in other.weights] != [weight.shape for weight in model.weights]:
             raise UsageError(f"{path} has layers that fit images of {shape_text(own[:2])} alone.")
@@ -75,7 +75,7 @@ def profile_of_card(card):
     if card["preprocessing"] is None:
         raise UsageError(f"The card of {card['network']} does not say how large its images are.")
     shape = (*card["preprocessing"]["size"], card["preprocessing"]["channels"])
-    with weightless():
+    with meta_init():
         return profile(_build(find_network(card["network"]), None, {**card["options"], "input_shape": shape}))
 
 
@@ -84,7 +84,7 @@ def _of_checkpoint(path, size):
     found = detect(checkpoint)
     top = {"classes": found.classes} if found.classes else {"include_top": False}
     shapes = weights_of(checkpoint)
-    with weightless():
+    with meta_init():
         model = _build(find_network(found.network), size, {**found.options, **top})
         for name, variable in model_variables(model).items():
             if shapes.get(scoped(found.scope, name)) != tuple(variable.shape):

@@ -2,15 +2,15 @@
 
 import pytest
 
+from inception_tf.analysis.naive import naive_blocks
+from inception_tf.analysis.profile import profile
 from inception_tf.errors import UsageError
-from inception_tf.models.naive import naive_blocks
-from inception_tf.models.profile import profile
+from inception_tf.models.initialization import meta_init
 from inception_tf.models.registry import create_model
-from inception_tf.models.weightless import weightless
 
 
 def blocks(network, **options):
-    with weightless():
+    with meta_init():
         return {block.path: block for block in naive_blocks(profile(create_model(network, **options)))}
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from inception_tf.analysis import heat_maps
+from inception_tf.analysis.class_maps import class_activation_maps, class_map_end_point, grad_cam, split
+from inception_tf.analysis.profile import profile
 from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.images.decoding import read_image
-from inception_tf.inference import heat_maps
-from inception_tf.inference.class_maps import class_activation_maps, class_map_end_point, grad_cam, split
 from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.heads import as_probabilities
-from inception_tf.models.profile import profile
 from inception_tf.progress import Progress
 
 BATCH = 16

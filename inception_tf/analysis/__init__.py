@@ -1,0 +1,1 @@
+"""What networks cost, what they see, and where: costs, receptive fields, class maps, dense evaluation."""
