@@ -7,9 +7,8 @@ from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import build_model
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
-from inception_tf.slim.detect import detect, in_scopes
-from inception_tf.slim.load import load_slim
-from inception_tf.slim.names import model_variables, scoped
+from inception_tf.slim.detect import detect
+from inception_tf.slim.load import load_network
 
 
 def load_pretrained(info, weights, options, **loading):
@@ -61,37 +60,9 @@ def _converted(info, published):
     return download.cached_conversion(published, convert)
 
 
-def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), background="keep", scope=None, **loading):
-    found = detect(checkpoint, info.name, scope, partial=True)
-    dropped = 1 if background == "drop" else 0
-    classes = found.classes and found.classes - dropped
-    wanted = options.get("classes", classes)
-    include_top = options.get("include_top", True)
-    if include_top and wanted is None:
-        raise UsageError(
-            f"{checkpoint.path} holds no classifier: give classes= for a new one, or include_top=False for none."
-        )
-    if include_top and (wanted, classes) == (1000, 1001) and background == "keep" and not exclude_scopes:
-        raise UsageError(
-            "The checkpoint has 1001 classes, background first. Received: classes=1000. For ImageNet's 1000 give "
-            'background="drop"; for a new head on 1000 classes of your own, exclude_scopes=["Logits", "AuxLogits"].'
-        )
-    # A classifier of other classes is a new one, and so is the auxiliary head beside it.
-    keeps_top = include_top and wanted == classes
-    read = {option: value for option, value in found.options.items() if keeps_top or option != "aux_logits"}
-    with skip_init((keeps_top or not include_top) and not exclude_scopes):
-        model = build_model(info, **{**read, **({"classes": wanted} if wanted else {}), **options})
-
-    excluded = exclude_scopes.split(",") if isinstance(exclude_scopes, str) else list(exclude_scopes)
-    there = [*model_variables(model), *(name.removeprefix(scoped(found.scope, "")) for name in checkpoint)]
-    aux_logits = model.card["options"].get("aux_logits")
-    unused = [head for head in info.heads if not keeps_top or (head == "AuxLogits" and not aux_logits)]
-    unused += () if include_top else info.top
-    excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in there)]
-    report = load_slim(model, checkpoint, excluded, background=background, scope=found.scope, **loading)
-    weights = {"source": source, "step": checkpoint.step, "report": str(report)}
-    model.card.update({"scope": found.scope, "weights": weights})
-    return model
+def _load_checkpoint(info, checkpoint, source, options, scope=None, **loading):
+    detection = detect(checkpoint, info.name, scope, partial=True)
+    return load_network(checkpoint, detection, options, source=source, **loading)
 
 
 def _load_h5(info, path, options):

@@ -12,9 +12,8 @@ from inception_tf.models.registry import build_model, build_options, find_networ
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.load import find_sources
+from inception_tf.slim.load import find_sources, load_network
 from inception_tf.slim.names import model_variables, scoped, specification
-from inception_tf.zoo import load_pretrained
 
 TOLERANCE = 1e-5
 CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions", "logits", "spatial_squeeze", "predictions", "fc8")
@@ -123,7 +122,7 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     info = find_network(found.network)
     top = {"classes": found.classes} if found.classes else {"include_top": False}
     if model is None:
-        model = load_pretrained(info, checkpoint, top, ema=ema, scope=found.scope)
+        model = load_network(checkpoint, found, top, ema=ema)
     if not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
     if images is None:
