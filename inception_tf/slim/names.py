@@ -46,6 +46,11 @@ def scoped(scope, name):
     return f"{scope}/{name}" if scope else name
 
 
+def shape_text(shape):
+    """A tensor's shape for a message: 3×3×3×32, "scalar", or "missing" for None."""
+    return "missing" if shape is None else "×".join(map(str, shape)) or "scalar"
+
+
 def scope_matcher(globs, scope, names, option):
     """A function that tells whether a variable lies in one of several scopes.
 

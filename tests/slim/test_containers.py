@@ -339,7 +339,7 @@ def test_what_nearly_fits(slim, tmp_path):
     values["InceptionV3/Mixed_6d/odd"] = values.pop("InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1/weights")
     summary = summarize(write_tensors(tmp_path / "m.ckpt", values))
     assert summary.detection.network == "inception_v3" and 0.9 < summary.detection.match < 1
-    text = summary.text()
+    text = str(summary)
     assert "none fits. Nearest: inception_v3" in text
     assert "Mixed_5b/Branch_0/Conv2d_0a_1x1/weights is missing" in text
     assert "Mixed_6d/odd is not in the network" in text

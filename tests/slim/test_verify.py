@@ -13,7 +13,7 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.golden import deterministic_weights
 from inception_tf.slim.names import model_variables, specification
-from inception_tf.slim.verify import compare, noise, same_top5, verify
+from inception_tf.slim.verify import compare_end_points, noise, same_top5, verify
 
 pytestmark = pytest.mark.usefixtures("originals_kept")
 
@@ -55,7 +55,7 @@ def corrupt(model, images, original):
         value = variable.numpy()
         variable.assign(change(value.copy()))
         try:
-            return compare("inception_v3", "TF-Slim", answers(model, images), original)
+            return compare_end_points("inception_v3", "TF-Slim", answers(model, images), original)
         finally:
             variable.assign(value)
 
@@ -139,13 +139,13 @@ def test_a_layer_computed_otherwise_fails(trained, original, images):
     for layer in model.get_layer("Mixed_6d")._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.epsilon = 1e-2
-    report = compare("inception_v3", "TF-Slim", answers(model, images), original)
+    report = compare_end_points("inception_v3", "TF-Slim", answers(model, images), original)
     assert first_failure(report) == "Mixed_6d"
 
 
 def test_nan_on_both_sides_fails():
     fine, nan = np.ones((1, 2)), np.full((1, 2), np.nan)
-    report = compare("inception_v3", "x", {"a": fine, "b": nan}, {"a": fine, "b": nan})
+    report = compare_end_points("inception_v3", "x", {"a": fine, "b": nan}, {"a": fine, "b": nan})
     assert not report and first_failure(report) == "b"
 
 
@@ -163,14 +163,14 @@ def test_arguments_out_of_range(model, trained, slim_variables, tmp_path):
 
 def test_comparing():
     ours = {"a": np.ones((1, 2)), "b": np.zeros((1, 2)), "mine": np.ones(1)}
-    report = compare("inception_v3", "x", ours, {"b": np.zeros((1, 2)), "a": np.full((1, 2), 1 + 9e-6)})
+    report = compare_end_points("inception_v3", "x", ours, {"b": np.zeros((1, 2)), "a": np.full((1, 2), 1 + 9e-6)})
     assert report and [row.end_point for row in report.rows] == ["a", "b"]
     assert report.rows[0].relative == pytest.approx(9e-6, rel=1e-3) and report.rows[1].relative == 0
-    assert not compare("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)})
-    assert compare("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)}, tolerance=0.2)
-    assert not compare("inception_v3", "x", ours, {"a": np.ones((1, 3))})
+    assert not compare_end_points("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)})
+    assert compare_end_points("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)}, tolerance=0.2)
+    assert not compare_end_points("inception_v3", "x", ours, {"a": np.ones((1, 3))})
     with pytest.raises(UsageError, match="no end point in common"):
-        compare("inception_v3", "x", ours, {"z": np.ones(1)})
+        compare_end_points("inception_v3", "x", ours, {"z": np.ones(1)})
 
 
 def test_the_five_best():

@@ -42,7 +42,7 @@ def test_equal(network, case, options):
     assert model.count_params() == case["parameters"]
     for name, variable in model_variables(model).items():
         variable.assign(golden.deterministic_weights(scoped(info.scope, name), variable.shape))
-    rows = golden.compare(case, run_keras(model, golden.deterministic_images(*case["images"])))
+    rows = golden.differences(case, run_keras(model, golden.deterministic_images(*case["images"])))
     assert [name for name, *_ in rows] == list(case["end_points"])
     for name, _, _, relative in rows:
         assert relative <= 1e-5, name

@@ -9,10 +9,22 @@ import tempfile
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError, reason
+from inception_tf.slim.archives import is_table
 from inception_tf.slim.containers.base import Checkpoint
 
 # What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
 FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
+
+# What a file that is no checkpoint may be, by its first bytes.
+KINDS = {
+    b"\x89HDF": "an HDF5 (Keras) file",
+    b"PK\x03\x04": "a zip (.keras) file",
+    b"\x1f\x8b": "a gzip file",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"<!doctype": "an HTML page",
+    b"<html": "an HTML page",
+}
 
 
 class SaverCheckpoint(Checkpoint):
@@ -104,28 +116,9 @@ def _check_v1(given, path):
         near = sorted(p.name for p in path.parent.glob(glob.escape(path.name) + "*"))[:5]
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise CheckpointError(f"There is no checkpoint at {given}.{hint}")
-    with path.open("rb") as file:
-        head = file.read(512)
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 8))
-        magic = file.read()
-    if magic != bytes.fromhex("57fb808b247547db"):
-        kind = "is empty" if not size else f"is {guess(head)}, or a damaged checkpoint"
+    if not is_table(path):
+        with path.open("rb") as file:
+            head = file.read(512).lstrip().lower()
+        kind = next((kind for magic, kind in KINDS.items() if head.startswith(magic.lower())), "a file of another kind")
+        kind = f"is {kind}, or a damaged checkpoint" if path.stat().st_size else "is empty"
         raise CheckpointError(f"{given} is no checkpoint: it {kind}.")
-
-
-def guess(head):
-    """What a file that is no checkpoint looks like, by its first bytes."""
-    kinds = [
-        (b"\x89HDF", "an HDF5 (Keras) file"),
-        (b"PK\x03\x04", "a zip (.keras) file"),
-        (b"\x1f\x8b", "a gzip file"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"\x89PNG", "a PNG image"),
-    ]
-    for magic, kind in kinds:
-        if head.startswith(magic):
-            return kind
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    return "a file of another kind"
