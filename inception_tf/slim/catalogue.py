@@ -75,3 +75,9 @@ def find(network, weights):
         return of_network[weights]
     has = f"has published weights {', '.join(of_network)}" if of_network else "has no published weights"
     raise UsageError(f"{network} {has}. The path of a checkpoint is taken too. Received: weights={str(weights)!r}")
+
+
+def published_source(card):
+    """The `Published` checkpoint that a model's weights were loaded from, changed since or not; None where none was."""
+    of_card = (entry for entry in catalogue() if (entry.network, entry.archive) == (card.network, card.weights.source))
+    return next(of_card, None)

@@ -5,7 +5,7 @@ import dataclasses
 import math
 
 from inception_tf.errors import MismatchError
-from inception_tf.models.registry import CONSTRUCTORS, find_network
+from inception_tf.models.registry import find_network, networks
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import EMA, bookkeeping, scoped, shape_text, specification
 
@@ -110,7 +110,7 @@ def nearest(checkpoint, network=None, scope=None):
     weights, best = weights_of(checkpoint), None
     # A network whose own scope is there is looked at first: usually it fits, and the others need no building.
     parts = {part for name in weights for part in name.split("/")[:-1]}
-    infos = [find_network(name) for name in ([network] if network else CONSTRUCTORS)]
+    infos = [find_network(name) for name in ([network] if network else networks())]
     for info in sorted(infos, key=lambda info: info.scope not in parts):
         for variant in info.variants:
             found = _fit(weights, info, scope, variant)

@@ -6,8 +6,9 @@ import warnings
 import numpy as np
 
 from inception_tf.errors import MismatchError, UsageError
+from inception_tf.models.card import Weights
 from inception_tf.models.initialization import skip_init
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes
 from inception_tf.slim.names import EMA, bookkeeping, model_variables, scope_matcher, scoped
@@ -85,6 +86,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     Raises:
         UsageError, CheckpointError, MismatchError: as `load_slim` does; or there is no classifier to load.
     """
+    from inception_tf.models.model import build_model  # here, since it loads Keras
+
     info, options = find_network(detection.network), options or {}
     classes = detection.classes and detection.classes - (background == "drop")
     wanted = options.get("classes", classes)
@@ -106,13 +109,13 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
 
     excluded = exclude_scopes.split(",") if isinstance(exclude_scopes, str) else list(exclude_scopes)
     names = [*model_variables(model), *(name.removeprefix(scoped(detection.scope, "")) for name in checkpoint)]
-    aux_logits = model.card["options"].get("aux_logits")
+    aux_logits = model.card.options.get("aux_logits")
     unused = [head for head in info.heads if not loads_top or (head == "AuxLogits" and not aux_logits)]
     unused += () if include_top else info.top
     excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in names)]
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
-    weights = {"source": source or checkpoint.path.name, "step": checkpoint.step, "report": str(report)}
-    model.card.update({"scope": detection.scope, "weights": weights})
+    weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
+    model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights)
     return model
 
 
@@ -143,7 +146,7 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
     if background not in ("keep", "drop"):
         raise UsageError(f'background must be "keep" or "drop". Received: background={background!r}')
     checkpoint, variables = open_checkpoint(path), model_variables(model)
-    network = getattr(model, "card", {}).get("network")
+    network = getattr(model, "card", None) and model.card.network
     if scope is None:
         scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")

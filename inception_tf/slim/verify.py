@@ -7,8 +7,8 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import UsageError
-from inception_tf.models.model import end_points, feature_extractor
-from inception_tf.models.registry import build_model, build_options, find_network
+from inception_tf.models.model import build_model, end_points, feature_extractor
+from inception_tf.models.registry import find_network
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
@@ -124,7 +124,7 @@ def verify(
             another size than the model's.
     """
     checkpoint = open_checkpoint(checkpoint)
-    network = network or (model.card["network"] if model is not None else None)
+    network = network or (model.card.network if model is not None else None)
     found = detection or detect(checkpoint, network, scope)
     if model is None:
         top = {} if found.classes else {"include_top": False}
@@ -140,7 +140,7 @@ def verify(
             shape_text(side or "any" for side in shape[1:]) for shape in (model.input_shape, np.shape(images))
         )
         raise UsageError(f"The model takes images of {expected}. Received: images of {received}")
-    graph = {option: value for option, value in model.card["options"].items() if option not in NEUTRAL}
+    graph = {option: value for option, value in model.card.options.items() if option not in NEUTRAL}
     ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)
     return compare_end_points(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
@@ -157,7 +157,7 @@ def run_original(checkpoint, images, found, ema="auto", graph=None):
     """
     checkpoint = open_checkpoint(checkpoint)
     sources = find_sources(checkpoint, specification(found.network, **found.arguments), found.scope, ema)
-    options = build_options(find_network(found.network), **{**(graph or {}), **found.arguments})
+    options = find_network(found.network).options_for(**{**(graph or {}), **found.arguments})
     return reference.run(found.network, images, options, found.scope, checkpoint, sources)
 
 
@@ -174,7 +174,7 @@ def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
         UsageError: there is no golden data of the network, or none with the model's options.
     """
     info, data = find_network(found.network), golden.load(found.network)
-    case, options = _golden_case(info, data, model.card["options"])
+    case, options = _golden_case(info, data, model.card.options)
     network = build_model(info, input_shape=case["images"][1:], **options)
     for name, variable in model_variables(network).items():
         variable.assign(golden.deterministic_weights(scoped(info.scope, name), variable.shape))
@@ -192,7 +192,7 @@ def _golden_case(info, data, options):
     """The case of golden data whose graph is that of a model's `options`, and the case's own options."""
 
     def graph(options):
-        options = build_options(info, **options)
+        options = info.options_for(**options)
         return json.dumps({option: value for option, value in options.items() if option not in NEUTRAL})
 
     for case in data["cases"].values():
