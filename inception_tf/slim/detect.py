@@ -21,7 +21,7 @@ class Detection:
         network: the network's name.
         scope: the variable scope of its variables, "InceptionV3" or what it was renamed to.
         classes: the classes of its classifier, or None where it holds none.
-        options: what its constructor must be given to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the
+        options: what its constructor needs to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the
             like, as far as they differ from the defaults.
         match: the fraction of the backbone's variables that are there with their shapes, 1.0 for all.
         differences: the first variables that differ, as text, where `match` is below 1.
@@ -108,7 +108,7 @@ def _has_batch_norm(names):
 def nearest(checkpoint, network=None, scope=None):
     """The best `Detection` for a checkpoint, fitting or not; None when nothing in it looks like a network."""
     weights, best = weights_of(checkpoint), None
-    # A network whose own scope is there is looked at first: usually it fits, and the others need no building.
+    # A network whose own scope occurs comes first: usually it fits, and the others need no building.
     parts = {part for name in weights for part in name.split("/")[:-1]}
     infos = [find_network(name) for name in ([network] if network else networks())]
     for info in sorted(infos, key=lambda info: info.scope not in parts):

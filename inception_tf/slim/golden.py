@@ -1,4 +1,4 @@
-"""Golden data: what the original graphs compute on weights and images that anybody can generate again.
+"""Golden data: what the original graphs compute on weights and images that anyone can generate again.
 
 The weights are a function of a variable's name and shape, the images of their number and size, so a golden file
 holds no arrays but samples: of every end point its shape, mean, standard deviation, largest magnitude, and the values
@@ -49,7 +49,7 @@ def deterministic_weights(name, shape):
     The scales keep activations within a few orders of magnitude through the deepest of Slim's networks.
 
     Args:
-        name: the Slim variable's whole name, such as `InceptionV4/Conv2d_1a_3x3/weights`.
+        name: the Slim variable's full name, such as `InceptionV4/Conv2d_1a_3x3/weights`.
         shape: its dimensions.
 
     Returns:
@@ -102,7 +102,7 @@ def record(end_points):
     for name, array in end_points.items():
         array = np.asarray(array)
         indices = np.arange(array.size)
-        if array.size > SAMPLES:  # one of each of 64 equal stretches: spread over the whole feature map, and distinct
+        if array.size > SAMPLES:  # one from each of 64 equal stretches: distinct, and spread over the feature map
             jitter = _uniform(f"samples/{name}", SAMPLES).astype(np.float64)
             indices = ((np.arange(SAMPLES) + jitter) * array.size / SAMPLES).astype(np.int64)
         mean, std, max_abs, *values = (float(str(np.float32(number))) for number in _numbers(array, indices))

@@ -24,7 +24,7 @@ class LoadReport:
     Attributes:
         sources: a dict from the model's variables (Slim names without the scope) to the tensors they were loaded from.
         ignored: a dict from tensors of the checkpoint to why they were not loaded.
-        excluded: the model's variables that `exclude_scopes` kept as they were.
+        excluded: the model's variables that `exclude_scopes` left as they were.
         missing: the model's variables that the checkpoint lacks.
         unexpected: the tensors under the network's scope that the model lacks.
         mismatched: a dict from the model's variables to (shape expected, shape found).
@@ -182,7 +182,7 @@ def _match(checkpoint, variables, scope, ema, excluded, droppable):
 
     Args:
         variables: the model's, by Slim name.
-        excluded: a function that tells whether a name is left alone.
+        excluded: a function from a name to whether it is left alone.
         droppable: the variables for which class 0 of the tensor may be left out.
     """
     report, prefix = LoadReport(), scoped(scope, "")

@@ -52,7 +52,7 @@ def shape_text(shape):
 
 
 def scope_matcher(globs, scope, names, option):
-    """A function that tells whether a variable lies in one of several scopes.
+    """A function from a variable's name to whether it lies in one of several scopes.
 
     Args:
         globs: patterns of scopes such as "Mixed_7*", with or without the network's own `scope` in front; a list, or a

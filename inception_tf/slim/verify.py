@@ -153,7 +153,7 @@ def run_original(checkpoint, images, found, ema="auto", graph=None):
         images: float32 N×H×W×3, preprocessed.
         found: what `detect` found in it.
         ema: as in `load_slim`.
-        graph: options that no variable tells of, `spatial_squeeze` and the like. Default: the network's.
+        graph: options that leave no trace in the variables, `spatial_squeeze` and the like. Default: the network's.
     """
     checkpoint = open_checkpoint(checkpoint)
     sources = find_sources(checkpoint, specification(found.network, **found.arguments), found.scope, ema)

@@ -12,7 +12,6 @@ from inception_tf.errors import MismatchError, UsageError
 from inception_tf.slim import golden
 
 ROOT = Path(__file__).resolve().parents[2]
-SLIM_VARIABLES = ROOT.parent / "shared" / "reference" / "slim_variables"
 TOLERANCE = 1e-5
 
 
@@ -102,10 +101,8 @@ def test_golden_files_follow_the_recipe(network):
 
 
 @pytest.mark.parametrize("network", ["inception_resnet_v2", "inception_v4"])
-def test_golden_graphs_have_the_reference_variables(network):
-    if not SLIM_VARIABLES.is_dir():
-        pytest.skip("the reference data, ../shared, is not here")
-    shapes = json.loads((SLIM_VARIABLES / f"{network}.json").read_text())
+def test_golden_graphs_have_the_reference_variables(slim_variables, network):
+    shapes = slim_variables(network)
     case = golden.load(network)["cases"]["default"]
     assert case["variables"] == len(shapes)
     assert case["parameters"] == sum(math.prod(shape) for shape in shapes.values())

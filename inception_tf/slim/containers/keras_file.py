@@ -20,10 +20,10 @@ class ModelWeights(Checkpoint):
         return np.asarray(self._variables[name])
 
 
-def open_here(given, place):
-    """The weights of the `.keras` file `place`, or None where it has another name."""
-    if not place.name.endswith(".keras"):
+def try_open(source, path):
+    """The weights of the `.keras` file `path`, or None where it has another name."""
+    if not path.name.endswith(".keras"):
         return None
     from inception_tf.models.model import open_keras_file
 
-    return ModelWeights(open_keras_file(place), given)
+    return ModelWeights(open_keras_file(path), source)
