@@ -181,10 +181,8 @@ def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
     differences = golden.differences(case, run_keras(network, golden.deterministic_images(*case["images"])))
     rows = [Row(*row, passed=row[-1] <= tolerance) for row in differences]
     rows.append(_compare_variables(checkpoint, model, found, ema))
-    source = (
-        f"golden data of {data['source']['path']} (tensorflow/models at {data['source']['commit'][:7]}) on published "
-        "weights, its variables and the checkpoint's tensors"
-    )
+    origin = f"{data['source']['path']} (tensorflow/models at {data['source']['commit'][:7]})"
+    source = f"golden data of {origin} on deterministic weights, its variables and the checkpoint's tensors"
     return VerifyReport(found.network, source, case["images"][0], tolerance, tuple(rows), None)
 
 

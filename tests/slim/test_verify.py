@@ -15,7 +15,7 @@ from inception_tf.slim.golden import deterministic_weights
 from inception_tf.slim.names import model_variables, specification
 from inception_tf.slim.verify import compare_end_points, noise, same_top5, verify
 
-pytestmark = pytest.mark.usefixtures("originals_kept")
+pytestmark = pytest.mark.usefixtures("cached_originals")
 
 END_POINTS = [
     "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
@@ -35,9 +35,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def original(originals_kept, trained, images):
+def original(cached_originals, trained, images):
     """What TF-Slim's graph gives for the model's checkpoint, at every end point."""
-    return originals_kept(open_checkpoint(trained.path), images, detect(trained.path))
+    return cached_originals(open_checkpoint(trained.path), images, detect(trained.path))
 
 
 def answers(model, images):

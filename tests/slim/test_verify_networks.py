@@ -15,7 +15,7 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import model_variables, scoped
 from inception_tf.slim.verify import noise, run_keras
 
-pytestmark = pytest.mark.usefixtures("originals_kept")
+pytestmark = pytest.mark.usefixtures("cached_originals")
 
 NARROW = {"depth_multiplier": 0.25}
 RESNETS = [f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (50, 152)]
@@ -28,14 +28,14 @@ def slow(*values):
 
 
 @pytest.fixture
-def equal(originals_kept):
+def equal(cached_originals):
     """A function that verifies a model: at every one of Slim's end points, and the same five best classes."""
 
     def check(path, model=None, size=(224, 224), batch=1, end_points=None, **graph):
         images = noise(batch, *size)
         report = itf.verify(path, model, images=images)
         if end_points is None:
-            end_points = originals_kept(open_checkpoint(path), images, itf.detect(path), graph=graph)
+            end_points = cached_originals(open_checkpoint(path), images, itf.detect(path), graph=graph)
         assert {row.end_point for row in report.rows} == set(end_points)
         assert report.passed and report.worst <= 1e-5 and report.top5 is True, str(report)
         return report

@@ -6,7 +6,7 @@ import re
 
 from inception_tf.errors import CheckpointError
 from inception_tf.slim.containers.base import Checkpoint
-from inception_tf.slim.names import WORDS
+from inception_tf.slim.names import WORDS, scoped
 
 SLIM_WORDS = {*WORDS.values(), "beta", "gamma", "moving_mean", "moving_variance"}
 VARIABLE_OPS = ("Variable", "VariableV2", "VarHandleOp")
@@ -14,16 +14,12 @@ QUANTIZED_OPS = re.compile(r"(Q|Deq|Req)uanti[zs]|FakeQuant")
 
 
 class FrozenGraph(Checkpoint):
-    """The variables of a frozen graph under their names in a checkpoint: without the scope it was imported in.
-
-    Attributes:
-        import_scope: the scope that stands in front of every variable's own, "" where there is none.
-    """
+    """The variables of a frozen graph under their names in a checkpoint: without the scope it was imported in."""
 
     def __init__(self, path, graph_def, container):
         nodes = {node.name: node for node in graph_def.node}
         _refuse_unfit(path, nodes)
-        # Folding leaves constants behind that nothing reads any more.
+        # Folding leaves constants behind that nothing reads anymore.
         read = {_node_of(name) for node in nodes.values() for name in node.input}
         variables = [node for name, node in nodes.items() if name in read and _is_variable(nodes, node)]
         constants = {node.name: node.attr["value"].tensor for node in variables}
@@ -33,9 +29,8 @@ class FrozenGraph(Checkpoint):
                 "Give the checkpoint it was frozen from, or freeze it without folding (optimize_for_inference)."
             )
         parents = [name.split("/")[:-1] for name in constants]
-        self.import_scope = "/".join(os.path.commonprefix(parents)[:-1])
-        start = len(self.import_scope) + 1 if self.import_scope else 0
-        self._constants = {name[start:]: constant for name, constant in constants.items()}
+        import_scope = "/".join(os.path.commonprefix(parents)[:-1])
+        self._constants = {n.removeprefix(scoped(import_scope, "")): constant for n, constant in constants.items()}
         version = graph_def.versions.producer
         self.written_by = f"a TensorFlow of GraphDef version {version}" if version else None
 
@@ -43,7 +38,7 @@ class FrozenGraph(Checkpoint):
 
         shapes = {name: tuple(dim.size for dim in c.tensor_shape.dim) for name, c in self._constants.items()}
         dtypes = {name: as_dtype(c.dtype).as_numpy_dtype for name, c in self._constants.items()}
-        scope = f", imported under {self.import_scope}" if self.import_scope else ""
+        scope = f", imported under {import_scope}" if import_scope else ""
         super().__init__(path, container + scope, shapes, dtypes)
 
     def read(self, name):
