@@ -7,10 +7,6 @@ from inception_tf.errors import CheckpointError
 from inception_tf.slim.archives import extract_checkpoint, find_checkpoint, is_archive
 from inception_tf.slim.containers import graph_def, keras_file, saved_model, saver
 from inception_tf.slim.containers.base import Checkpoint
-from inception_tf.slim.containers.keras_file import ModelWeights
-from inception_tf.slim.containers.saver import SaverCheckpoint
-
-__all__ = ["Checkpoint", "ModelWeights", "SaverCheckpoint", "open_checkpoint"]
 
 # Each tries a path in turn. The last never declines: it raises the error that says what is wrong with the file.
 CONTAINERS = (keras_file, saved_model, graph_def, saver)

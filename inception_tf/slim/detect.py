@@ -126,7 +126,7 @@ def nearest(checkpoint, network=None, scope=None):
 def _fit(weights, info, scope, variant):
     """The `Detection` of `weights` as one variant of the network `info`, or None when nothing fits."""
     aux = {"aux_logits": True} if "aux_logits" in info.options else {}
-    expected = specification(info.name, **aux, **variant)
+    expected = specification(info.name, **variant, **aux)
     scopes = _find_scopes(weights, expected, info) if scope is None else [scope]
     if not scopes:
         return None
@@ -144,7 +144,7 @@ def _fit(weights, info, scope, variant):
     if channels and channels != shape[2:3]:
         options["input_shape"] = (info.input_size, info.input_size, *channels)
     if options:
-        expected = specification(info.name, **aux, **options)
+        expected = specification(info.name, **options, **aux)
         backbone = {name: expected[name] for name in backbone}
     fits = [name for name in backbone if found.get(name) == backbone[name]]
     others = [name for name in found if name not in backbone and not in_scopes(name, classifier)]

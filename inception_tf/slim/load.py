@@ -40,11 +40,6 @@ class LoadReport:
     warnings: list = dataclasses.field(default_factory=list)
 
     @property
-    def loaded(self):
-        """The model's variables that were loaded."""
-        return list(self.sources)
-
-    @property
     def ema(self):
         """How many variables were loaded from their moving average."""
         return sum(source.endswith(EMA) for source in self.sources.values())

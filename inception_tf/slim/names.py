@@ -94,19 +94,18 @@ def bookkeeping(name, others=()):
 
 
 @functools.lru_cache(maxsize=64)
-def _specification(network, options):
-    from inception_tf.models.model import build_model  # here, since it loads Keras
-
-    with meta_init():
-        model = build_model(find_network(network), **dict(options))
-        return {slim_name(variable.path): tuple(variable.shape) for variable in model.weights}
-
-
 def specification(network, **options):
     """The variables of a network by Slim name, without the scope, with their shapes. Takes no memory for them.
 
     Args:
         network: its name.
         **options: as its constructor takes them.
+
+    Returns:
+        A dict, which is cached: it must not be changed.
     """
-    return dict(_specification(network, tuple(sorted(options.items()))))
+    from inception_tf.models.model import build_model  # here, since it loads Keras
+
+    with meta_init():
+        model = build_model(find_network(network), **options)
+        return {name: tuple(variable.shape) for name, variable in model_variables(model).items()}

@@ -11,7 +11,8 @@ import pytest
 from slim_files import read_tensors, tf1_session, train_and_save, write_tensors
 
 from inception_tf.errors import CheckpointError
-from inception_tf.slim.checkpoint import SaverCheckpoint, open_checkpoint
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.containers.saver import SaverCheckpoint
 
 FORMATS = ["v1", "v2", "sharded_v1", "sharded_v2"]
 # Names that mean something to a shell, to glob and to TensorFlow's own pattern matching.

@@ -46,7 +46,7 @@ def untouched(model):
 def test_loads_every_variable(model, plain, trained):
     report = load_slim(model, plain)
     assert holds(model, trained.weights)
-    assert len(report.loaded) == len(trained.weights) == len(model.weights) and not report.ignored
+    assert len(report.sources) == len(trained.weights) == len(model.weights) and not report.ignored
     assert str(report) == f"{len(trained.weights)} loaded"
 
 
@@ -131,7 +131,7 @@ def test_excludes_scopes(model, plain, trained, scopes):
     but = ("Logits", "AuxLogits", "Mixed_7")
     assert holds(model, trained.weights, but)
     assert all(name.startswith(but) for name in report.excluded) and set(report.ignored.values()) == {"excluded"}
-    assert len(report.excluded) == len(report.ignored) == len(model.weights) - len(report.loaded)
+    assert len(report.excluded) == len(report.ignored) == len(model.weights) - len(report.sources)
 
 
 def test_excludes_what_one_side_lacks(model, trained, tmp_path):
@@ -247,7 +247,7 @@ def test_into_a_model_that_is_not_ours(model, plain, trained, tmp_path):
     """A Keras model of the same layer names, such as a feature extractor, has no card and loads all the same."""
     features = itf.feature_extractor(model, ["Mixed_5b"])
     report = load_slim(features, plain, exclude_scopes=["Mixed_5[cd]", "Mixed_6*", "Mixed_7*", "*Logits"])
-    assert len(report.loaded) == len(features.weights)
+    assert len(report.sources) == len(features.weights)
     np.testing.assert_array_equal(features.weights[0], trained.weights["InceptionV3/Conv2d_1a_3x3/weights"])
 
 

@@ -10,7 +10,6 @@ class ModelWeights(Checkpoint):
     """The variables of a Keras model under the names they have in a Slim checkpoint."""
 
     def __init__(self, model, path):
-        self.model = model
         scope = model.card.scope if getattr(model, "card", None) else ""
         self._variables = {scoped(scope, name): variable for name, variable in model_variables(model).items()}
         shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
