@@ -45,7 +45,7 @@ _PUBLIC = {
     "Phase": "training.recipe",
     "preprocess_input": "images.preprocessing",
     "decode_predictions": "images.labels",
-    "open_examples": "images.examples",
+    "open_examples": "images.sources",
     "open_engine": "inference.engines",
     "export_savedmodel": "export.savedmodel",
     "to_litert": "export.litert",

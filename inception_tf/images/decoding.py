@@ -13,17 +13,18 @@ from inception_tf.errors import ImageError, UsageError
 MAX_PIXELS = 89_478_485
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 _FORMATS_TEXT = "JPEG, PNG, GIF, BMP or WEBP"
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(data, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tensorflow"):
     """Decodes JPEG, PNG, GIF (first frame), BMP or WEBP (first frame).
 
-    Greyscale, palette and CMYK images become RGB; 16 bits a channel keep the upper 8; an alpha channel is dropped, not
+    Grayscale, palette and CMYK images become RGB; 16 bits a channel keep the upper 8; an alpha channel is dropped, not
     blended, and a GIF's transparent pixels are black, all as TensorFlow does it.
 
     The decoders give the same pixels but for JPEG, where TensorFlow, and so Slim, takes libjpeg's fast transform and
     Pillow the accurate one: 1.1 of 255 apart on average over 202 photographs, 21 at most. GIF, BMP and WEBP always go
-    through Pillow: TensorFlow takes a BMP palette's indices for grey values, misplaces a GIF frame that is smaller than
+    through Pillow: TensorFlow takes a BMP palette's indices for gray values, misplaces a GIF frame that is smaller than
     its canvas, and does not read WEBP with animation, nor drop a WEBP's alpha.
 
     Args:
@@ -114,9 +115,9 @@ def _decode_tensorflow(data, kind):
 def _decode_pillow(image):
     kind = image.format
     try:
-        if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip, not scale
-            grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip, not scale
+            gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+            return np.repeat(gray[:, :, None], 3, axis=2)
         image.load()  # before the mode is looked at: a GIF gets its own on loading
         transparent = image.info.get("transparency") if kind == "GIF" and image.mode in ("P", "L") else None
         with _quiet():  # of transparency, which is meant to go
@@ -129,17 +130,12 @@ def _decode_pillow(image):
 
 
 def _rotated(pixels, header):
-    try:
-        orientation = header.getexif().get(0x0112, 1)
-    except Exception:  # a broken EXIF block is no broken image
-        return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(pixels)
+    with contextlib.suppress(Exception):  # a broken EXIF block is no broken image
+        image.getexif()[_ORIENTATION] = header.getexif().get(_ORIENTATION, 1)
+    return np.array(ImageOps.exif_transpose(image))
 
 
 def decode_image_graph(data, max_pixels=MAX_PIXELS):
@@ -270,7 +266,7 @@ def _first_frame_graph(data, size):
 
     octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
 
-    def table(flags):  # the bytes of a colour table
+    def table(flags):  # the bytes of a color table
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
     # `inside` a block the sub-blocks are skipped: 1 in an extension, 2 in the frame; 3 when that is over.

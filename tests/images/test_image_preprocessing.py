@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_tf.errors import ImageError, UsageError
-from inception_tf.images.decoding import decode_image, read_image
+from inception_tf.images.decoding import read_image
 from inception_tf.images.preprocessing import Preprocessing, preprocess_input
 
 v1 = tf.compat.v1
@@ -95,21 +95,6 @@ def test_graph_takes_batches_and_unknown_sizes():
         preprocessing.graph(images[0, :, 0, 0])
 
 
-def test_graph_from_bytes_in_a_saved_model(tmp_path, pixels, encode):
-    preprocessing = Preprocessing(size=80)
-    module = tf.Module()
-    module.run = tf.function(preprocessing.graph_from_bytes, input_signature=[tf.TensorSpec((None,), tf.string)])
-    tf.saved_model.save(module, str(tmp_path / "saved"))
-    run = tf.saved_model.load(str(tmp_path / "saved")).run
-    files = [encode(pixels, "PNG"), encode(pixels[:20], "JPEG"), encode(pixels[:, ::2].copy(), "WEBP", lossless=True)]
-    expected = preprocessing(files)
-    np.testing.assert_array_equal(run(files), expected)
-    np.testing.assert_array_equal(expected[1:2], preprocessing(decode_image(files[1])))
-    assert run(tf.constant([], tf.string)).shape == (0, 80, 80, 3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Not an image"):
-        run([files[0], b"<html>"])
-
-
 def test_graph_refuses_to_resize_a_thread_to_a_rope():
     image = np.zeros((1, 20000, 3), np.uint8)
     with pytest.raises(tf.errors.InvalidArgumentError, match="too long and narrow"):
@@ -117,17 +102,17 @@ def test_graph_refuses_to_resize_a_thread_to_a_rope():
     np.testing.assert_allclose(Preprocessing("vgg")(image)[0, 0, 0], [-123.68, -116.78, -103.94])
 
 
-def test_grey():
+def test_gray():
     preprocessing = Preprocessing("lenet")
-    grey = noise(28, 28, 1)
-    expected = slim_lenet(grey, 28, 28)
-    np.testing.assert_array_equal(preprocessing(grey)[0], expected)
-    np.testing.assert_array_equal(preprocessing(np.repeat(grey, 3, axis=-1))[0], expected)
-    np.testing.assert_array_equal(preprocessing.graph(np.repeat(grey, 3, axis=-1)), expected)
-    colour = noise(28, 28)
-    luminance = tf.image.rgb_to_grayscale(colour.astype(np.float32))
-    np.testing.assert_allclose(preprocessing(colour)[0], slim_lenet(luminance, 28, 28), rtol=0, atol=3e-4)
-    np.testing.assert_allclose(preprocessing.graph(colour), preprocessing(colour)[0], rtol=0, atol=1e-6)
+    gray = noise(28, 28, 1)
+    expected = slim_lenet(gray, 28, 28)
+    np.testing.assert_array_equal(preprocessing(gray)[0], expected)
+    np.testing.assert_array_equal(preprocessing(np.repeat(gray, 3, axis=-1))[0], expected)
+    np.testing.assert_array_equal(preprocessing.graph(np.repeat(gray, 3, axis=-1)), expected)
+    color = noise(28, 28)
+    luminance = tf.image.rgb_to_grayscale(color.astype(np.float32))
+    np.testing.assert_allclose(preprocessing(color)[0], slim_lenet(luminance, 28, 28), rtol=0, atol=3e-4)
+    np.testing.assert_allclose(preprocessing.graph(color), preprocessing(color)[0], rtol=0, atol=1e-6)
 
 
 def test_whatever_holds_images(tmp_path, pixels, encode):

@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ImageError, UsageError
-from inception_tf.images.decoding import decode_image, decode_image_graph
-from inception_tf.images.examples import open_examples, open_training_data
 from inception_tf.images.labels import imagenet_labels
+from inception_tf.images.sources import open_examples, open_training_data
 
 
 def record(image, label, text=None, filename=None, **others):
@@ -56,13 +55,6 @@ def slim(tmp_path, images):
     return tmp_path
 
 
-def decoded(examples):
-    dataset = tf.data.Dataset.range(len(examples))
-    return list(
-        dataset.map(lambda i: decode_image_graph(examples.encoded(i)), num_parallel_calls=2).as_numpy_iterator()
-    )
-
-
 def test_shards_are_read_in_any_order(slim, images):
     examples = open_examples(f"{slim}/train-*")
     assert len(examples) == 30 and examples.class_names == [f"class {i}" for i in range(5)]
@@ -70,9 +62,8 @@ def test_shards_are_read_in_any_order(slim, images):
     assert examples.names[9:11] == ["train-00000-of-00003:9", "train-00001-of-00003:0"]
     for i in np.random.default_rng(0).permutation(30):
         assert examples.read(i) == images[i]
-    assert all(np.array_equal(pixels, decode_image(image)) for pixels, image in zip(decoded(examples), images))
     part = examples.subset([29, 4])
-    assert part.read(0) == images[29] and decoded(part)[1].shape == (6, 5, 3)
+    assert part.read(0) == images[29]
     assert len(examples.checked()) == 30 and examples.skipped == {}
     assert examples.fingerprint() != part.fingerprint()
 
@@ -107,10 +98,10 @@ def test_class_names(slim, tmp_path, images):
     (tmp_path / "labels.txt").write_text("".join(f"{i}:{name}\n" for i, name in enumerate(names)))
     assert open_examples(f"{slim}/train-*").class_names == names
     assert open_examples(f"{slim}/train-*", [*"abcdef"]).class_names == [*"abcdef"]
-    with pytest.raises(UsageError, match=r"0 to 2: 3 classes \(the labels given\). The first: train-00000-of-00003:3"):
+    with pytest.raises(UsageError, match=r"3 classes \(the labels given\), 0 to 2.*train-00000-of-00003:3"):
         open_examples(f"{slim}/train-*", [*"abc"])
     (tmp_path / "labels.txt").write_text("0:a\n1:b\n")
-    with pytest.raises(UsageError, match=r"0 to 1: 2 classes \(.*labels.txt\).*label is 2"):
+    with pytest.raises(UsageError, match=r"2 classes \(.*labels.txt\), 0 to 1.*label is 2"):
         open_examples(f"{slim}/train-*")
     # Records of label 1 and up, as Slim's ImageNet has them; class 0 has no image.
     texts = ["", "tench", "goldfish", "crane", "crane"]
@@ -133,7 +124,7 @@ def test_labels_offset(tmp_path, images):
     for labels in (None, tmp_path / "labels.txt"):
         examples = open_examples(path, labels, labels_offset=1)
         assert [examples.class_names[label] for label in examples.labels] == ["name 1", "name 500", "name 1000"]
-    with pytest.raises(UsageError, match="1 labels are negative after labels_offset 2.*validation:0, whose label is 1"):
+    with pytest.raises(UsageError, match="after labels_offset 2.*first of 1: validation:0, whose label is 1"):
         open_examples(path, labels_offset=2)
     with pytest.raises(UsageError, match="1000 classes.*validation:2, whose label is 1000"):
         open_examples(path, imagenet_labels(background=False))
@@ -202,9 +193,7 @@ def test_files_that_are_no_records_among_others(slim):
         "train-empty": "holds no records",
         "train-list.txt": "not a TFRecord file, or broken from its start",
     }
-    with pytest.raises(
-        UsageError, match="No labelled images in 2 TFRecord files. train-empty: holds no records; train-"
-    ):
+    with pytest.raises(UsageError, match="2 TFRecord files. train-empty: holds no records; train-list"):
         open_examples([slim / "train-empty", slim / "train-list.txt"])
 
 
@@ -259,7 +248,7 @@ def test_records_are_what_the_original_reader_reads(slim):
 
 
 def test_tensorflow_starts_without_a_word(slim):
-    script = f"from inception_tf.images.examples import open_examples; print(len(open_examples({str(slim)!r} + '/t*')))"
+    script = f"from inception_tf.images.sources import open_examples; print(len(open_examples({str(slim)!r} + '/t*')))"
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("30\n", "")
