@@ -158,7 +158,7 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
     """
     import tensorflow as tf
 
-    size, problem = _header_graph(data, max_pixels)
+    size, problem = inspect_header_graph(data, max_pixels)
     with tf.control_dependencies([tf.debugging.Assert(problem == "", [problem])]):
         data = tf.identity(data)
     kind = tf.strings.substr(data, 0, 4)
@@ -173,24 +173,19 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
         return tf.ensure_shape(image, (None, None, 3))
 
 
-def image_problem_graph(data, max_pixels=MAX_PIXELS):
-    """What the beginning of a file tells against decoding it, in TensorFlow ops.
+def inspect_header_graph(data, max_pixels=MAX_PIXELS):
+    """What the beginning of a file says about its size, and against decoding it, in TensorFlow ops.
 
     Args:
-        data: scalar string tensor, the bytes of one file.
-        max_pixels: as in `decode_image`.
+        data, max_pixels: as in `decode_image_graph`.
 
     Returns:
-        Scalar string tensor: a sentence, or empty where `decode_image_graph` would go on to the decoder.
+        The (height, width) as an int64 tensor, and a scalar string tensor: a sentence, or empty where
+        `decode_image_graph` would go on to the decoder.
 
     Raises:
         tf.errors.InvalidArgumentError, at run time: a JPEG without a readable header.
     """
-    return _header_graph(data, max_pixels)[1]
-
-
-def _header_graph(data, max_pixels):
-    """The (height, width) in a file's header, int64, and why it is not to be decoded: empty where nothing is wrong."""
     import tensorflow as tf
 
     head = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=68), tf.int64)
@@ -238,7 +233,7 @@ def _header_graph(data, max_pixels):
     animated = starts(b"VP8X", 12) & (head[20] // 2 % 2 == 1)
     pixels = tf.strings.join([tf.as_string(width), " × ", tf.as_string(height)])
     problem = tf.constant("")
-    for wrong, text in [  # the last that is wrong is told
+    for wrong, text in [  # the last that is wrong counts
         (bmp & ~plain, "Only BMP of 24 or 32 bits without compression is read here."),
         (webp & animated, "An animated WEBP is not read here."),
         # Division, since the product of two 32-bit sizes may overflow.

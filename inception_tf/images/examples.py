@@ -91,10 +91,8 @@ class Examples:
             keys = {i: (hashlib.sha256(_utf8(self._split_key(i))).digest(), self.names[i]) for i in members}
             held_out[sorted(members, key=keys.get)[:count]] = True
         if single:
-            raise UsageError(
-                "A class of one image cannot be split into training and validation. Add images, or name the validation "
-                f"images (--val, val=). Received: one image of {listed(single)}."
-            )
+            advice = "Add images, or name the validation images (--val, val=)."
+            raise UsageError(f"One image cannot be split. {advice} Received: one image of {listed(single)}.")
         rest, part = self.subset(~held_out), self.subset(held_out)
         part.skipped = {}
         return rest, part

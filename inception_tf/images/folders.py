@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections import Counter
 from pathlib import Path
 
 from inception_tf.errors import ImageError, UsageError, listed
@@ -42,9 +41,7 @@ def open_folder(root, labels=None, complete=True):
     if stray:
         raise UsageError(f"{expected} Received: {len(stray)} images beside the class folders, {stray[0].path}.")
     if not folders:
-        raise UsageError(
-            f"{expected} Received: a folder without folders. TFRecords are named by a pattern, {root}/train-*."
-        )
+        raise UsageError(f"{expected} Received: a folder without folders. TFRecords: name a pattern, {root}/train-*.")
     names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
     names = [folder.name for folder in folders] if names is None else list(names)
     _check_classes(root, {folder.name for folder in folders}, names, complete)
@@ -65,10 +62,7 @@ def open_folder(root, labels=None, complete=True):
     present = {names[label] for label in set(numbers)}
     empty = [folder.name for folder in folders if folder.name not in present]
     if not sources or (empty and complete):
-        raise UsageError(
-            f"Class folders without images: {listed(empty)}. Looked in {root} for files that end in "
-            f"{', '.join(IMAGE_SUFFIXES)}. Add some, or remove the folders."
-        )
+        raise UsageError(f"{root}/ has no {' or '.join(IMAGE_SUFFIXES)} files in the class folders {listed(empty)}.")
     if len(names) < 2:
         raise UsageError(f"{root} holds one class, {names[0]!r}. Expected two or more.")
     return FolderExamples(sources, numbers, names, relative, skipped, [root])
@@ -103,10 +97,7 @@ def _check_classes(root, found, names, complete):
     problems = {
         "no class is called": sorted(found.difference(names)),
         "no folder is called": [name for name in names if complete and name not in found],
-        "more than one class is called": [n for n, count in Counter(names).items() if count > 1 and n in found],
+        "more than one class is called": [name for name in sorted(found) if names.count(name) > 1],
     }
-    parts = [f"{problem} {listed(values)}" for problem, values in problems.items() if values]
-    if parts:
-        raise UsageError(
-            f"The folders of {root} and the {len(names)} classes ({listed(names)}) do not agree: {'; '.join(parts)}."
-        )
+    if text := "; ".join(f"{problem} {listed(wrong)}" for problem, wrong in problems.items() if wrong):
+        raise UsageError(f"The folders of {root} and the {len(names)} classes ({listed(names)}) do not agree: {text}.")

@@ -58,10 +58,7 @@ def load_labels(path):
     if any(matches):
         odd = next((i for i, match in enumerate(matches) if bool(match) != bool(matches[0])), None)
         if odd is not None:
-            raise UsageError(
-                f"{path} mixes `index:name` lines with others. Expected one form throughout. "
-                f"Received: line {odd + 1}, {lines[odd][:60]!r}."
-            )
+            raise UsageError(f"{path} mixes `index:name` lines with others: line {odd + 1}, {lines[odd][:60]!r}.")
         pairs = sorted((int(match[1]), match[2]) for match in matches)
         wrong = next((i for i, (index, _) in enumerate(pairs) if index != i), None)
         if wrong is not None:
@@ -122,9 +119,7 @@ def decode_predictions(preds, top=5, labels=None):
         preds = preds[key]
     preds = np.asarray(preds)
     if preds.ndim != 2:
-        raise UsageError(
-            f"decode_predictions expects a batch of predictions, shape (N, classes). Received: {preds.shape}"
-        )
+        raise UsageError(f"Expected a batch of predictions, shape (N, classes). Received: {preds.shape}")
     if top < 1:
         raise UsageError(f"`top` must be at least 1. Received: {top}")
     if np.isnan(preds).any():

@@ -111,10 +111,7 @@ def _read_shard(file, shard, skipped):
         with Path(file).open("rb") as opened:
             start = opened.read(3)
         if start == b"\x1f\x8b\x08" or (start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0):
-            raise UsageError(
-                f"{file} is compressed, so its records cannot be read in any order. Unpack it (GZIP: gunzip), or "
-                "write it without compression."
-            )
+            raise UsageError(f"{file} is compressed, so its records cannot be read in any order. Unpack it (gunzip).")
         skipped[shard] = "holds no records" if complete else "not a TFRecord file, or broken from its start"
     elif not complete:
         skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"

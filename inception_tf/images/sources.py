@@ -69,17 +69,13 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
     train = open_examples(data, labels, labels_offset)
     present = np.unique(train.labels)
     if len(present) < 2:
-        raise UsageError(
-            f"All training images are of one class, {train.class_names[present[0]]!r}. Expected two or more."
-        )
+        raise UsageError(f"All training images are of one class, {train.class_names[present[0]]!r}.")
     if val is None:
         return train.split(val_fraction)
     held_out = open_examples(val, train.class_names, labels_offset, complete=False)
     if both := held_out.origins & train.origins:
-        raise UsageError(
-            f"The validation images would be training images too: {listed(sorted(map(os.path.basename, both)))}. Name "
-            "others, or leave validation out: a part of the training images is held out then."
-        )
+        both = listed(sorted(map(os.path.basename, both)))
+        raise UsageError(f"Training images cannot be validation images too: {both}. Name others, or leave out --val.")
     return train, held_out
 
 

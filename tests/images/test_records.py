@@ -79,7 +79,7 @@ def test_training_and_validation_shards(slim):
     assert (len(train), len(val)) == (30, 5) and train.class_names == val.class_names
     train, val = open_training_data([f"{slim}/train-*"], val_fraction=0.3)
     assert np.bincount(val.labels).tolist() == [2] * 5 and not set(train.names) & set(val.names)
-    with pytest.raises(UsageError, match="training images too: validation-00000-of-00001"):
+    with pytest.raises(UsageError, match="validation images too: validation-00000-of-00001"):
         open_training_data(f"{slim}/*", f"{slim}/val*")
 
 
