@@ -97,11 +97,10 @@ class Examples:
         part.skipped = {}
         return rest, part
 
-    def checked(self, workers=None, complete=True):
+    def checked(self, complete=True):
         """Decodes every image once and leaves out, with the reason in `skipped`, those that cannot be decoded.
 
         Args:
-            workers: threads. Default: one a processor.
             complete: whether it is an error when a class loses all of its images.
 
         Returns:
@@ -110,7 +109,7 @@ class Examples:
         Raises:
             UsageError: no image is left, or none of a class.
         """
-        workers = workers or os.cpu_count() or 1
+        workers = os.cpu_count() or 1
         reasons = {}
         block = 64 * workers  # Ctrl-C waits for one block, not for all
         with ThreadPoolExecutor(workers) as pool, Progress("checking", len(self), "images") as progress:

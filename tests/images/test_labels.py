@@ -54,16 +54,12 @@ def test_load_labels(write, content):
     assert load_labels(write(content)) == ["daisy", "dandelion", "roses"]
 
 
-def test_colons_and_other_alphabets(write):
+def test_load_other_names(write):
     assert load_labels(write("0:ratio 4:3\n1:Gänseblümchen\n")) == ["ratio 4:3", "Gänseblümchen"]
     assert load_labels(write("a: b\nc: d\n")) == ["a: b", "c: d"]
-
-
-@pytest.mark.parametrize("background", [True, False])
-def test_imagenets_own_names_load(write, background):
-    names = imagenet_labels(background)
-    assert load_labels(write("\n".join(names))) == names
-    assert load_labels(write("".join(f"{i}:{name}\n" for i, name in enumerate(names)))) == names
+    for names in (imagenet_labels(), imagenet_labels(background=False)):
+        assert load_labels(write("\n".join(names))) == names
+        assert load_labels(write("".join(f"{i}:{name}\n" for i, name in enumerate(names)))) == names
 
 
 @pytest.mark.parametrize(
