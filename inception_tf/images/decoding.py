@@ -120,7 +120,7 @@ def _decode_pillow(image):
             return np.repeat(gray[:, :, None], 3, axis=2)
         image.load()  # before the mode is looked at: a GIF gets its own on loading
         transparent = image.info.get("transparency") if kind == "GIF" and image.mode in ("P", "L") else None
-        with _quiet():  # of transparency, which is meant to go
+        with _quiet():  # about transparency, which is dropped on purpose
             pixels = np.array(image.convert("RGB"))
         if transparent is not None:
             pixels[np.asarray(image) == transparent] = 0

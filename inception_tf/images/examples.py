@@ -66,7 +66,7 @@ class Examples:
         return part
 
     def split(self, fraction):
-        """Splits every class by the names of its files: the same wherever they lie and in whatever order.
+        """Splits every class by the names of its files: independent of their folder and their order.
 
         A class's images are ordered by the SHA-256 of their file name, without the folders above it. The first
         `round(fraction * n)` are held out; at least one is, and at least one is not.

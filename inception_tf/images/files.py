@@ -1,4 +1,4 @@
-"""Which files a list of arguments means."""
+"""Finds the files that a list of arguments stands for."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ def find_images(paths):
 
     A directory is searched to the bottom for `IMAGE_SUFFIXES` in either case; hidden files and directories (`.name`)
     and linked directories are left out. A pattern (`*`, `?`, `[…]`, `**`) means what it matches, as if the shell had
-    expanded it. The arguments keep their order, each one's files are sorted, and a file comes once.
+    expanded it. The arguments keep their order, each one's files are sorted, and no file is listed twice.
 
     Args:
         paths: a path or a sequence of them.

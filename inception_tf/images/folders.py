@@ -36,7 +36,7 @@ def open_folder(root, labels=None, complete=True):
     expected = f"Expected {root}/<class>/<image>."
     if split := split_folders(root):
         names = " and ".join(f"{folder.name}/" for folder in split if folder)
-        raise UsageError(f"{root} holds {names}. Name the one that is meant, for example {split[0]}.")
+        raise UsageError(f"{root} holds {names}. Name one of them, for example {split[0]}.")
     folders, stray = _contents(root)
     if stray:
         raise UsageError(f"{expected} Received: {len(stray)} images beside the class folders, {stray[0].path}.")
@@ -78,7 +78,7 @@ def split_folders(root):
     if not train:
         return None
     if len(val) > 1 or len(train) > 1:
-        raise UsageError(f"{root} holds {listed([f'{f.name}/' for f in folders])}. Name the ones that are meant.")
+        raise UsageError(f"{root} holds {listed([f'{f.name}/' for f in folders])}. Name one of each.")
     return train[0], val[0] if val else None
 
 

@@ -16,7 +16,7 @@ MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its images: the evaluation preprocessing of research/slim/preprocessing.
+    """How a network's images are prepared: the evaluation preprocessing of research/slim/preprocessing.
 
     Kinds, by Slim's file:
         "inception" (inception_preprocessing.py; the Inceptions, ResNet v2): to [0, 1], the central `central_fraction`
@@ -63,12 +63,8 @@ class Preprocessing:
             side = round(larger * _RESIZE_SIDE / default_size) if enlarge else _RESIZE_SIDE
         if self.kind == "vgg":
             _require(side >= larger, "resize_side", f"at least the size, {larger}, which is cropped from it", side)
-        for name, value in {
-            "size": (height, width),
-            "channels": channels,
-            "central_fraction": fraction,
-            "resize_side": side,
-        }.items():
+        values = {"size": (height, width), "channels": channels, "central_fraction": fraction, "resize_side": side}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def to_config(self):
@@ -260,7 +256,7 @@ def _array(image, ranks, channels, decoder, exif_rotation):
 
 
 def to_gray(image):
-    """RGB to (…, 1), by the weights of tf.image.rgb_to_grayscale brought to a sum of 1. Arrays and tensors."""
+    """RGB to (…, 1), by the weights of tf.image.rgb_to_grayscale normalized to a sum of 1. Arrays and tensors."""
     red, green, blue = image[..., 0:1], image[..., 1:2], image[..., 2:3]
     return green + np.float32(0.2989) * (red - green) + np.float32(0.1140) * (blue - green)
 
@@ -270,7 +266,7 @@ def _resize(image, size, offset, window, scale=None):
 
     TensorFlow 1's bilinear in its own order of float32 operations (core/kernels/image/resize_bilinear_op.cc): first
     along the rows. Only the rows and columns that are read are converted; each direction in turn is the outer one,
-    where NumPy moves whole lines.
+    where NumPy moves contiguous lines.
     """
     (rows, *vertical), (columns, *horizontal) = map(_neighbors, image.shape, size, offset, window)
     pixels = np.take(image[rows], columns, axis=1).reshape(len(rows), -1)

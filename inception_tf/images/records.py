@@ -147,7 +147,7 @@ def _labels_beside(files):
     paths = dict.fromkeys(Path(file).parent / "labels.txt" for file in files)
     paths = [path for path in paths if path.is_file()]
     if len({tuple(load_labels(path)) for path in paths}) > 1:
-        raise UsageError(f"The labels beside the TFRecords differ. Pass those that are meant: {listed(paths)}")
+        raise UsageError(f"The labels beside the TFRecords differ. Pass one of them: {listed(paths)}")
     return paths[0] if paths else None
 
 

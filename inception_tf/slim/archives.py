@@ -1,7 +1,7 @@
 """Finding the checkpoint in a directory, and getting it out of a .tar, .tar.gz or .tgz. Needs no TensorFlow.
 
-Archives come from strangers: nothing is written outside the directory asked for, nothing but plain files of a
-checkpoint stays, and the unpacked size is bounded.
+Archives are untrusted: nothing is written outside the given directory, only regular files of a checkpoint are kept,
+and the unpacked size is bounded.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def is_archive(path):
 
 
 def find_checkpoint(where):
-    """The one checkpoint meant by a directory.
+    """The checkpoint that a directory stands for.
 
     The one its `checkpoint` file names as the latest (beside that file first, since the paths in it may be another
     machine's), else the only one of `candidates`, else the highest step of `stem-<step>`.
@@ -54,7 +54,7 @@ def find_checkpoint(where):
         or a frozen graph.
 
     Raises:
-        CheckpointError: there is none, or several and nothing says which.
+        CheckpointError: there is none, or there are several and nothing says which.
     """
     files, found = _list(where), candidates(where)
     place = where if isinstance(where, (str, Path)) else (files[0].parent if files else "The list of files")
@@ -64,7 +64,7 @@ def find_checkpoint(where):
         beside = states[0].parent / _SHARD.sub("", PureWindowsPath(latest).name)
         if beside in found:
             return beside
-        # A list of files may come out of an archive, whose word must not lead to files outside it.
+        # A list of files may be that of an archive, which must not lead to files outside it.
         named = states[0].parent / latest
         if isinstance(where, (str, Path)) and (named.is_file() or Path(f"{named}.index").is_file()):
             return named

@@ -18,7 +18,7 @@ from inception_tf.slim import archives
 
 try:
     import fcntl
-except ImportError:  # Windows: two downloads of one file at the same time are not kept apart.
+except ImportError:  # Windows: simultaneous downloads of one file are not serialized.
     fcntl = None
 
 # Increase it when a conversion writes other weights, or the same under other names.
@@ -187,7 +187,7 @@ def _download(url, part, timeout, tries, pause):
             size = _size(part)
             failures = 1 if size > most else failures + 1
             most = max(most, size)
-            # A machine that is offline should hear of it now; one that lost its connection half-way may get it back.
+            # An offline machine gets its error at once; one that lost its connection half-way is given time.
             if not error.retry or failures >= tries or (error.offline and most == already):
                 raise _Failure(f"Cannot download {url}: {error}") from error
             time.sleep(pause * 2 ** (failures - 1))

@@ -177,7 +177,7 @@ def test_train_and_val_below_are_taken_as_they_are(tmp_path):
     assert len(train) == 5 and val.labels.tolist() == [1] * 4 and val.class_names == ["a", "b"]
     for name in ("test", tmp_path / "data/test"):
         assert len(open_training_data(tmp_path / "data", val=name)[1]) == 2
-    with pytest.raises(UsageError, match="holds train/ and Validation/. Name the one"):
+    with pytest.raises(UsageError, match="holds train/ and Validation/"):
         open_examples(tmp_path / "data")
 
     write_classes(tmp_path / "data/Validation", c=1)
