@@ -202,40 +202,30 @@ def inspect_header_graph(data, max_pixels=MAX_PIXELS):
     jpeg, png, gif = starts(b"\xff\xd8\xff"), starts(b"\x89PNG\r\n\x1a\n"), starts(b"GIF8")
     bmp, webp = starts(b"BM"), starts(b"RIFF") & starts(b"WEBP", 8)
 
-    def webp_size():
-        lossless = little(21, 4)
-        return tf.case(
-            [
-                (starts(b"VP8X", 12), lambda: [little(27, 3) + 1, little(24, 3) + 1]),
-                (starts(b"VP8L", 12), lambda: [(lossless // 2**14) % 2**14 + 1, lossless % 2**14 + 1]),
-            ],
-            default=lambda: [little(28, 2) % 2**14, little(26, 2) % 2**14],
-        )
-
-    def bmp_height():  # signed: negative where the rows run down
-        height = little(22, 4)
-        return tf.minimum(height, 2**32 - height)
-
-    height, width = tf.case(
-        [
-            (jpeg, lambda: tf.unstack(tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64))),
-            (png, lambda: [big(20), big(16)]),
-            (gif, lambda: [little(8, 2), little(6, 2)]),
-            (bmp, lambda: [bmp_height(), little(18, 4)]),
-        ],
-        default=webp_size,
-    )
+    vp8x, vp8l, lossless, signed = webp & starts(b"VP8X", 12), webp & starts(b"VP8L", 12), little(21, 4), little(22, 4)
+    size = tf.zeros(2, tf.int64)
+    for found, height, width in [
+        (png, big(20), big(16)),
+        (gif, little(8, 2), little(6, 2)),
+        (bmp, tf.minimum(signed, 2**32 - signed), little(18, 4)),  # negative where the rows run down
+        (webp, little(28, 2) % 2**14, little(26, 2) % 2**14),
+        (vp8x, little(27, 3) + 1, little(24, 3) + 1),
+        (vp8l, (lossless // 2**14) % 2**14 + 1, lossless % 2**14 + 1),
+    ]:
+        size = tf.where(found, [height, width], size)
+    size = tf.cond(jpeg, lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64), lambda: size)
+    height, width = tf.unstack(size)
     masks = (little(54, 4) == 0xFF0000) & (little(58, 4) == 0xFF00) & (little(62, 4) == 0xFF)
     depth, compression = little(28, 2), little(30, 4)
     plain = (little(14, 4) >= 40) & (
         ((compression == 0) & ((depth == 24) | (depth == 32))) | ((compression == 3) & (depth == 32) & masks)
     )
-    animated = starts(b"VP8X", 12) & (head[20] // 2 % 2 == 1)
+    animated = vp8x & (head[20] // 2 % 2 == 1)
     pixels = tf.strings.join([tf.as_string(width), " × ", tf.as_string(height)])
     problem = tf.constant("")
     for wrong, text in [  # the last that is wrong counts
         (bmp & ~plain, "Only BMP of 24 or 32 bits without compression is read here."),
-        (webp & animated, "An animated WEBP is not read here."),
+        (animated, "An animated WEBP is not read here."),
         # Division, since the product of two 32-bit sizes may overflow.
         (
             height > max_pixels // tf.maximum(width, 1),
@@ -245,7 +235,7 @@ def inspect_header_graph(data, max_pixels=MAX_PIXELS):
         (tf.strings.length(data) == 0, "The file is empty."),
     ]:
         problem = tf.where(wrong, text, problem)
-    return tf.stack([height, width]), problem
+    return size, problem
 
 
 def _assert_size(size, header):
