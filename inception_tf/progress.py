@@ -51,5 +51,6 @@ def _rich_bar(unit):
         *(label, progress.BarColumn(), *counts, progress.TimeRemainingColumn()),
         console=console.Console(stderr=True),
         transient=True,
+        refresh_per_second=4,  # the bar must not slow down what is measured
         redirect_stdout=sys.stdout.isatty(),  # else what is printed to a file would land on the terminal
     )
