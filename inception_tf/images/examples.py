@@ -163,11 +163,12 @@ def numbered_classes(raw, offset, labels, examples):
         names = load_labels(labels)[offset:] if isinstance(labels, (str, Path)) else list(labels)
     wrong = np.flatnonzero((numbers < 0) | (numbers >= len(names)))
     if wrong.size:
-        source = "" if labels is None else f" ({labels if isinstance(labels, (str, Path)) else 'the labels given'})"
         after = f" after labels_offset {offset} is subtracted" if offset else ""
+        source = labels if isinstance(labels, (str, Path)) else "the labels given"
+        known = "" if labels is None else f", the {len(names)} classes of {source}"
         raise UsageError(
-            f"Labels out of range{after}: there are {len(names)} classes{source}, 0 to {len(names) - 1}. "
-            f"The first of {wrong.size}: {examples[wrong[0]]}, whose label is {raw[wrong[0]]}."
+            f"Labels out of range{after}. Expected 0 to {len(names) - 1}{known}. Received: {numbers[wrong[0]]}, "
+            f"{examples[wrong[0]]}, the first of {wrong.size}."
         )
     if len(names) < 2:
         raise UsageError(f"The data holds one class only, label {raw[0]}. Expected two or more.")
