@@ -135,8 +135,6 @@ def picture(explanations):
     """A figure: a row for every photograph, itself and a heat map for each class, at the photograph's resolution."""
     rows = []
     for one in explanations:
-        panels = [
-            heat_maps.Panel(f"{name}\n{score:.4f}", one.maps[..., i]) for i, (_, name, score) in enumerate(one.classes)
-        ]
+        panels = [(f"{name}\n{score:.4f}", one.maps[..., i]) for i, (_, name, score) in enumerate(one.classes)]
         rows.append((f"{one.path.name}\n{one.method} at {one.at}", one.image, panels))
     return heat_maps.draw(rows)

@@ -5,6 +5,7 @@ beside the naive designs of their blocks. --compare sets networks side by side.
 """
 
 import argparse
+import functools
 
 from inception_tf.cli.outcome import Outcome
 
@@ -34,7 +35,7 @@ def size(text):
 
 def run(args):
     from inception_tf import figures
-    from inception_tf.analysis.profile_report import COMPARED, Report, compare
+    from inception_tf.analysis import profile_report as report
     from inception_tf.errors import UsageError
 
     if args.plot:
@@ -43,20 +44,20 @@ def run(args):
         if args.naive or args.block:
             raise UsageError("--naive and --block are about one network. Leave --compare out.")
         first = [args.model] if args.model else []
-        result = compare([*first, *(args.compare or COMPARED)], args.input, args.classes)
-        text, data = result.text(), result.data()
+        data = report.compare_networks([*first, *(args.compare or report.COMPARED)], args.input, args.classes)
+        text, figure = report.comparison_text(data), functools.partial(report.comparison_figure, data)
     else:
         if not args.model:
             raise UsageError("Which network? Give its name or a model's file, or --compare.")
-        result = Report.of(args.model, args.input, args.classes)
-        text, data = result.text(), result.data()
+        found = report.profile_of(args.model, args.input, args.classes)
         if args.block:
-            block = result.block(args.block)
-            text = result.block_text(args.block)
-            data = next(entry for entry in data["naive"] if entry["block"] == block.path)
+            text, data = report.block_text(found, args.block), report.naive_data(found, args.block)
         elif args.naive:
-            text, data = result.naive_text(), data["naive"]
+            text, data = report.naive_text(found), report.naive_data(found)
+        else:
+            text, data = report.profile_text(found), report.profile_data(found)
+        figure = functools.partial(report.profile_figure, found)
     if args.plot:
-        figures.save(result.picture(), args.plot, args.force)
+        figures.save(figure(), args.plot, args.force)
         text += f"\n\nWritten: {args.plot}"
     return Outcome(text, data)

@@ -11,7 +11,7 @@ SLIM = ["inception_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("inc
 
 
 def test_the_table_has_every_network():
-    assert list(table()) == list(CONSTRUCTORS), "python tools/costs.py writes it anew"
+    assert list(table()) == list(CONSTRUCTORS), "python -m inception_tf.analysis.costs writes it"
 
 
 @pytest.mark.parametrize("name", sorted(set(CONSTRUCTORS) - {"nin", "lenet"}))

@@ -112,7 +112,9 @@ def test_parameters_are_those_that_keras_counts(name):
     model, cost = built(name), table()[name]
     found = profile(model)
     assert total(found.layers, "parameters") == model.count_params() == cost.parameters
-    assert total(found.layers, "multiply_adds") == cost.multiply_adds, "python tools/costs.py writes the table anew"
+    assert total(found.layers, "multiply_adds") == cost.multiply_adds, (
+        "python -m inception_tf.analysis.costs writes the table"
+    )
     assert (found.input, model.output_shape) == ((*(cost.input_size,) * 2, cost.channels), (None, cost.classes))
     assert list(found.end_points) == list(end_points(model))
     for end_point, tensor in end_points(model).items():
