@@ -1,19 +1,17 @@
 """Profiles of networks and models by name or by file: as tables, as data, as figures, side by side."""
 
-from pathlib import Path
-
 from inception_tf import figures, tables
 from inception_tf.analysis.naive import DESIGNS, NaiveBlock, naive_blocks
 from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import UsageError
-from inception_tf.inference.engines import open_model
 from inception_tf.models.initialization import meta_init
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.model import build_model
+from inception_tf.models.registry import find_network
 from inception_tf.slim.catalogue import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, weights_of
 from inception_tf.slim.names import model_variables, scoped
-from inception_tf.zoo import is_path
+from inception_tf.zoo import load_model, resolve
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "activation_bytes": "memory"}
 
@@ -44,18 +42,19 @@ def profile_of(what, size=None, classes=None):
         UsageError: no such network; an image too small, or one that the model's fully connected layers do not fit.
         CheckpointError, MismatchError: the file is no model.
     """
-    if not is_path(what):
+    source = resolve(what)
+    if source.kind in ("network", "published"):
         return _profile(what, {} if classes is None else {"classes": classes}, size)
     if classes is not None:
         raise UsageError(f"The classes of {what} are its own. Received: {classes}")
-    if Path(what).suffix == ".keras" or (Path(what) / "best.keras").is_file():
-        model = open_model(what)
+    if source.kind == "keras":
+        model = load_model(what)
         if not getattr(model, "card", None):
             return profile(model, size)
-        sides = [side or known for side, known in zip(model.input_shape[1:3], model.card["preprocessing"]["size"])]
-        options = {**model.card["options"], "input_shape": (*sides, model.input_shape[3])}
+        sides = [side or known for side, known in zip(model.input_shape[1:3], model.card.preprocessing["size"])]
+        options = {**model.card.options, "input_shape": (*sides, model.input_shape[3])}
         shapes = {name: tuple(variable.shape) for name, variable in model_variables(model).items()}
-        return _profile(model.card["network"], options, size, shapes, what)
+        return _profile(model.card.network, options, size, shapes, what)
     checkpoint = open_checkpoint(what)
     found = detect(checkpoint)
     top = {"classes": found.classes} if found.classes else {"include_top": False}
@@ -69,10 +68,10 @@ def profile_of_card(card):
     Raises:
         UsageError: it does not tell the size.
     """
-    if card["preprocessing"] is None:
-        raise UsageError(f"The card of {card['network']} does not say how large its images are.")
-    shape = (*card["preprocessing"]["size"], card["preprocessing"]["channels"])
-    return _profile(card["network"], {**card["options"], "input_shape": shape})
+    if card.preprocessing is None:
+        raise UsageError(f"The card of {card.network} does not say how large its images are.")
+    shape = (*card.preprocessing["size"], card.preprocessing["channels"])
+    return _profile(card.network, {**card.options, "input_shape": shape})
 
 
 def _profile(network, options, size=None, shapes=None, path=None):
@@ -336,7 +335,7 @@ def compare_networks(whats=COMPARED, size=None, classes=None):
     published = {entry.network: entry.top1 for entry in catalogue() if entry.weights == "imagenet"}
     rows = []
     for what in dict.fromkeys(whats):
-        found = profile_of(what, size, None if is_path(what) else classes)
+        found = profile_of(what, size, classes if resolve(what).kind == "network" else None)
         *_, last = found.end_points.values()
         *_, spatial = (x for x in found.end_points.values() if len(x.shape) == 3 and x.shape[:2] != (1, 1))
         rows.append(
@@ -346,7 +345,7 @@ def compare_networks(whats=COMPARED, size=None, classes=None):
                 "classes": last.shape[0] if len(last.shape) == 1 else None,
                 **_sums(found.layers),
                 "receptive_field": list(spatial.receptive_field),
-                "top1": None if is_path(what) else published.get(what),
+                "top1": published.get(what),
             }
         )
     return rows

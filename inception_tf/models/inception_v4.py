@@ -22,6 +22,7 @@ valid = partial(conv, padding="valid")
     input_size=299,
     min_size=75,
     classes=1001,
+    backbone="Mixed_7d",
 )
 def InceptionV4(
     inputs,

@@ -23,6 +23,7 @@ dense = partial(keras.layers.Dense, kernel_initializer=initializer)
     input_size=28,
     min_size=4,
     classes=10,
+    backbone="pool2",
     channels=1,
     preprocessing="lenet",
     heads=("fc4",),

@@ -49,7 +49,14 @@ def resnet_v1(depth):
     name = f"resnet_v1_{depth}"
     build.__name__ = build.__qualname__ = f"ResNetV1_{depth}"
     return network(
-        name=name, scope=name, input_size=224, min_size=1, classes=1000, preprocessing="vgg", heads=("logits",)
+        name=name,
+        scope=name,
+        input_size=224,
+        min_size=1,
+        classes=1000,
+        preprocessing="vgg",
+        backbone="block4",
+        heads=("logits",),
     )(build)
 
 

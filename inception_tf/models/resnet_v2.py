@@ -38,7 +38,9 @@ def resnet_v2(depth):
 
     name = f"resnet_v2_{depth}"
     build.__name__ = build.__qualname__ = f"ResNetV2_{depth}"
-    return network(name=name, scope=name, input_size=299, min_size=1, classes=1001, heads=("logits",))(build)
+    return network(
+        name=name, scope=name, input_size=299, min_size=1, classes=1001, backbone="postnorm", heads=("logits",)
+    )(build)
 
 
 def bottleneck(width, strides, rate, widens):

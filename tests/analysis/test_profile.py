@@ -11,7 +11,8 @@ from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Conv2D, Conv2DSame, Mixed, Residual, SqueezedConv2D, avg_pool, max_pool
 from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import end_points
-from inception_tf.models.registry import CONSTRUCTORS, create_model
+from inception_tf.models.registry import networks
+from inception_tf.zoo import create_model
 
 # From RECEPTIVE_FIELD_TABLE.md of github.com/google-research/receptive_field, which computed them from TF-Slim's
 # graphs: by network, size and end point the receptive field, the stride and the padding ahead of the image.
@@ -51,14 +52,14 @@ def test_receptive_fields_of_inception_resnet_v2_with_aligned_maps():
 
 
 def positive(model):
-    """The model with weights by which a bright pixel brightens whatever sees it, and a constant stays what it is."""
+    """The model with weights by which a bright pixel brightens all it is a part of, and a constant stays what it is."""
     for weight in model.weights:
         value = np.ones(weight.shape) / np.prod(weight.shape[:-1]) if weight.name.endswith("kernel") else 0
         weight.assign(np.broadcast_to(value, weight.shape))
     return model
 
 
-def test_a_place_sees_the_pixels_that_brighten_it():
+def test_the_receptive_field_is_of_the_pixels_that_brighten_a_position():
     """Every pixel of an image bright once: what padding, strides, dilation, branches and shortcuts do."""
     for height, width in ((36, 41), (37, 38)):
         layers = [
@@ -83,13 +84,13 @@ def test_a_place_sees_the_pixels_that_brighten_it():
         for i, j in np.ndindex(*bright.shape[1:]):
             seen = bright[:, i, j].reshape(height, width)
             rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-            for k, (place, side, found) in enumerate(((i, height, rows), (j, width, columns))):
-                first, last = x.low[k] + place * x.stride[k], x.high[k] + place * x.stride[k]
+            for k, (position, side, found) in enumerate(((i, height, rows), (j, width, columns))):
+                first, last = x.low[k] + position * x.stride[k], x.high[k] + position * x.stride[k]
                 assert (found[0], found[-1]) == (max(first, 0), min(last, side - 1))
 
 
 @pytest.mark.parametrize("height, width", [(224, 231), (250, 384)])
-def test_inner_places_are_those_without_padding(height, width):
+def test_positions_without_padding(height, width):
     """On an image of ones, kernels that sum to 1 give 1 wherever no zero of the padding went in, and less elsewhere."""
     model = built("alexnet_v2", include_top=False, input_shape=(height, width, 1))
     narrow = keras.Sequential([keras.Input((height, width, 1))])
@@ -101,13 +102,12 @@ def test_inner_places_are_those_without_padding(height, width):
     output = positive(narrow).predict_on_batch(np.ones((1, height, width, 1), "float32"))[0, :, :, 0]
     x = profile(model).end_points["pool5"]
     assert output.shape == x.shape[:2]
-    (top, bottom), (left, right) = x.inner
-    inner = np.zeros(output.shape, bool)
-    inner[top : bottom + 1, left : right + 1] = True
-    assert inner.any() and np.array_equal(output > 1 - 1e-5, inner)
+    free = np.zeros(output.shape, bool)
+    free[np.ix_(*x.without_padding((height, width)))] = True
+    assert free.any() and np.array_equal(output > 1 - 1e-5, free)
 
 
-@pytest.mark.parametrize("name", CONSTRUCTORS)
+@pytest.mark.parametrize("name", networks())
 def test_parameters_are_those_that_keras_counts(name):
     model, cost = built(name), table()[name]
     found = profile(model)
@@ -237,7 +237,7 @@ def shared_layer():
             None,
             "a UpSampling2D are not",
         ),
-        (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Dense(4)]), None, "a Dense on a map"),
+        (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Dense(4)]), None, "a Dense on a feature map"),
         (shared_layer, None, "used once each"),
         (lambda: built("lenet", include_top=False), None, "of any size: say of which"),
         (lambda: built("inception_v3", include_top=False), (60, 60), "cannot take images of 60×60"),

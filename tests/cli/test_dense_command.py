@@ -1,5 +1,6 @@
 """`inception-tf dense`, as a user types it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ def folder(tmp_path_factory):
     """A Network in Network as a `.keras` file and as a checkpoint, others that refuse, a photograph of 50×70."""
     folder = tmp_path_factory.mktemp("dense")
     model = itf.NetworkInNetwork(layout="cifar10", input_shape=(32, 32, 3), classes=3)
-    model.card["labels"] = ["cat", "dog", "horse"]
+    model.card = dataclasses.replace(model.card, labels=["cat", "dog", "horse"])
     model.save(folder / "model.keras")
     itf.save_slim(model, folder / "model.ckpt")
     itf.LeNet().save(folder / "lenet.keras")
@@ -54,7 +55,7 @@ def test_writes_the_map_and_the_picture(run, tmp_path, size, resized):
 
 def test_the_photographs_own_size(run, tmp_path):
     code, out, _ = run("--size", "original", "--out", "new/map", "--class", "dog", "--class", "cat")
-    assert code == 0 and "on 50×70 pixels, 4 apart" in out and "new/map.npz, new/map.png" in out
+    assert code == 0 and "50×70 pixels, 4 apart" in out and "new/map.npz, new/map.png" in out
     assert json.loads(str(np.load(tmp_path / "new" / "map.npz")["preprocessing"])) == {
         "kind": "inception",
         "size": [50, 70],

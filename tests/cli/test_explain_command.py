@@ -1,5 +1,6 @@
 """`inception-tf explain`: a network whose one class is brightness, and photographs that are bright in one place."""
 
+import dataclasses
 import json
 import sys
 
@@ -18,8 +19,8 @@ def folder(tmp_path_factory):
     checkpoint; photographs of 200×320 with a bright square."""
     folder = tmp_path_factory.mktemp("explain")
     model = itf.NetworkInNetwork(layout="cifar10", classes=3, input_shape=(64, 64, 3), rectified_logits=False)
-    model.card["preprocessing"]["size"] = [64, 64]
-    model.card["labels"] = ["bright", "dark", "blue"]
+    model.card.preprocessing["size"] = [64, 64]
+    model.card = dataclasses.replace(model.card, labels=["bright", "dark", "blue"])
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Conv2D):
             kernel, bias = np.zeros(layer.kernel.shape), np.zeros(layer.filters)
@@ -89,7 +90,7 @@ def test_wrong_use_leaves_nothing_behind(run, folder, tmp_path):
     photograph = folder / "white.png"
     for arguments, code, said in [
         ([photograph, "--at", "Mixed_6e"], 2, "NiN has no end point Mixed_6e. It has: mlpconv1"),
-        ([photograph, "--at", "Logits"], 2, "no map on the way to its logits at Logits"),
+        ([photograph, "--at", "Logits"], 2, "has no feature map of several positions at Logits"),
         ([photograph, "--class", "cat"], 2, "No classes are called 'cat'"),
         ([photograph, "--class", "3"], 2, "from 0 to 2"),
         ([photograph, "--class", "b"], 2, "2 classes are called 'b'"),
@@ -131,5 +132,5 @@ def test_a_savedmodel_has_no_maps(run, folder, tmp_path):
     from inception_tf.analysis.explain import explain
     from inception_tf.inference.engines import SavedModelEngine
 
-    with pytest.raises(itf.errors.UsageError, match="A SavedModel does not show its maps"):
+    with pytest.raises(itf.errors.UsageError, match="does not show its feature maps"):
         explain(SavedModelEngine.__new__(SavedModelEngine), [folder / "white.png"])

@@ -1,5 +1,6 @@
 """One classifier in every form that `classify` takes; and what the forms without TensorFlow import."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,9 +15,9 @@ from inception_tf.inference.classify import classify
 from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
 from inception_tf.inference.runtimes import RUNTIMES, export_card
 from inception_tf.models.card import read_card
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
+from inception_tf.zoo import create_model
 
 FORMS = {
     "litert": ("digits.tflite", "ai_edge_litert"),
@@ -41,7 +42,7 @@ def model():
     model = create_model("lenet")
     for name, variable in model_variables(model).items():
         variable.assign(deterministic_weights(scoped("LeNet", name), variable.shape))
-    model.card["labels"] = NAMES
+    model.card = dataclasses.replace(model.card, labels=NAMES)
     return model
 
 

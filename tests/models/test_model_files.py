@@ -1,5 +1,6 @@
 """Models on disk and in other hands: .keras and weights files, clones, freezing, precision, compilation."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,9 +12,9 @@ import pytest
 
 import inception_tf as itf
 from inception_tf.errors import CheckpointError, MismatchError, UsageError
-from inception_tf.models.model import load_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables
+from inception_tf.zoo import load_model
 
 SMALL = {"depth_multiplier": 0.1, "classes": 5, "aux_logits": True}
 IMAGES = deterministic_images(2, 139, 139)
@@ -29,7 +30,7 @@ def build(**options):
 @pytest.fixture(scope="module")
 def model():
     model = build()
-    model.card["labels"] = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+    model.card = dataclasses.replace(model.card, labels=["daisy", "dandelion", "roses", "sunflowers", "tulips"])
     return model
 
 
@@ -143,7 +144,7 @@ def test_options_of_other_types_are_kept(tmp_path):
     )
     model.save(tmp_path / "a.keras")
     assert load_model(tmp_path / "a.keras").card == model.card
-    assert (model.card["options"]["classes"], model.card["options"]["classifier_activation"]) == (5, "softmax")
+    assert (model.card.options["classes"], model.card.options["classifier_activation"]) == (5, "softmax")
 
 
 def test_activations_of_the_classifier(model):
