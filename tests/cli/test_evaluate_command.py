@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_classify(models, data, tmp_path, capsys):
             assert entry[mine] is None if np.isnan(expected) else entry[mine] == pytest.approx(expected)
 
     files = {path.name for path in (tmp_path / "e").iterdir()}
-    assert files == {"evaluation.json", "predictions.csv", "confusion.png", "mistakes.png"}
+    assert files == {"evaluation.json", "predictions.csv", "confusion.png", "confident_errors.png"}
     assert {path.rsplit("/")[-1] for path in result.pop("written")} == files
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
     with (tmp_path / "e" / "predictions.csv").open(newline="", encoding="utf-8") as file:

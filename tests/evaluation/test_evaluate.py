@@ -133,11 +133,9 @@ def test_every_image(answers, tmp_path):
         assert float(row["score"]) == pytest.approx(scores[i].max()) and int(row["label_rank"]) >= 1
         assert float(row["label_score"]) == pytest.approx(scores[i, truth[i]])
         assert order[i, int(row["label_rank"]) - 1] == truth[i]
-    surest = evaluation.mistakes
-    assert (evaluation.predicted[surest] != evaluation.truth[surest]).all() and len(surest) == (
-        evaluation.rank > 1
-    ).sum()
-    assert (np.diff(evaluation.score[surest]) <= 0).all()
+    errors = evaluation.errors
+    assert (evaluation.predicted[errors] != truth[errors]).all() and len(errors) == (evaluation.rank > 1).sum()
+    assert (np.diff(evaluation.score[errors]) <= 0).all()
     with pytest.raises(UsageError, match="exists"):
         write_predictions(evaluation, tmp_path / "predictions.csv")
 
