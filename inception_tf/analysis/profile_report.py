@@ -1,7 +1,10 @@
 """Profiles of networks and models by name or by file: as tables, as data, as figures, side by side."""
 
+import itertools
+import math
+
 from inception_tf import figures, tables
-from inception_tf.analysis.naive import DESIGNS, NaiveBlock, naive_blocks
+from inception_tf.analysis.naive import DESIGNS, naive_blocks
 from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import UsageError
 from inception_tf.models.initialization import meta_init
@@ -11,6 +14,7 @@ from inception_tf.slim.catalogue import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, weights_of
 from inception_tf.slim.names import model_variables, scoped
+from inception_tf.tables import short
 from inception_tf.zoo import load_model, resolve
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "activation_bytes": "memory"}
@@ -88,14 +92,6 @@ def _profile(network, options, size=None, shapes=None, path=None):
         return profile(model)
 
 
-def short(number, unit=""):
-    """4.3 k, 23.9 M, 5.71 G; with a unit, 4.3 kB."""
-    for factor, prefix, digits in ((1e9, "G", 2), (1e6, "M", 1), (1e3, "k", 1)):
-        if number >= factor:
-            return f"{number / factor:.{digits}f} {prefix}{unit}"
-    return f"{number} {unit}".rstrip()
-
-
 def times(number, base):
     """×2.75 for as much more than `base`, ÷7.58 for as much less."""
     return f"×{number / base:.3g}" if number >= base else f"÷{base / number:.3g}"
@@ -112,12 +108,17 @@ def shape_text(shape):
 
 def profile_data(found):
     """All of a `Profile`, and of the naive designs of its blocks, as dicts, lists, strings and numbers."""
-    end_points = []
-    for name, output, layers, branches in _end_points(found):
-        end_points.append({"end_point": name, **_position_data(output), **_sums(layers)})
+    groups, end_points = found.by("end_point"), []
+    for name, output in found.end_points.items():
+        layers, branches = groups.get(name, []), {}
+        for layer in layers:
+            if layer.branch:
+                branches.setdefault(layer.branch, []).append(layer)
+        end_points.append({"end_point": name, **_positions(output), **_sums(layers)})
         if branches:
             end_points[-1]["branches"] = [
-                {"branch": branch, **_position_data(output), **_sums(layers)} for branch, output, layers in branches
+                {"branch": branch, **_positions(found.branches[name, branch]), **_sums(layers)}
+                for branch, layers in branches.items()
             ]
     data = {
         "network": found.name,
@@ -133,7 +134,7 @@ def profile_data(found):
                 "end_point": layer.end_point,
                 "branch": layer.branch,
                 "kernel": layer.kind,
-                **_position_data(layer.output),
+                **_positions(layer.output),
                 **_sums([layer]),
             }
             for layer in found.layers
@@ -142,58 +143,102 @@ def profile_data(found):
     return {**data, "naive": naive_data(found)} if found.blocks else data
 
 
-def profile_text(found):
-    """The tables: by end point and branch, by kernel, and the naive designs where there are blocks."""
-    rows = []
-    for name, output, layers, branches in _end_points(found):
-        rows.append(_row(name, output, layers))
-        rows += [_row(f"  {branch}", output, layers) for branch, output, layers in branches]
-    rows.append(("total", "", *_cost_cells(found.layers), "", ""))
-    header = ("end point", "output", "parameters", "multiply-adds", "memory", "receptive field", "stride")
-    parts = [
-        f"{found.name}, one image of {shape_text(found.input)}, activations as float32",
-        tables.render(rows, header, "<>>>>>>"),
-        _kernel_table(found),
+def naive_data(found):
+    """The naive designs of the blocks of a `Profile` as dicts, lists, strings and numbers. Errors as `naive_blocks`."""
+    return [
+        {
+            "block": block.path,
+            "end_point": block.end_point,
+            "channels_in": block.input,
+            "weights": {design: block.weights(design) for design in block.designs},
+            "multiply_adds": {design: block.multiply_adds(design) for design in block.designs},
+            "projection_weights": block.projection.weights(block.input) if block.projection else None,
+            "channels": {
+                "built": block.channels,
+                "unprojected": block.unprojected,
+                "all_unprojected": block.all_unprojected,
+            },
+            # Height, width, input channels and filters of every kernel; `rest` follows the branches.
+            "designs": {
+                design: {branch: _shapes(kernels) for branch, kernels in block.kernels(design).items()}
+                for design in block.designs
+            },
+            "projection": _shapes([(block.projection, block.input)] if block.projection else []),
+            "rest": _shapes(block.rest),
+        }
+        for block in naive_blocks(found)
     ]
-    return "\n\n".join([*parts, naive_text(found)] if found.blocks else parts)
 
 
-def _end_points(found):
-    """The name, the output, the layers and the branches of every end point, a branch as (name, output, layers)."""
-    groups = found.by("end_point")
-    for name, output in found.end_points.items():
-        layers, branches = groups.get(name, []), {}
-        for layer in layers:
-            if layer.branch:
-                branches.setdefault(layer.branch, []).append(layer)
-        yield name, output, layers, [(branch, found.branches[name, branch], branches[branch]) for branch in branches]
+def block_data(found, path):
+    """What `naive_data` says of a block.
+
+    Raises:
+        UsageError: there is no such block.
+    """
+    blocks = {block["block"]: block for block in naive_data(found)}
+    if path not in blocks:
+        raise UsageError(f"{found.name} has no mixed block {path}. It has: {', '.join(blocks)}.")
+    return blocks[path]
 
 
-def _kernel_table(found):
-    """A row for every shape of kernel, with its fraction of the total."""
-    totals, rows = _sums(found.layers), []
-    for kind, layers in sorted(found.by("kind").items(), key=lambda item: -total(item[1], "multiply_adds")):
-        row = [kind, len(layers)]
-        for cell, part, all_ in zip(_cost_cells(layers), _sums(layers).values(), totals.values()):
-            row += [cell, f"{100 * part / (all_ or 1):.1f} %"]
-        rows.append(row)
-    return tables.render(rows, ("kernel", "layers", "parameters", "", "multiply-adds", "", "memory", ""), "<>>>>>>>")
+def _sums(layers):
+    return {cost: total(layers, cost) for cost in COSTS}
 
 
-def profile_figure(found):
-    """A bar chart of the costs by end point; of blocks, their naive design behind what they are."""
-    layers = {name: group for name, group in found.by("end_point").items() if total(group, "activation_bytes")}
-    figure = figures.figure(12, 1.5 + 0.24 * len(layers))
-    figure.suptitle(f"{found.name}, one image of {shape_text(found.input)}")
-    counts = {"parameters": NaiveBlock.weights, "multiply_adds": NaiveBlock.multiply_adds}
+def _positions(x):
+    return {
+        "output": list(x.shape),
+        "receptive_field": list(x.receptive_field),
+        "stride": list(x.stride),
+        "first_field": [list(x.low), list(x.high)],
+    }
+
+
+def _shapes(kernels):
+    return [[*kernel.size, channels, kernel.filters] for kernel, channels in kernels]
+
+
+def profile_text(data):
+    """The tables of what `profile_data` returns: by end point and branch, by kernel, and the naive designs."""
+    rows = []
+    for entry in data["end_points"]:
+        for part in (entry, *entry.get("branches", ())):
+            name = part.get("end_point") or f"  {part['branch']}"
+            field, stride = sides(part["receptive_field"]), sides(part["stride"]) if part["stride"][0] else "–"
+            rows.append((name, shape_text(part["output"]), *_cost_cells(part), field, stride))
+    rows.append(("total", "", *_cost_cells(data), "", ""))
+    header = ("end point", "output", "parameters", "multiply-adds", "memory", "receptive field", "stride")
+    parts = [f"{data['network']}, one image of {shape_text(data['input'])}, activations as float32"]
+    parts.append(tables.render(rows, header, "<>>>>>>"))
+    rows = []
+    for kind in sorted(data["kernels"], key=lambda kind: -kind["multiply_adds"]):
+        fractions = (f"{100 * kind[cost] / (data[cost] or 1):.1f} %" for cost in COSTS)
+        rows.append((kind["kernel"], kind["layers"], *itertools.chain(*zip(_cost_cells(kind), fractions))))
+    header = ("kernel", "layers", "parameters", "", "multiply-adds", "", "memory", "")
+    parts.append(tables.render(rows, header, "<>>>>>>>"))
+    return "\n\n".join([*parts, naive_text(data["naive"])] if "naive" in data else parts)
+
+
+def _cost_cells(entry):
+    return f"{entry['parameters']:,}", short(entry["multiply_adds"]), short(entry["activation_bytes"], "B")
+
+
+def profile_figure(data):
+    """A bar chart of the costs in what `profile_data` returns by end point; of blocks, their naive design behind."""
+    built = {entry["end_point"]: entry for entry in data["end_points"] if entry["activation_bytes"]}
+    figure = figures.figure(12, 1.5 + 0.24 * len(built))
+    figure.suptitle(f"{data['network']}, one image of {shape_text(data['input'])}")
+    counts = {"parameters": "weights", "multiply_adds": "multiply_adds"}
     for axes, (cost, title) in zip(figure.subplots(1, 3, sharey=True), COSTS.items()):
-        built = {name: total(group, cost) / 1e6 for name, group in layers.items()}
-        if found.blocks and cost in counts:
-            naive = dict(built)
-            for block in naive_blocks(found):
-                naive[block.end_point] += (counts[cost](block, "naive") - counts[cost](block, "built")) / 1e6
+        widths = {name: entry[cost] / 1e6 for name, entry in built.items()}
+        if "naive" in data and cost in counts:
+            naive = dict(widths)
+            for block in data["naive"]:
+                count = block[counts[cost]]
+                naive[block["end_point"]] += (count["naive"] - count["built"]) / 1e6
             axes.barh(list(naive), list(naive.values()), color="0.85", label="its blocks in the naive design")
-        axes.barh(list(built), list(built.values()), color="tab:blue", label="as built")
+        axes.barh(list(widths), list(widths.values()), color="tab:blue", label="as built")
         axes.set_title(f"{title}, {'MB' if cost == 'activation_bytes' else 'millions'}")
         axes.grid(axis="x", alpha=0.3)
         axes.tick_params(axis="y", labelsize=8)
@@ -203,126 +248,51 @@ def profile_figure(found):
     return figure
 
 
-def naive_text(found):
-    """The naive designs of every block: weights, multiply-adds, and how many channels its output gets."""
-    blocks = naive_blocks(found)
-    groups = {block.end_point: [] for block in blocks}
+def naive_text(blocks):
+    """Tables of what `naive_data` returns: weights, multiply-adds, and how many channels the outputs get."""
+    groups = {block["end_point"]: [] for block in blocks}
     for block in blocks:
-        groups[block.end_point].append(block)
-    designs = list(blocks[0].designs)
+        groups[block["end_point"]].append(block)
+    designs = list(blocks[0]["designs"])
     baseline = "paper" if "paper" in designs else "built"
-    parts = [
-        "The blocks in naive designs, each on the input it has, without the 1×1 convolution after the pooling:",
-        "\n".join(f"  {name}: {DESIGNS[name]}" for name in designs),
-    ]
-    for title, count, shown in (
-        ("weights of kernels", NaiveBlock.weights, "{:,}".format),
-        ("multiply-adds", NaiveBlock.multiply_adds, short),
-    ):
+    parts = ["The blocks in naive designs, each on the input it has, without the 1×1 convolution after the pooling:"]
+    parts.append("\n".join(f"  {name}: {DESIGNS[name]}" for name in designs))
+    columns = (("weights", "weights of kernels", "{:,}".format), ("multiply_adds", "multiply-adds", short))
+    for count, title, shown in columns:
         rows = []
         for name, group in [*groups.items(), ("total", blocks)]:
-            sums = {design: sum(count(block, design) for block in group) for design in designs}
+            sums = {design: sum(block[count][design] for block in group) for design in designs}
             rows.append((name, *map(shown, sums.values()), f"{sums['naive'] / sums[baseline]:.1f}"))
         header = (title, *designs, f"naive : {baseline}")
         parts.append(tables.render(rows, header, "<" + ">" * (len(designs) + 1)))
     rows = []
-    for name, (*_, block) in groups.items():
-        kernel = block.projection
-        if not block.channels == block.unprojected == block.all_unprojected:
-            projection = kernel and f"{kernel.filters} of {block.input}"
-            weights = kernel and f"{kernel.weights(block.input):,}"
-            widths = (block.channels, block.unprojected, block.all_unprojected)
-            rows.append((name, projection, weights, *widths))
+    for name, (*_, last) in groups.items():
+        if len(set(last["channels"].values())) > 1:
+            projection = [f"{filters} of {channels}" for _, _, channels, filters in last["projection"]] or [None]
+            weights = [f"{math.prod(shape):,}" for shape in last["projection"]] or [None]
+            rows.append((name, *projection, *weights, *last["channels"].values()))
     header = ("channels out", "1×1 after pooling", "its weights", "built", "without it", "without any so far")
     return "\n\n".join([*parts, tables.render(rows, header, "<>>>>>")] if rows else parts)
 
 
-def naive_data(found, path=None):
-    """The naive designs of every block as dicts, lists, strings and numbers; of one block where its `path` is given."""
-    if path:
-        return _block_data(_block(found, path))
-    return [_block_data(block) for block in naive_blocks(found)]
-
-
-def block_text(found, path):
-    """The arithmetic of a block, kernel by kernel, in every design.
-
-    Raises:
-        UsageError: there is no such block.
-    """
-    block, rows = _block(found, path), []
-
-    def product(kernel, channels):
-        return shape_text((*kernel.size, channels, kernel.filters))
-
-    for design in block.designs:
-        for branch, kernels in block.kernels(design).items():
-            weights = sum(kernel.weights(channels) for kernel, channels in kernels)
-            rows.append((design, branch, " + ".join(product(*pair) for pair in kernels), f"{weights:,}"))
-        rows += [(design, "", product(*pair), f"{pair[0].weights(pair[1]):,}") for pair in block.rest]
-        rows.append((design, "all", "", f"{block.weights(design):,}"))
-    lines = [f"{block.path} of {found.name}: {block.input} channels in, {block.channels} out", ""]
+def block_text(network, block):
+    """The arithmetic of a block, as `block_data` returns it, kernel by kernel, in every design."""
+    rows, channels = [], block["channels"]
+    for design, branches in block["designs"].items():
+        parts = [*branches.items(), *(("", [shape]) for shape in block["rest"])]
+        for branch, shapes in parts:
+            weights = sum(map(math.prod, shapes))
+            rows.append((design, branch, " + ".join(map(shape_text, shapes)), f"{weights:,}"))
+        rows.append((design, "all", "", f"{block['weights'][design]:,}"))
+    lines = [f"{block['block']} of {network}: {block['channels_in']} channels in, {channels['built']} out", ""]
     lines += [tables.render(rows, ("design", "branch", "height×width×in×out", "weights"), "<<<>"), ""]
-    lines += [f"{name}: {DESIGNS[name]}" for name in block.designs]
-    if block.projection:
+    lines += [f"{name}: {DESIGNS[name]}" for name in block["designs"]]
+    for shape in block["projection"]:
         lines.append(
-            f"1×1 after the pooling: {product(block.projection, block.input)} = "
-            f"{block.projection.weights(block.input):,} weights more; without it {block.unprojected} channels out."
+            f"1×1 after the pooling: {shape_text(shape)} = {math.prod(shape):,} weights more; "
+            f"without it {channels['unprojected']} channels out."
         )
     return "\n".join(lines)
-
-
-def _block(found, path):
-    blocks = {block.path: block for block in naive_blocks(found)}
-    if path not in blocks:
-        raise UsageError(f"{found.name} has no mixed block {path}. It has: {', '.join(blocks)}.")
-    return blocks[path]
-
-
-def _block_data(block):
-    return {
-        "block": block.path,
-        "end_point": block.end_point,
-        "channels_in": block.input,
-        "weights": {design: block.weights(design) for design in block.designs},
-        "multiply_adds": {design: block.multiply_adds(design) for design in block.designs},
-        "projection_weights": block.projection.weights(block.input) if block.projection else None,
-        "channels": {
-            "built": block.channels,
-            "unprojected": block.unprojected,
-            "all_unprojected": block.all_unprojected,
-        },
-        "designs": {
-            design: {
-                branch: [[*kernel.size, channels, kernel.filters] for kernel, channels in kernels]
-                for branch, kernels in block.kernels(design).items()
-            }
-            for design in block.designs
-        },
-    }
-
-
-def _sums(layers):
-    return {cost: total(layers, cost) for cost in COSTS}
-
-
-def _cost_cells(layers):
-    parameters, multiply_adds, memory = _sums(layers).values()
-    return f"{parameters:,}", short(multiply_adds), short(memory, "B")
-
-
-def _position_data(x):
-    return {
-        "output": list(x.shape),
-        "receptive_field": list(x.receptive_field),
-        "stride": list(x.stride),
-        "first_field": [list(x.low), list(x.high)],
-    }
-
-
-def _row(name, x, layers):
-    costs = _cost_cells(layers) if layers else ("", "", "")
-    return (name, shape_text(x.shape), *costs, sides(x.receptive_field), sides(x.stride) if x.stride[0] else "–")
 
 
 def compare_networks(whats=COMPARED, size=None, classes=None):
@@ -355,20 +325,18 @@ def comparison_text(rows):
     """A table of what `compare_networks` returns, each beside the first."""
     first, lines = rows[0], []
     for row in rows:
-        counts = [f"{row['parameters']:,}", times(row["parameters"], first["parameters"])]
-        counts += [short(row["multiply_adds"]), times(row["multiply_adds"], first["multiply_adds"])]
-        counts += [short(row["activation_bytes"], "B"), sides(row["receptive_field"])]
+        parameters, multiply_adds, memory = _cost_cells(row)
+        more = (times(row[cost], first[cost]) for cost in ("parameters", "multiply_adds"))
+        costs = (parameters, next(more), multiply_adds, next(more), memory, sides(row["receptive_field"]))
         accuracy = "–" if row["top1"] is None else row["top1"]
-        lines.append((row["network"], shape_text(row["input"]), row["classes"] or "–", *counts, accuracy))
+        lines.append((row["network"], shape_text(row["input"]), row["classes"] or "–", *costs, accuracy))
     costs = ("parameters", "", "multiply-adds", "", "memory", "receptive field")
-    return "\n".join(
-        [
-            tables.render(lines, ("network", "input", "classes", *costs, "top-1 %"), "<>>>>>>>>>"),
-            "",
-            f"× and ÷: beside {first['network']}. Receptive field: of the last feature map of several positions.",
-            "top-1: of the published checkpoint, one central crop; –: none was published.",
-        ]
-    )
+    notes = [
+        f"× and ÷: beside {first['network']}. Receptive field: of the last feature map of several positions.",
+        "top-1: of the published checkpoint, one central crop; –: none was published.",
+    ]
+    table = tables.render(lines, ("network", "input", "classes", *costs, "top-1 %"), "<>>>>>>>>>")
+    return "\n".join([table, "", *notes])
 
 
 def comparison_figure(rows):

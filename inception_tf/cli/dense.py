@@ -1,10 +1,8 @@
 """A map of class scores over a larger photograph in one pass, as an NPZ file and a picture.
 
 The fully connected layers run as convolutions, so what would take many crops takes one pass; --crops runs those too
-and says how fast they are and where they agree.
+and says how fast they are and how far they agree.
 """
-
-import argparse
 
 from inception_tf.cli.outcome import Outcome
 from inception_tf.cli.profile import size
@@ -33,16 +31,11 @@ def add_arguments(parser):
 
 
 def side(text):
-    """A short side, or (height, width), or "original"."""
+    """A short side, (height, width), or "original"."""
     if text == "original":
         return text
-    if text.isdecimal() and int(text):
-        return int(text)
-    try:
-        return size(text)
-    except argparse.ArgumentTypeError:
-        message = f"384, 384x512 or original is expected. Received: {text!r}"
-        raise argparse.ArgumentTypeError(message) from None
+    height, width = size(text)
+    return height if text.isdecimal() else (height, width)
 
 
 def run(args):
@@ -78,25 +71,21 @@ def run(args):
         result.save(part)
     figures.save(figure, png, args.force)
 
-    height, width = result.scores.shape[:2]
-    stride, resized = list(result.positions.stride), list(result.inputs.shape[1:3])
-    text = [
-        f"{height}×{width} scores of {len(engine.labels)} classes on {resized[0]}×{resized[1]} pixels, "
-        f"{stride[0]} apart.",
-        tables.render(
-            [(name, f"{mean:.4f}", f"{largest:.4f}") for _, name, mean, largest in best],
-            ("class", "mean score", "largest"),
-            "<>>",
-        ),
-    ]
     data = {
-        "scores": [height, width, len(engine.labels)],
-        "resized": resized,
-        "stride": stride,
-        "classes": [{"index": i, "name": name, "mean": mean, "largest": largest} for i, name, mean, largest in best],
+        "scores": list(result.scores.shape),
+        "resized": list(result.inputs.shape[1:3]),
+        "stride": list(result.positions.stride),
+        "classes": [dict(zip(("index", "name", "mean", "largest"), one)) for one in best],
         "npz": str(npz),
         "picture": str(png),
     }
+    rows = [(name, f"{mean:.4f}", f"{largest:.4f}") for _, name, mean, largest in best]
+    text = [
+        "{}×{} scores of {} classes on {}×{} pixels, {} apart.".format(
+            *data["scores"], *data["resized"], data["stride"][0]
+        ),
+        tables.render(rows, ("class", "mean score", "largest"), "<>>"),
+    ]
     if crops:
         data["crops"] = crops
         text.append(

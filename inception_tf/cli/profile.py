@@ -5,7 +5,6 @@ beside the naive designs of their blocks. --compare sets networks side by side.
 """
 
 import argparse
-import functools
 
 from inception_tf.cli.outcome import Outcome
 
@@ -45,19 +44,23 @@ def run(args):
             raise UsageError("--naive and --block are about one network. Leave --compare out.")
         first = [args.model] if args.model else []
         data = report.compare_networks([*first, *(args.compare or report.COMPARED)], args.input, args.classes)
-        text, figure = report.comparison_text(data), functools.partial(report.comparison_figure, data)
+        text = report.comparison_text(data)
     else:
         if not args.model:
             raise UsageError("Which network? Give its name or a model's file, or --compare.")
         found = report.profile_of(args.model, args.input, args.classes)
         if args.block:
-            text, data = report.block_text(found, args.block), report.naive_data(found, args.block)
+            data = report.block_data(found, args.block)
+            text = report.block_text(found.name, data)
         elif args.naive:
-            text, data = report.naive_text(found), report.naive_data(found)
+            data = report.naive_data(found)
+            text = report.naive_text(data)
         else:
-            text, data = report.profile_text(found), report.profile_data(found)
-        figure = functools.partial(report.profile_figure, found)
+            data = report.profile_data(found)
+            text = report.profile_text(data)
     if args.plot:
-        figures.save(figure(), args.plot, args.force)
+        compared = args.compare is not None
+        figure = report.comparison_figure(data) if compared else report.profile_figure(report.profile_data(found))
+        figures.save(figure, args.plot, args.force)
         text += f"\n\nWritten: {args.plot}"
     return Outcome(text, data)

@@ -14,6 +14,7 @@ from inception_tf.models.model import end_points
 from inception_tf.models.registry import networks
 from inception_tf.zoo import create_model
 
+SLOW = pytest.mark.slow
 # From RECEPTIVE_FIELD_TABLE.md of github.com/google-research/receptive_field, which computed them from TF-Slim's
 # graphs: by network, size and end point the receptive field, the stride and the padding ahead of the image.
 PUBLISHED = {
@@ -141,35 +142,50 @@ def test_options(name, options):
         assert found.end_points[end_point].shape == tensor.shape[1:], end_point
 
 
+def multiply_adds(graph):
+    """What TensorFlow's profiler counts in a graph."""
+    import tensorflow.compat.v1 as tf
+
+    builder = tf.profiler.ProfileOptionBuilder
+    options = builder(builder.float_operation()).with_empty_output().with_accounted_types([".*"]).build()
+    found, nodes = {}, [tf.profiler.profile(graph, cmd="op", options=options)]
+    while nodes:
+        node = nodes.pop()
+        found[node.name] = node.float_ops
+        nodes += node.children
+    return sum(found.get(kind, 0) for kind in ("Conv2D", "MatMul", "DepthwiseConv2dNative")) / 2
+
+
+@pytest.mark.parametrize(
+    "name", ["inception_v2", *(pytest.param(n, marks=SLOW) for n in ("inception_v1", "resnet_v2_50", "vgg_16"))]
+)
+def test_multiply_adds_are_those_of_slims_graph(name):
+    import tensorflow.compat.v1 as tf
+    from slim_files import build_slim
+
+    cost = table()[name]
+    with tf.Graph().as_default() as graph:
+        build_slim(name, classes=cost.classes)
+        assert multiply_adds(graph) == cost.multiply_adds
+
+
 @pytest.mark.parametrize(
     "name, options",
     [
         ("lenet", {}),
         ("nin", {"input_shape": (75, 64, 3)}),
-        pytest.param("inception_v3", {"input_shape": (107, 112, 3)}, marks=pytest.mark.slow),
-        pytest.param("inception_v4", {}, marks=pytest.mark.slow),
-        pytest.param("resnet_v1_50", {"input_shape": (193, 224, 3)}, marks=pytest.mark.slow),
+        pytest.param("inception_v3", {"input_shape": (107, 112, 3)}, marks=SLOW),
+        pytest.param("inception_v4", {}, marks=SLOW),
+        pytest.param("resnet_v1_50", {"input_shape": (193, 224, 3)}, marks=SLOW),
     ],
 )
-def test_multiply_adds_are_those_tensorflows_profiler_counts_in_the_same_graph(name, options):
+def test_multiply_adds_are_those_of_our_graph(name, options):
     import tensorflow as tf
 
     model = create_model(name, **options)
     spec = tf.TensorSpec((1, *model.input_shape[1:]))
     graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec).graph
-    builder = tf.compat.v1.profiler.ProfileOptionBuilder
-    options = builder(builder.float_operation()).with_empty_output().with_accounted_types([".*"]).build()
-    counted = tf.compat.v1.profiler.profile(graph, cmd="op", options=options)
-    found = {}
-
-    def walk(node):
-        for child in node.children:
-            found[child.name] = child.float_ops
-            walk(child)
-
-    walk(counted)
-    floats = sum(found.get(kind, 0) for kind in ("Conv2D", "MatMul", "DepthwiseConv2dNative"))
-    assert 2 * total(profile(model).layers, "multiply_adds") == floats
+    assert multiply_adds(graph) == total(profile(model).layers, "multiply_adds")
 
 
 def test_a_model_of_keras_itself():
@@ -232,11 +248,7 @@ def shared_layer():
     "model, size, said",
     [
         (lambda: keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(2, 3)]), None, "a model of images"),
-        (
-            lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.UpSampling2D()]),
-            None,
-            "a UpSampling2D are not",
-        ),
+        (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.UpSampling2D()]), None, "UpSampling2D are not"),
         (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Dense(4)]), None, "a Dense on a feature map"),
         (shared_layer, None, "used once each"),
         (lambda: built("lenet", include_top=False), None, "of any size: say of which"),
