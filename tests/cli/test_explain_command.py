@@ -1,8 +1,7 @@
-"""`inception-tf explain`: a network whose one class is brightness, and photographs that are bright in one place."""
+"""`inception-tf explain`: a network whose one class is brightness, and photographs that are bright in one spot."""
 
 import dataclasses
 import json
-import sys
 
 import keras
 import numpy as np
@@ -35,9 +34,9 @@ def folder(tmp_path_factory):
             layer.kernel.assign(kernel)
             layer.bias.assign(bias)
     model.save(folder / "model.keras")
-    for name, (y, x), colour in (("white", (140, 90), (255, 255, 255)), ("blue", (60, 230), (0, 0, 255))):
+    for name, (y, x), color in (("white", (140, 90), (255, 255, 255)), ("blue", (60, 230), (0, 0, 255))):
         image = np.full((200, 320, 3), 40, "uint8")
-        image[y - 20 : y + 20, x - 20 : x + 20] = colour
+        image[y - 20 : y + 20, x - 20 : x + 20] = color
         Image.fromarray(image).save(folder / f"{name}.png")
     return folder
 
@@ -112,12 +111,6 @@ def test_nan_weights(run, folder, tmp_path):
     model.save(tmp_path / "nan.keras")
     code, _, err = run(folder / "white.png", "--at", "pool1", model=tmp_path / "nan.keras")
     assert code == 1 and "answers NaN" in err
-
-
-def test_without_matplotlib(run, folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    code, _, err = run(folder / "white.png")
-    assert code == 1 and "pip install 'inception-tf[plots]'" in err and not list(tmp_path.iterdir())
 
 
 def test_a_savedmodel_has_no_maps(run, folder, tmp_path):

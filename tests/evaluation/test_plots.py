@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from inception_tf import figures
-from inception_tf.errors import UsageError
 from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import Evaluation
 from inception_tf.images.examples import open_examples
@@ -226,13 +225,3 @@ def test_pyplot_and_its_settings_are_left_alone(tmp_path):
     plots.learning_curves(epochs(4), tmp_path / "light.png")
     assert matplotlib.rcParams == before and not pyplot.get_fignums()
     assert (tmp_path / "dark.png").read_bytes() == (tmp_path / "light.png").read_bytes()
-
-
-def test_a_picture_is_not_replaced_unasked(tmp_path):
-    path = tmp_path / "curves.png"
-    path.write_text("mine")
-    with pytest.raises(UsageError, match="exists"):
-        plots.learning_curves([], path)
-    assert path.read_text() == "mine"
-    plots.learning_curves([], path, overwrite=True)
-    assert path.read_bytes().startswith(b"\x89PNG")
