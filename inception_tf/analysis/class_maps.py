@@ -126,11 +126,13 @@ class ClassMaps(keras.layers.Layer):
 
 def _logits(model):
     if not check_model(model).has_top:
-        raise UsageError(f"{model.name} has no classifier, so no class to explain: it was made with include_top=False.")
+        raise UsageError(
+            f"{model.name} has no classifier, so no class to explain: it was built with include_top=False."
+        )
     logits = model.logits
     if len(logits.shape) != 2:
         raise UsageError(
-            f"The output of {model.name} has scores by position already: it was made with spatial_squeeze=False."
+            f"The output of {model.name} has scores by position already: it was built with spatial_squeeze=False."
         )
     return logits
 

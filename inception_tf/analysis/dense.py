@@ -28,7 +28,7 @@ def dense_model(model):
     """The network of a model for images of any size, with a map of class scores as its output and the same weights.
 
     The Inceptions v1 to v3, VGG, AlexNet and Network in Network are rebuilt with `spatial_squeeze=False`: a score for
-    every position of their sliding pooling or fully connected layers. The ResNets so have a score for every position
+    every position of their sliding pooling or fully connected layers. So the ResNets have a score for every position
     of the last feature map, since nothing pools; Inception-v4 and Inception-ResNet-v2, which have no such option, get
     the same from their classifier at every position.
 
@@ -42,7 +42,7 @@ def dense_model(model):
         UsageError: the model has no classifier, or one whose layers fit images of one size alone.
     """
     if not check_model(model).has_top:
-        raise UsageError(f"{model.name} has no classifier, so no scores: it was made with include_top=False.")
+        raise UsageError(f"{model.name} has no classifier, so no scores: it was built with include_top=False.")
     card = model.card
     info, options = find_network(card.network), dict(card.options)
     if options.get("fully_connected") or info.name == "lenet":
