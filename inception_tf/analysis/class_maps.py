@@ -126,9 +126,7 @@ class ClassMaps(keras.layers.Layer):
 
 def _logits(model):
     if not check_model(model).has_top:
-        raise UsageError(
-            f"{model.name} has no classifier, so no class to explain: it was built with include_top=False."
-        )
+        raise UsageError(f"{model.name} has no classifier to explain: it was built with include_top=False.")
     logits = model.logits
     if len(logits.shape) != 2:
         raise UsageError(

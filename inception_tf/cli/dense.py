@@ -93,7 +93,7 @@ def run(args):
             "{pass_seconds:.2f} s, for {work:.1f} times the multiply-adds.\n"
             "The best class is the same at {same_class} of {crops} positions; largest difference of a score "
             "{score_difference:.2g}.\n"
-            "Beyond a crop's border lies padding; in the one pass the image goes on there. No padding reached {free} of "
-            "the pass's {crops} scores.".format(**crops)
+            "Beyond a crop's border lies padding; in the one pass the image goes on there. No padding reached {free} "
+            "of the pass's {crops} scores.".format(**crops)
         )
     return Outcome("\n\n".join([*text, f"Written: {npz}, {png}"]), data)
