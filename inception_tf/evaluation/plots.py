@@ -33,6 +33,7 @@ _NUMBERED, _NAMED = 30, 100
 
 @contextlib.contextmanager
 def _style():
+    """A context, and a decorator, for drawing in our style, with fonts for the names of classes and files."""
     with figures.style(_STYLE), warnings.catch_warnings():
         import matplotlib
         from matplotlib import font_manager
