@@ -123,7 +123,7 @@ def test_tfrecords_and_labels_offset(models, data, records, evaluate):
 
     code, _, err = evaluate(models / "unnamed.keras", "--data", pattern)
     assert code == 2 and "labels up to 3" in err and "--labels-offset 1" in err
-    code, _, err = run(capsys, "evaluate", models / "unnamed.keras", "--data", pattern, "--labels-offset", 2)
+    code, _, err = evaluate(models / "unnamed.keras", "--data", pattern, "--labels-offset", 2)
     assert code == 2 and "-1, validation-0:0" in err
 
 
