@@ -149,7 +149,7 @@ def _unpacked(archive, directory, max_bytes):
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as scratch:
         _unpack(archive, scratch, max_bytes)
         files = _list(Path(scratch).rglob("*"))
-        tables = [file for file in files if _is_table(file)]
+        tables = [file for file in files if is_table(file)]
         if not tables and not any(file.suffix == ".pb" for file in files):
             names = listed(str(file.relative_to(scratch)) for file in files) or "nothing"
             raise CheckpointError(f"{archive} holds no checkpoint. It holds: {names}")
