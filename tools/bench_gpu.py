@@ -382,7 +382,7 @@ def _model(size, depth, dtype, classes=CLASSES):
     """The network with random weights."""
     import keras
 
-    from inception_tf.models.registry import create_model
+    from inception_tf.zoo import create_model
 
     def build():
         options = {"classes": classes, "depth_multiplier": depth, "classifier_activation": None}

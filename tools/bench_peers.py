@@ -20,9 +20,9 @@ from _contest import FORMS, TORCH, counts, environment, start, torch_python, tur
 from inception_tf.benchmark import engines, report
 from inception_tf.benchmark.contest import contest
 from inception_tf.benchmark.rounds import BenchmarkError, Child, Contestant
-from inception_tf.inference.engines import open_model
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.quiet import start_keras, suppress_stderr
+from inception_tf.zoo import load_model
 
 NETWORK = "inception_v3"
 PEERS = Path(__file__).resolve().with_name("_peers.py")
@@ -130,7 +130,7 @@ class Field:
             self._ours("ours bfloat16", ["savedmodel"], precision="bfloat16")
         if variants:
             merged = self.scratch / "merged.keras"
-            fuse_for_inference(open_model(self.network)).save(merged)
+            fuse_for_inference(load_model(self.network)).save(merged)
             self._ours("ours unfused", engines.EXPORTS, fuse=False)
             self._ours("ours siblings merged", engines.EXPORTS, merged, fuse=False)
 

@@ -147,11 +147,11 @@ def ours(part, batch, size, xla=False, slim=False, on_features=False):
     """
     import numpy as np
 
-    from inception_tf.models.registry import create_model
     from inception_tf.training.features import heads_on
     from inception_tf.training.network import compile_for, set_trainable, with_losses
     from inception_tf.training.optimizers import optimizer
     from inception_tf.training.recipe import Phase, Recipe
+    from inception_tf.zoo import create_model
 
     left_out = {} if slim else {"l2": 0, "aux_loss": 0}
     recipe = Recipe(batch_norm="frozen", batch_size=batch, xla=xla, optimizer_options=RMSPROP, **left_out)

@@ -9,11 +9,10 @@ from inception_tf.analysis.profile_report import profile_of, profile_of_card
 from inception_tf.benchmark.rounds import Contestant
 from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
 from inception_tf.export.formats import export
-from inception_tf.inference.engines import needs_keras, open_model, saved_model_in
+from inception_tf.inference.engines import needs_keras
 from inception_tf.inference.runtimes import export_card
 from inception_tf.models.card import read_card
-from inception_tf.models.registry import create_model
-from inception_tf.zoo import is_path
+from inception_tf.zoo import create_model, exported_saved_model, load_model, resolve
 
 RUNS = "inception_tf.benchmark.runs"
 
@@ -32,7 +31,7 @@ SGEMM = 2048
 
 def model_file(model, scratch):
     """The path of a model: `model` is one, or the name of a network, which is saved with random weights."""
-    if is_path(model) or Path(model).suffix:
+    if resolve(model).kind != "network" or Path(model).suffix:
         if not Path(model).exists() and not Path(f"{model}.index").exists():
             raise CheckpointError(f"There is no model at {model}.")
         return Path(model)
@@ -68,7 +67,7 @@ def cost(paths):
     def multiply_adds(path):
         if needs_keras(path):
             return total(profile_of(path).layers, "multiply_adds")
-        saved = saved_model_in(path)
+        saved = exported_saved_model(path)
         return total(profile_of_card(read_card(saved) if saved else export_card(path)).layers, "multiply_adds")
 
     try:
@@ -82,7 +81,7 @@ def contestants(path, engines, scratch, fuse=None, prefix="", precision=None, sa
     """A model's contestants, for any batch size: see `of_batch`. It is exported for them.
 
     Args:
-        path: what `open_model` takes, or an exported file, which is a contestant itself.
+        path: what `load_model` takes, or an exported file, which is a contestant itself.
         engines: names of `ENGINES`.
         scratch: a directory for the exports, of this model alone.
         fuse: whether they are fused; None: where it pays.
@@ -99,7 +98,7 @@ def contestants(path, engines, scratch, fuse=None, prefix="", precision=None, sa
     path = Path(path)
     if not needs_keras(path):
         return [Contestant(prefix or path.name, f"{RUNS}:engine", {"path": str(path)})]
-    model, found = open_model(path), []
+    model, found = load_model(path), []
     for engine in engines:
         name = f"{prefix} {engine}".lstrip()
         if engine not in EXPORTS:

@@ -27,7 +27,7 @@ def server_flags(models):
 def _compiled(version):
     """Whether a version was exported for XLA."""
     try:
-        return read_card(version).get("export", {}).get("xla")
+        return read_card(version).export.get("xla")
     except CheckpointError:
         return False
 

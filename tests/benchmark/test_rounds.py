@@ -16,7 +16,7 @@ from inception_tf.benchmark.rounds import BenchmarkError, Contestant, Result, co
 from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.card import write_card
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 PATH = Path(__file__).with_name("contestants.py")
 

@@ -27,10 +27,10 @@ from PIL import Image
 
 from inception_tf.export.savedmodel import export_savedmodel
 from inception_tf.export.serving_files import models_config
-from inception_tf.models.registry import create_model
 from inception_tf.serving.deploy import server_command
 from inception_tf.serving.directories import find_models, versions_in
 from inception_tf.serving.server import LocalServer
+from inception_tf.zoo import create_model
 
 
 @pytest.fixture(scope="session")
