@@ -1,6 +1,7 @@
 """The local server's two front doors, REST and gRPC, to the same models; the page and the metrics."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -40,6 +41,9 @@ RPCS = {
     "status": ("ModelService", "GetModelStatus", GetModelStatusRequest),
 }
 
+# Bodies larger than this are read a few at a time: JSON unfolds to many times its size.
+LARGE, LARGE_AT_ONCE = 2**20, 4
+
 # What the page asks a model for, the first that it has.
 PAGE_SIGNATURES = ("class_maps", "predict_image_bytes")
 # The page takes nothing from anywhere else, and nobody may put it in a frame.
@@ -61,6 +65,7 @@ class Api:
 
     def __init__(self, models, executor, max_bytes, timeout):
         self.models, self.executor, self.max_bytes, self.timeout = models, executor, max_bytes, timeout
+        self.large_bodies = asyncio.Semaphore(LARGE_AT_ONCE)
         self.registry, labels = CollectorRegistry(), ("api", "method", "model")
         ProcessCollector(registry=self.registry)
         self.requests = Counter("inception_tf_requests", "By gRPC's code", (*labels, "code"), registry=self.registry)
@@ -80,7 +85,8 @@ class Api:
             raise RpcError(code, f"No answer within {self.timeout:g} seconds") from None
         except RpcError as error:
             code = error.code
-            raise
+            # The frames it came through hold the request, and the error: a circle, which is not freed at once.
+            raise error.with_traceback(None) from None
         finally:
             # Senders choose the name: only a model's own becomes a label.
             labels = api, method, model if model in self.models.servables else ""
@@ -120,7 +126,7 @@ class Api:
 
     def application(self):
         """The `aiohttp` application."""
-        app = web.Application(client_max_size=self.max_bytes)
+        app = web.Application()
         app.router.add_get("/", self._page)
         app.router.add_get("/page/models", self._page_models)
         app.router.add_get("/metrics", self._metrics)
@@ -146,16 +152,17 @@ class Api:
         return web.Response(text=text, status=status, content_type="application/json")
 
     async def _rest_answer(self, request, method, spec):
-        try:
-            if (request.content_length or 0) > self.max_bytes:
-                raise web.HTTPRequestEntityTooLarge(self.max_bytes, request.content_length)
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            message = f"The body is larger than {self.max_bytes:,} bytes"
-            raise RpcError(StatusCode.RESOURCE_EXHAUSTED, message) from None
-        except (web.HTTPException, ValueError, OSError) as error:  # a body that is not what its headers say
-            raise invalid(f"Cannot read the body: {error!s:.200}") from None
-        return await self._in_thread(method, self._rest_call, method, spec, body)
+        length = request.content_length or 0
+        async with self.large_bodies if length > LARGE else contextlib.nullcontext():
+            body = bytearray()
+            try:
+                while length <= self.max_bytes and len(body) <= self.max_bytes and not request.content.at_eof():
+                    body += await request.content.readany()  # request.read() keeps the body beyond its answer
+            except (web.HTTPException, ValueError, OSError) as error:  # a body that is not what its headers say
+                raise invalid(f"Cannot read the body: {error!s:.200}") from None
+            if max(length, len(body)) > self.max_bytes:
+                raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"The body is larger than {self.max_bytes:,} bytes")
+            return await self._in_thread(method, self._rest_call, method, spec, body)
 
     def _rest_call(self, method, spec, body):
         """The JSON of an answer."""
