@@ -158,7 +158,7 @@ class Api:
             try:
                 while length <= self.max_bytes and len(body) <= self.max_bytes and not request.content.at_eof():
                     body += await request.content.readany()  # request.read() keeps the body beyond its answer
-            except (web.HTTPException, ValueError, OSError) as error:  # a body that is not what its headers say
+            except (web.RequestPayloadError, ValueError, OSError) as error:  # a body that is not what its headers say
                 raise invalid(f"Cannot read the body: {error!s:.200}") from None
             if max(length, len(body)) > self.max_bytes:
                 raise RpcError(StatusCode.RESOURCE_EXHAUSTED, f"The body is larger than {self.max_bytes:,} bytes")

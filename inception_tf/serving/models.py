@@ -55,7 +55,8 @@ class Models:
         try:
             servable = Servable(name, number, path, self.max_bytes)
         except RpcError as error:
-            states[number], self._failed[path] = ("END", error), files
+            # A copy without the frames that the error came through: they hold what was loaded.
+            states[number], self._failed[path] = ("END", RpcError(error.code, error.message)), files
             log.error("%s: version %d does not load: %s", name, number, error)
             return False
         if name in self.servables:

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import json
 import shutil
 import socket
 import threading
@@ -63,6 +64,14 @@ def test_a_body_that_is_too_large(url, rest, server):
     with socket.create_connection(("127.0.0.1", server.port), 120) as client:
         client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_that_is_not_what_its_headers_say(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection.request("POST", "/v1/models/digits:predict", b"{}", {"Content-Encoding": "gzip"})
+    response = connection.getresponse()
+    assert response.status == 400 and "Cannot read the body" in json.load(response)["error"]
+    connection.close()
 
 
 def test_a_message_that_is_too_large(stub):
