@@ -24,7 +24,7 @@ from inception_tf.serving import rest_json
 from inception_tf.serving.servable import RpcError, invalid
 
 # The paths of tensorflow_serving/model_servers/http_rest_api_util.cc and the statuses of its http_server.cc.
-MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?"
+MODEL = r"(?i)/v1/models/([^/:]+)(?:/versions/(\d{1,18})|/labels/([^/:]+))?"
 PATHS = {"POST": re.compile(f"{MODEL}:(classify|predict)"), "GET": re.compile(f"{MODEL}(?:/(metadata))?")}
 HTTP_STATUS = {
     StatusCode.INVALID_ARGUMENT: 400,
@@ -138,10 +138,10 @@ class Api:
         match = pattern.fullmatch(path) if pattern else None
         try:
             if not match:
-                code = StatusCode.INVALID_ARGUMENT if path.startswith("/v1/") else StatusCode.NOT_FOUND
+                code = StatusCode.INVALID_ARGUMENT if path.lower().startswith("/v1/") else StatusCode.NOT_FOUND
                 raise RpcError(code, f"Malformed request: {request.method} {path:.200}")
             name, version, label, method = match.groups()
-            spec, method = ModelSpec(name=unquote(name)), method or "status"
+            spec, method = ModelSpec(name=unquote(name)), (method or "status").lower()
             if version:
                 spec.version.value = int(version)
             elif label:
