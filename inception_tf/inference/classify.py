@@ -22,7 +22,7 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
 
     Args:
         engine: an `Engine`, or the path of a model that `open_engine` takes.
-        paths: files, patterns or directories, as `find_images` takes them.
+        paths: a sequence of files; or one path, a pattern or a directory, as `find_images` takes it.
         top: how many classes of each.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
@@ -32,12 +32,12 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
         could not be read, or to which the model answers NaN or infinity, to the reason.
 
     Raises:
-        UsageError: `top` or `batch` below 1; paths that match nothing.
+        UsageError: `top` or `batch` below 1; a path that matches nothing.
         CheckpointError, MismatchError: there is no such model; or the model answers NaN or infinity to every image.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
-    paths = find_images(paths)
+    paths = find_images(paths) if isinstance(paths, (str, os.PathLike)) else paths
     engine = engine if isinstance(engine, Engine) else open_engine(engine)
     results, failures, waiting = {}, {}, []
 
