@@ -466,7 +466,7 @@ def main():
     parser.add_argument("--killed", type=int, default=1000, help="clients (1000)")
     args = parser.parse_args()
     from inception_tf.export.savedmodel import export_savedmodel
-    from inception_tf.export.warmup import jpegs
+    from inception_tf.export.serving_files import jpegs
     from inception_tf.quiet import start_keras
     from inception_tf.serving.models import versions_in
     from inception_tf.zoo import create_model

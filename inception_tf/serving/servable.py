@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError
-from inception_tf.export.warmup import NAME as WARMUP
+from inception_tf.export.serving_files import WARMUP
 from inception_tf.models.card import read_card
 from inception_tf.serving.refusal import Refusal, invalid
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from inception_tf.errors import CheckpointError
 from inception_tf.export.savedmodel import export_savedmodel
-from inception_tf.export.serving_files import models_config
-from inception_tf.export.warmup import jpegs
+from inception_tf.export.serving_files import jpegs, models_config
 from inception_tf.models.card import Weights, read_card
 from inception_tf.zoo import create_model
 

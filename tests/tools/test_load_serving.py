@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inception_tf.export.warmup import jpegs
+from inception_tf.export.serving_files import jpegs
 
 pytestmark = pytest.mark.slow  # a server in a process of its own
 
