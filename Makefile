@@ -4,23 +4,27 @@ BIN := .venv/bin
 
 .PHONY: demo test test-all lint clean
 
-demo: .venv/ready
+demo: .venv/demo
 	$(BIN)/python tools/demo.py $(ARGS)
 
-test: .venv/ready
+test: .venv/test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test-all: .venv/ready
+test-all: .venv/test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-lint: .venv/ready
+lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.venv/ready: setup.cfg pyproject.toml
+# Each installs the extra of its name and no more.
+.venv/demo .venv/test: .venv/%: setup.cfg pyproject.toml | .venv/created
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@
+
+.venv/created:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "Python 3.10 or newer is needed: make PYTHON=python3.11"'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
 clean:

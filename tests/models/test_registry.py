@@ -31,7 +31,7 @@ def test_a_networks_signature():
 def test_every_network_keeps_the_conventions(network):
     info = find_network(network)
     assert info.name == network
-    parameters = list(inspect.signature(getattr(itf, networks()[network].split(":")[1])).parameters)
+    parameters = list(inspect.signature(getattr(itf, info.build.__name__)).parameters)
     assert parameters[:3] == ["include_top", "weights", "input_shape"] and parameters[-1] == "name"
     assert {"pooling", "classes", "classifier_activation"} <= set(parameters)
 
