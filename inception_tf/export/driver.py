@@ -111,9 +111,8 @@ class Format:
     def prepare(self, model, target, options):
         """Checks what was asked for, before any long work, and reads what it needs: an `Export`."""
         check_model(model)
-        name = (
-            target.name.lower() if self.runtime else target.name
-        )  # as `runtime_for`; other libraries look at the case
+        # A runtime of ours takes a suffix in either case; other libraries do not.
+        name = target.name.lower() if self.runtime else target.name
         if not name.endswith(self.suffix):
             raise UsageError(
                 f"The format {self.name} writes a file whose name ends in {self.suffix}. Received: {target}"

@@ -116,29 +116,24 @@ def weight_pairs(model, application, drop=False):
     Raises:
         MismatchError: there are more of one than of the other, or a pair differs in kind, shape, strides or padding.
     """
-    ours = list(weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits"))
-    theirs = [layer for layer in layers_in_order(application) if layer.weights]
-    variables = [(layer, weight) for layer in ours for weight in layer.weights]
-    values = [keras.ops.convert_to_numpy(weight) for _, weight in variables]
+    layers = weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits")
+    ours = [(layer, variable) for layer in layers for variable in layer.weights]
+    theirs = [(layer, variable) for layer in layers_in_order(application) for variable in layer.weights]
+    different = f"{application.name} is not {model.card.network}"
+    if len(ours) != len(theirs):
+        raise MismatchError(f"{different}: it has {len(theirs)} variables, not {len(ours)}.")
+    values = [keras.ops.convert_to_numpy(variable) for _, variable in ours]
     if model.has_top:
-        values[-2:] = classifier_weights(ours[-1], drop)
-    counterparts = [(layer, weight) for layer in theirs for weight in layer.weights]
-    if len(variables) != len(counterparts):
-        raise MismatchError(
-            f"{application.name} is not {model.card.network}: it has {len(counterparts)} variables, "
-            f"not {len(variables)}."
-        )
+        values[-2:] = classifier_weights(ours[-1][0], drop)
     differences, pairs = [], []
-    for (layer, variable), (other, counterpart), value in zip(variables, counterparts, values):
+    for (layer, variable), (other, counterpart), value in zip(ours, theirs, values):
         found, wanted = _facts(other, counterpart, counterpart.shape), _facts(layer, variable, value.shape)
-        if found != wanted and not (layer is ours[-1] and model.has_top and found[:2] == wanted[:2]):
+        is_classifier = model.has_top and layer is ours[-1][0]  # a convolution of ours, fully connected there
+        if found[:2] != wanted[:2] or (found != wanted and not is_classifier):
             differences.append(f"{counterpart.path} is {found}, {variable.path} is {wanted}")
         pairs.append((counterpart, variable, value))
     if differences:
-        raise MismatchError(
-            f"{application.name} is not {model.card.network}; {len(differences)} variables differ: "
-            f"{'; '.join(differences[:3])}."
-        )
+        raise MismatchError(f"{different}; {len(differences)} variables differ: {'; '.join(differences[:3])}.")
     return pairs
 
 

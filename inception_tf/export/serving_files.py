@@ -22,12 +22,12 @@ TIMEOUT_MICROS = 2000
 
 
 def write_serving_files(savedmodel, name, signatures, batches, image_shape):
-    """Writes `BATCHING`, `MODELS` and `WARMUP` into a SavedModel directory.
+    """Writes `BATCHING`, `MODELS` and `WARMUP`, which has a request of every signature at every batch size.
 
     Args:
         savedmodel: the directory.
-        name: the servable's name. Serving does not look at that in the warm-up requests.
-        signatures: the names of the signatures, of each of which there is a warm-up request at every batch size.
+        name: the servable's name.
+        signatures: the names of its signatures.
         batches: the batch sizes, ascending.
         image_shape: (height, width, channels) of the images that the signatures of floats take.
     """
@@ -55,11 +55,7 @@ def write_serving_files(savedmodel, name, signatures, batches, image_shape):
 
 
 def jpegs(channels=3, count=4):
-    """Photograph-like JPEG files of different sizes, the same every time: smooth noise.
-
-    Returns:
-        A list of `count` bytes.
-    """
+    """Photograph-like JPEG files of different sizes, the same every time: smooth noise, a list of `count` bytes."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -88,10 +84,7 @@ def _varint(value):
 
 
 def batching_params(batches):
-    """Serving's `BatchingParameters`. The threads are left to Serving, which takes as many as there are cores.
-
-    The sizes are those Serving fills a batch up to; the last must be the largest batch.
-    """
+    """Serving's `BatchingParameters`: the ascending sizes are those it fills a batch up to. It has a thread a core."""
     lines = [
         f"max_batch_size {{ value: {batches[-1]} }}",
         f"batch_timeout_micros {{ value: {TIMEOUT_MICROS} }}",
