@@ -1,6 +1,6 @@
 """A Slim checkpoint to Keras, proven equal to TF-Slim's graph before anything is written.
 
-The target's name tells what is written: a .keras file, a .weights.h5 file, a Slim checkpoint (*.ckpt), or, for any
+The target's name decides what is written: a .keras file, a .weights.h5 file, a Slim checkpoint (*.ckpt), or, for any
 other name, a SavedModel directory. The source may be a .keras file too: `convert flowers.keras model.ckpt` goes back.
 """
 

@@ -17,7 +17,7 @@ def add_arguments(parser):
     parser.add_argument("target", help="the file or the directory to write")
     parser.add_argument("--format", choices=FORMATS, default="savedmodel", help="what to write (savedmodel)")
 
-    # The options are None where they are not given, and go by the names of `Options`.
+    # An option that is not given is None, and its name is that of `Options`.
     def add(option, help, **arguments):
         parser.add_argument(option, help=help, **arguments)
 

@@ -1,4 +1,4 @@
-"""Does a SavedModel answer as its Keras model does, where there is no Keras?"""
+"""Whether a SavedModel gives the outputs of its Keras model in a process without Keras."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ def check_savedmodel(model, path, names, top=5, precision=None):
     The encoded images are preprocessed here by NumPy, so the graph's preprocessing is compared too.
 
     Args:
-        model: the Keras model it was made of; run here, on the CPU.
+        model: the Keras model that was exported; run here, on the CPU.
         path: the SavedModel.
         names: its class names in order, None for a model without its top.
         top: how many classes `predict_image_bytes` returns, at most.
@@ -61,17 +61,17 @@ def _last_is_broken(signature, got):
     if status is not None:
         fine = fine and not any(status[:-1]) and status[-1]
     if not fine:
-        raise ExportError(f"The export's {signature} does not tell a file that is no image from the others.")
+        raise ExportError(f"The export's {signature} does not report a file that is no image.")
     return None if status is None else status[-1].decode()
 
 
 def _difference_by_class(what, classes, got, wanted, names, tolerance):
-    """The largest difference over an image's largest value, where every class must have the value it stands beside.
+    """The largest difference over an image's largest value, where every class must have the value beside its name.
 
     Several classes may have one name, and equal scores may come in any order.
 
     Args:
-        classes, got: the names of the best classes, N×k, and what stands beside them, N×k×….
+        classes, got: the names of the best classes, N×k, and the values beside them, N×k×….
         wanted: the same of all classes, N×classes×….
     """
     worst = 0.0
@@ -81,7 +81,7 @@ def _difference_by_class(what, classes, got, wanted, names, tolerance):
             same_name = [other for other, own in zip(row, names) if own == name.decode() and other.shape == value.shape]
             difference = min((np.abs(value - other).max() / scale for other in same_name), default=np.inf)
             if not difference <= tolerance:
-                raise ExportError(f"The export's {what} gives {name.decode()!r} what the Keras model does not give it.")
+                raise ExportError(f"The export's {what} gives {name.decode()!r} a value that the Keras model does not.")
             worst = max(worst, float(difference))
     return worst
 
@@ -95,7 +95,7 @@ def class_maps_of(model):
 
 
 def _cases(model, top):
-    """Seeded inputs of every signature, what `model` answers, and what it gives every class of the encoded images."""
+    """Seeded inputs of every signature, the outputs of `model`, and its values of every class of the encoded images."""
     import tensorflow as tf
 
     def run(layers, images):

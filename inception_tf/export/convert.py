@@ -74,7 +74,7 @@ def convert(
         network: its name. Default: detected.
         include_top: whether to convert the classifier. Default: when the checkpoint holds one.
         background: "drop" leaves class 0 out.
-        size: the side of the images it was trained on, or (height, width), which no checkpoint tells. Default: the
+        size: the side of the images it was trained on, or (height, width), which no checkpoint records. Default: the
             published one's.
         scope, ema: as `load_slim` takes them.
 

@@ -21,7 +21,7 @@ from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.model import check_model
 from inception_tf.quiet import suppress_stderr
 
-# Options that a card does not tell of.
+# Options that a card does not record.
 UNRECORDED = ("labels", "calibrate", "held_out", "overwrite")
 
 
@@ -35,8 +35,8 @@ class Export:
         format: the `Format`.
         options: the validated `Options`.
         names: the class names, None for a model without its top and in formats without labels.
-        calibration: a dict from the real paths of images to calibrate on to what is made of them, float32 H×W×C; None
-            but for int8.
+        calibration: a dict from the real paths of images to calibrate on to the preprocessed images, float32 H×W×C;
+            None but for int8.
         held_out: paths of images to compare on, or None.
     """
 
@@ -94,7 +94,7 @@ class Format:
     def export(self, model, target, **options):
         """Exports a model: arguments, result and errors as `formats.export`."""
         export = self.prepare(model, Path(target), validate(self, options))
-        return self.place(export, lambda path: self.write(export, path))
+        return self.write_atomically(export, lambda path: self.write(export, path))
 
     def write(self, export, path):
         """All of an export between `prepare` and the rename; `path` is a scratch path that ends as the target does."""
@@ -103,10 +103,10 @@ class Format:
         if not export.options.check:
             self.add_card(export, network, path, export.card(None))
             return
-        found, answers = self.check(export, network, path), self.answers(export, path)
+        found, outputs = self.check(export, network, path), self.outputs_on_noise(export, path)
         self.add_card(export, network, path, export.card(found))
-        if not np.array_equal(self.answers(export, path), answers):
-            raise ExportError(f"The {self.name} file answers otherwise once its card is in it.")
+        if not np.array_equal(self.outputs_on_noise(export, path), outputs):
+            raise ExportError(f"The {self.name} file gives other outputs once its card is in it.")
 
     def prepare(self, model, target, options):
         """Checks what was asked for, before any long work, and reads what it needs: an `Export`."""
@@ -138,7 +138,7 @@ class Format:
         """The files that will be written."""
         return [target]
 
-    def place(self, export, write):
+    def write_atomically(self, export, write):
         """Has `write` write to a scratch path, and renames that on success. Returns the `Path` of the result."""
         with atomic_write(export.target, export.options.overwrite) as part:
             write(part)
@@ -157,10 +157,10 @@ class Format:
         raise NotImplementedError
 
     def add_card(self, export, network, path, card):
-        """Writes the card into a format that has a place for it."""
+        """Writes the card, where the format can hold one."""
 
-    def answers(self, export, path):
-        """What the runtime answers on noise, None without a runtime: the file with its card must answer the same."""
+    def outputs_on_noise(self, export, path):
+        """The runtime's outputs, None without a runtime: the file with its card must give the same."""
 
 
 def names_of(model, labels=None):

@@ -170,7 +170,7 @@ def export(model, target, format="savedmodel", **options):
         UsageError: no such format, an option that it does not have or out of its range, a package that is not
             installed, a model that the format cannot hold, `target` exists.
         ImageError: no image of `calibrate` or `held_out` could be read.
-        ExportError: it cannot be converted or written, or does not answer as the model does.
+        ExportError: it cannot be converted or written, or gives other outputs than the model.
     """
     if format not in FORMATS:
         raise UsageError(f"There is no format {format!r}. There are: {', '.join(FORMATS)}.")

@@ -1,6 +1,6 @@
 """keras.applications' InceptionV3 and InceptionResNetV2: their weights files out of our models, and back.
 
-keras.applications numbers its layers as they come (conv2d_93), so names tell nothing. What both have is the
+keras.applications numbers its layers as they come (conv2d_93), so names say nothing. What both have is the
 architecture, in the order of the paper: branches from first to last, in a branch from its input to its output. Ours is
 the order of the scopes; theirs is that in which the graph's layers are met when each is preceded by its inputs, first
 input first. `weight_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
@@ -27,7 +27,7 @@ def to_keras_applications(model, path, **options):
     """Writes the weights file that `keras.applications.InceptionV3(weights=path)`, or InceptionResNetV2, takes.
 
     Give keras.applications the same `include_top` and `classes` (1000 is its default). Its images are prepared as
-    Slim's Inception images are: [-1, 1]. An auxiliary head has no place there and is left out.
+    Slim's Inception images are: [-1, 1]. An auxiliary head does not exist there and is left out.
 
     Args:
         model: an inception_v3 or inception_resnet_v2 of this library, with its top or without.
@@ -47,7 +47,7 @@ def to_keras_applications(model, path, **options):
 
 
 class KerasApplications(ExchangeFormat):
-    """A `.weights.h5` file, whose variables are told by their order."""
+    """A `.weights.h5` file, whose variables are matched by their order."""
 
     name, suffix = "keras-applications", ".weights.h5"
     library, networks = "keras.applications", APPLICATIONS
@@ -105,7 +105,7 @@ def from_keras_applications(source, network, check=True):
 
 
 def weight_pairs(model, application, drop=False):
-    """The variables of a model of ours and of keras.applications that stand for the same.
+    """The variables of a model of ours and of keras.applications that correspond.
 
     Args:
         drop: whether class 0 of our classifier stays behind.
@@ -155,7 +155,7 @@ def layers_in_order(model):
 
 
 def _facts(layer, variable, shape):
-    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the map."""
+    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the feature map."""
     moves = (layer.strides, layer.padding) if variable.name == "kernel" and hasattr(layer, "strides") else ()
     return (variable.name, tuple(shape), *moves)
 

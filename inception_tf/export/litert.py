@@ -28,7 +28,7 @@ def to_litert(model, target, **options):
     Raises:
         UsageError: an option out of its range, LiteRT is not installed.
         ImageError: no image of `calibrate` or `held_out` could be read.
-        ExportError: the model cannot be converted, or the file answers otherwise than the model.
+        ExportError: the model cannot be converted, or the file gives other outputs than the model.
     """
     return LiteRTFormat().export(model, target, **options)
 

@@ -32,7 +32,7 @@ class OpenVinoFormat(PortableFormat):
     def files(self, target):
         return [target, target.with_suffix(".bin")]
 
-    def place(self, export, write):
+    def write_atomically(self, export, write):
         target, weights = self.files(export.target)
         overwrite = export.options.overwrite
         with atomic_write(target, overwrite) as part, atomic_write(weights, overwrite) as weights_part:

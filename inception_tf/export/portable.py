@@ -39,7 +39,7 @@ class PortableFormat(Format):
     def prepare(self, model, target, options):
         export = super().prepare(model, target, options)
         if any(layer.compute_dtype != "float32" for layer in model.layers):
-            raise UsageError(f"The format {self.name} is made of a float32 model. {model.name} computes in 16 bits.")
+            raise UsageError(f"The format {self.name} needs a float32 model. {model.name} computes in 16 bits.")
         calibration, held_out = options.calibrate, options.held_out
         if preprocessing_of(model) is None and (calibration or held_out):
             raise UsageError(f"No preprocessing is known for images of {model.input_shape[-1]} channels.")
@@ -54,7 +54,7 @@ class PortableFormat(Format):
     def check(self, export, network, path):
         return compare_with_model(export, self.runtime(path))
 
-    def answers(self, export, path):
+    def outputs_on_noise(self, export, path):
         return self.runtime(path)(noise_images(export.model))
 
 
@@ -81,7 +81,7 @@ def readable(model, paths):
 
 
 def exported_outputs(network, model, images):
-    """What an export of `model` answers, by a Keras network that is `model` or made of it."""
+    """What an export of `model` gives, by a Keras network that is `model` or its fused form."""
     outputs = network(images, training=False)
     return model.as_probabilities(outputs) if model.has_top else outputs
 
@@ -89,7 +89,7 @@ def exported_outputs(network, model, images):
 def frozen(export):
     """A concrete TensorFlow function of the network with its weights as constants, from `images` to one output.
 
-    Frozen first, since a converter that is given Keras's variables may leave them out without a word.
+    Frozen first, since a converter that is given Keras's variables may leave them out silently.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -121,7 +121,7 @@ def compare_with_model(export, runtime):
         (0 to 1) and "worst_score_change".
 
     Raises:
-        ExportError: other shapes, a difference beyond the tolerance, answers that are not finite.
+        ExportError: other shapes, a difference beyond the tolerance, outputs that are not finite.
     """
     model, calibration = export.model, export.calibration or {}
     int8 = export.options.precision == "int8"
@@ -133,12 +133,12 @@ def compare_with_model(export, runtime):
 
     difference, on = checked_difference("output on noise", *outputs(noise_images(model)), limit), "noise"
     photographs = readable(model, export.held_out) if export.held_out else iter(calibration.items())
-    paths, answers, details = [], [], {}
+    paths, batches, details = [], [], {}
     while some := list(itertools.islice(photographs, export.options.batch or 8)):
         paths += [path for path, _ in some]
-        answers.append(outputs(np.stack([image for _, image in some])))
-    if answers:
-        got, wanted = map(np.concatenate, zip(*answers))
+        batches.append(outputs(np.stack([image for _, image in some])))
+    if batches:
+        got, wanted = map(np.concatenate, zip(*batches))
         difference = max(difference, checked_difference("output on photographs", got, wanted, limit))
         on, calibrated_on = "noise and photographs", sum(path in calibration for path in paths)
         details = {"images": len(paths), "calibrated_on": calibrated_on, "held_out": not calibrated_on}

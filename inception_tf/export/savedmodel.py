@@ -25,7 +25,7 @@ from inception_tf.quiet import no_deprecations
 def export_savedmodel(model, directory, **options):
     """Writes the next version of a servable: `directory/<version>/saved_model.pb`.
 
-    The version is the highest there is plus one, from 1. It appears under its name when it is whole and checked, so
+    The version is the highest there is plus one, from 1. It appears under its name when it is complete and checked, so
     that a server may poll `directory`, and two exports at once get a version each.
 
     Signatures, all of a batch of any N, 0 too:
@@ -36,12 +36,12 @@ def export_savedmodel(model, directory, **options):
             (string N×k, names) and `scores` (float32 N×k), best first, and `status` (string N); k is `top`, or all
             where there are fewer. Images are decoded and preprocessed in the graph. The status of an image is empty;
             where it cannot be read, it says why, the classes are empty and the scores NaN, and the others are
-            answered. A map of logits is averaged first.
+            classified. A map of logits is averaged first.
         classify: the same for Serving's Classify: `inputs` (string N: serialized `tf.Example` with `image/encoded`) to
-            `classes` and `scores`. No `status`: Serving refuses a third output there; the empty classes and NaN tell.
-        class_maps: `image_bytes` to what predict_image_bytes gives and `maps`, float32 N×k×h×w: what every place of the
-            last map adds to the class's logit, which is the mean; NaN where an image cannot be read. Of networks that
-            end in global average pooling and one linear layer.
+            `classes` and `scores`. No `status`, since Serving refuses a third output; empty classes and NaN show it.
+        class_maps: `image_bytes` to what predict_image_bytes gives and `maps`, float32 N×k×h×w: what every position of
+            the last feature map adds to the class's logit, which is the mean; NaN where an image cannot be read. Of
+            networks that end in global average pooling and one linear layer.
         features: `images` as above to `features`: PreLogits, or what the network calls the input of its classifier;
             float32 N×C, or N×h×w×C where that is a map.
     A model without its top has `serving_default` alone, from `images` to `features`, its output; the signatures of
@@ -71,7 +71,7 @@ def export_savedmodel(model, directory, **options):
     Raises:
         UsageError: labels that do not fit, an option out of its range, a `directory` that is a file or a SavedModel
             itself.
-        ExportError: it could not be written, or does not answer as `model` does; nothing is left behind.
+        ExportError: it could not be written, or gives other outputs than `model`; nothing is left behind.
     """
     return SavedModel().export(model, directory, **options)
 
@@ -140,7 +140,7 @@ class SavedModel(UnversionedSavedModel):
             raise UsageError(f"{target} is a SavedModel itself. Versions go beside one another: give its parent.")
         return super().prepare(model, target, options)
 
-    def place(self, export, write):
+    def write_atomically(self, export, write):
         directory = export.target
         try:
             # TensorFlow Serving takes the children whose names are integers, and passes over this one.
@@ -263,9 +263,9 @@ def _never_empty(network):
     is taken off again."""
     import tensorflow as tf
 
-    def answer(images):
+    def padded_network(images):
         count = tf.shape(images)[0]
         padded = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
         return [output[:count] for output in network(tf.ensure_shape(padded, images.shape))]
 
-    return answer
+    return padded_network

@@ -1,5 +1,5 @@
 """The files beside a SavedModel that TensorFlow Serving reads: its configuration, in protocol buffers' text form, and
-warm-up requests, which it replays before it lets a version answer.
+warm-up requests, which it replays before a version takes requests.
 
 Serving's protocol buffers are not needed to write them: the few messages around the tensors are put together here. The
 numbers are those of Serving's apis/prediction_log.proto, predict.proto, classification.proto, input.proto, model.proto.

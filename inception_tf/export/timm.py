@@ -1,6 +1,6 @@
 """PyTorch: the weights of our models under timm's names, as a safetensors file.
 
-timm numbers a branch's layers where Slim names them, so its names follow from where a layer stands: `timm_layers`.
+timm numbers a branch's layers where Slim names them, so its names follow from a layer's position: `timm_layers`.
 """
 
 import re
@@ -33,9 +33,9 @@ def to_timm(model, path, **options):
     has its auxiliary head, and `num_classes`, where they are not 1000. Images are prepared as for us: [-1, 1], which
     timm calls mean and standard deviation 0.5.
 
-    timm's inception_v3 counts the padding in the average pooling of its blocks, TF-Slim does not: at a map's border
-    timm divides by 9 where Slim divides by 6 or 4. So its outputs are not ours. On random weights and one 299×299
-    image the logits differ by up to 6% of the largest, the last map by up to 26%, at its corners. With
+    timm's inception_v3 counts the padding in the average pooling of its blocks, TF-Slim does not: at the border timm
+    divides by 9 where Slim divides by 6 or 4. So its outputs are not ours. On random weights and one 299×299 image the
+    logits differ by up to 6% of the largest, the last feature map by up to 26%, at its corners. With
     `count_include_pad=False` in its calls of `avg_pool2d` both are equal within 3e-6. The other two networks, which
     pool as Slim does, are equal within 4e-6.
 

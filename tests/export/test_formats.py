@@ -78,7 +78,7 @@ def test_there_is_no_such_format(lenet, tmp_path):
 
 
 class Text(Format):
-    """A format as CONTRIBUTING tells to add one: the weights as text. `wrong` is added to what is read back."""
+    """A format as CONTRIBUTING explains how to add one: the weights as text. `wrong` is added to what is read back."""
 
     name, suffix = "text", ".txt"
     wrong = iter(())
@@ -97,7 +97,7 @@ class Text(Format):
     def add_card(self, export, network, path, card):
         path.write_text(card.to_json() + path.read_text())
 
-    def answers(self, export, path):
+    def outputs_on_noise(self, export, path):
         return np.float32([len(path.read_text().rpartition("}\n")[2]), next(self.wrong, 0)])
 
 
@@ -113,9 +113,9 @@ def test_a_new_format(lenet, tmp_path, monkeypatch):
     assert '"verification": null' in export(lenet, path, "text", check=False, overwrite=True).read_text()
 
 
-def test_the_file_with_its_card_answers_the_same(lenet, tmp_path, monkeypatch):
+def test_the_file_with_its_card_gives_the_same_outputs(lenet, tmp_path, monkeypatch):
     monkeypatch.setattr(Text, "wrong", iter([0, 1e-6]))
-    with pytest.raises(ExportError, match="answers otherwise once its card is in it"):
+    with pytest.raises(ExportError, match="other outputs once its card is in it"):
         Text().export(lenet, tmp_path / "weights.txt")
     assert not list(tmp_path.iterdir())
 
@@ -142,7 +142,7 @@ def test_the_command(lenet, tmp_path):
     assert all(name in command.__doc__ for name in FORMATS)
 
 
-def test_the_command_tells_what_it_found(lenet, tmp_path):
+def test_the_command_reports_what_it_found(lenet, tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     lenet.save(tmp_path / "digits.keras")
     outcome = run(tmp_path / "digits.keras", tmp_path / "Digits.TFLITE", "--format", "litert", "--no-fuse")

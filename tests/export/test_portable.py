@@ -1,4 +1,4 @@
-"""What the exports to LiteRT, ONNX and OpenVINO share, with engines that answer as they are told."""
+"""What the exports to LiteRT, ONNX and OpenVINO share, with engines whose answers the tests choose."""
 
 from types import SimpleNamespace
 
@@ -64,7 +64,7 @@ def test_broken_weights_are_not_the_exports_fault(tmp_path):
         compare_with_model(prepare(model, tmp_path), answering(model))
 
 
-def test_images_that_it_was_calibrated_on_are_told(lenet, photographs, tmp_path):
+def test_images_that_it_was_calibrated_on_are_counted(lenet, photographs, tmp_path):
     files = sorted(photographs.glob("[0-9]*.png"))
     for held_out, text in [
         (None, "On 3 images that it was calibrated on:"),
@@ -76,7 +76,7 @@ def test_images_that_it_was_calibrated_on_are_told(lenet, photographs, tmp_path)
         assert found["held_out"] == ("held out" in text) and text in verdict(found)
 
 
-def test_images_that_cannot_be_read_are_told(lenet, photographs, tmp_path):
+def test_images_that_cannot_be_read_are_reported(lenet, photographs, tmp_path):
     with pytest.warns(UserWarning, match="1 of 7 images could not be read. .*broken.png"):
         export = prepare(lenet, tmp_path, precision="int8", calibrate=photographs)
     assert len(export.calibration) == 6

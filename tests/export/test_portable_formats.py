@@ -23,8 +23,9 @@ NAMES = [f"digit {i}" for i in range(10)]
 
 
 def run_litert(path, images):
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed")
-    network = interpreter.Interpreter(str(path))
+    from ai_edge_litert.interpreter import Interpreter
+
+    network = Interpreter(str(path))
     (given,), (result,) = network.get_input_details(), network.get_output_details()
     network.resize_tensor_input(given["index"], images.shape)
     network.allocate_tensors()
@@ -34,8 +35,9 @@ def run_litert(path, images):
 
 
 def run_onnx(path, images):
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    import onnx
+    import onnxruntime
+
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {"images": images})
@@ -43,7 +45,8 @@ def run_onnx(path, images):
 
 
 def run_openvino(path, images):
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    import openvino
+
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled({"images": images})["probabilities"]
 
@@ -227,7 +230,7 @@ def test_a_killed_replacement_leaves_no_mixed_pair(lenet, tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == ["Digits.bin"]
 
 
-def test_a_full_disk_is_told(lenet, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(lenet, tmp_path, monkeypatch):
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
     def full(*_, **__):

@@ -118,7 +118,7 @@ def test_a_broken_image_does_not_fail_the_others(signatures, files):
     bomb = bytearray(files[1])
     bomb[16:24] = struct.pack(">II", 30000, 40000)
     animated = io.BytesIO()
-    frames = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (50, 40), color) for color in ("red", "blue")]
     frames[0].save(animated, "WEBP", save_all=True, append_images=frames[1:])
     broken = {
         b"": "The file is empty.",
@@ -225,7 +225,7 @@ ALL = {"serving_default", "features", "predict_image_bytes", "classify"}
         ("nin", {**NIN, "input_shape": (None, None, 3), "classifier_activation": None}, ALL | {"class_maps"}),
         ("nin", {**NIN, "classes": 4, "input_shape": (300, 260, 1), "spatial_squeeze": False}, ALL),
     ],
-    ids=["headless", "multispectral", "sizeless logits", "dense grey"],
+    ids=["headless", "multispectral", "sizeless logits", "dense gray"],
 )
 def test_other_models(tmp_path, checked_here, network, options, signatures):
     model = create_model(network, **options)
@@ -432,7 +432,7 @@ def test_mismatches_are_named(lenet, tmp_path, monkeypatch, checked_here, wrong)
             check_savedmodel(lenet, path, names)
 
 
-def test_broken_weights_are_told(tmp_path, checked_here):
+def test_broken_weights_are_reported(tmp_path, checked_here):
     model = create_model("lenet", classes=3)
     model.get_layer("conv1").kernel.assign(np.full((5, 5, 1, 32), np.nan))
     with pytest.raises(ExportError, match="own .* holds NaN"):
