@@ -44,7 +44,7 @@ def published_facts(card):
 def card_text(card):
     """A card in Markdown."""
     export = card.export
-    lines = [f"# {export['name'] or card.network}", ""]
+    lines = [f"# {export['name']}", ""]
     lines += [f"An image classifier, {card.network}, exported by inception_tf as a TensorFlow SavedModel.", ""]
 
     lines += ["## Provenance", ""]
@@ -76,12 +76,10 @@ def card_text(card):
     lines += ["", "## Signatures", ""]
     texts = SIGNATURES | ({} if card.include_top else {"serving_default": "`images` to `features`"})
     lines += [f"- {name}: {texts[name]}" for name in export["signatures"]]
-    if "batch" in export:
-        compiled = "compiled by XLA, which a server must be told to enable" if export["xla"] else "no XLA"
-        sizes = ", ".join(map(str, export["batch"]))
-        lines += ["", f"Any batch size; warmed up for {sizes}; {compiled}. "]
-        lines[-1] += f"Computed in {export['precision']}. " if export.get("precision") else ""
-        lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
+    compiled = "compiled by XLA, which has to be enabled in the server" if export["xla"] else "no XLA"
+    lines += ["", f"Any batch size; warmed up for {', '.join(map(str, export['batch']))}; {compiled}. "]
+    lines[-1] += f"Computed in {export['precision']}. " if export["precision"] else ""
+    lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
 
     lines += ["", "## Verification", ""]
     found = export["verification"]
@@ -92,5 +90,6 @@ def card_text(card):
         lines[-1] += f"The largest difference, over the largest value (limit {found['tolerance']:g}):"
         lines += ["", *(f"- {output}: {worst:.1e}" for output, worst in found["differences"].items())]
         if found["broken_image"]:
-            lines += ["", f'A file that is no image beside good ones: "{found["broken_image"]}"; the others answered.']
+            status = found["broken_image"]
+            lines += ["", f'A file that is no image beside good ones: "{status}"; the others were classified.']
     return "\n".join(lines) + "\n"

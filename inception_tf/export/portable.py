@@ -46,7 +46,7 @@ class PortableFormat(Format):
         if calibration is not None:
             paths = find_images(calibration)
             calibration = dict(readable(model, paths[:: -(-len(paths) // CALIBRATION)]))
-        if held_out is not None:
+        if held_out:
             held_out = find_images(held_out)
             next(readable(model, held_out))
         return dataclasses.replace(export, calibration=calibration, held_out=held_out)

@@ -84,7 +84,7 @@ def _varint(value):
 
 
 def batching_params(batches):
-    """Serving's `BatchingParameters`: the ascending sizes are those it fills a batch up to. It has a thread a core."""
+    """Serving's `BatchingParameters`: the ascending sizes are those it fills a batch up to."""
     lines = [
         f"max_batch_size {{ value: {batches[-1]} }}",
         f"batch_timeout_micros {{ value: {TIMEOUT_MICROS} }}",
