@@ -36,14 +36,19 @@ class OnnxFormat(PortableFormat):
         import tf2onnx
 
         with external_converter(f"tf2onnx cannot convert {export.model.name}"):
-            graph = frozen(export)
+            function = frozen(export)
+            given, result = function.inputs[0].name, function.outputs[0].name
             network, _ = tf2onnx.convert.from_graph_def(
-                graph.graph.as_graph_def(),
-                input_names=[tensor.name for tensor in graph.inputs],
-                output_names=[tensor.name for tensor in graph.outputs],
+                function.graph.as_graph_def(),
+                input_names=[given],
+                output_names=[result],
+                tensors_to_rename={given: "images", result: output_name(export)},
                 opset=OPSET,
             )
-            _rename(network, "images", output_name(export))
+            for value in (*network.graph.input, *network.graph.output):
+                batch = value.type.tensor_type.shape.dim[0]
+                if not batch.HasField("dim_value"):
+                    batch.dim_param = "batch"
             if export.options.precision == "float16":
                 from onnxruntime.transformers.float16 import convert_float_to_float16
                 from onnxruntime.transformers.onnx_model import OnnxModel
@@ -63,19 +68,6 @@ class OnnxFormat(PortableFormat):
 
         onnx.helper.set_model_props(network, {KEY: card.to_json()})
         onnx.save(network, path)
-
-
-def _rename(network, given, result):
-    """Names the input and the output, which carry the names of TensorFlow's tensors, and their batch."""
-    ends = {network.graph.input[0].name: given, network.graph.output[0].name: result}
-    for value in (*network.graph.input, *network.graph.output):
-        value.name = ends[value.name]
-        batch = value.type.tensor_type.shape.dim[0]
-        if not batch.HasField("dim_value"):
-            batch.dim_param = "batch"
-    for node in network.graph.node:
-        for names in (node.input, node.output):
-            names[:] = [ends.get(name, name) for name in names]
 
 
 def _quantized(export, network):
