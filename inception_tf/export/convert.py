@@ -103,7 +103,7 @@ def convert(
     report = None
     if check:
         with _timed(seconds, "verify"):
-            report = verify(checkpoint, model, network=detection.network, scope=detection.scope, ema=ema, batch=1)
+            report = verify(checkpoint, model, ema=ema, batch=1, detection=detection)
         if not report:
             finite = np.isfinite(report.worst)
             hint = "" if finite else " Weights that are not finite convert with --no-verify (check=False)."
