@@ -95,11 +95,7 @@ def batching_params(batches):
 
 
 def models_config(paths):
-    """Serving's `ModelServerConfig`: the latest version of every model.
-
-    Args:
-        paths: a dict from models' names to their base directories, as the server sees them.
-    """
+    """Serving's `ModelServerConfig` of a dict from models' names to their base directories, as the server sees them."""
     lines = ["model_config_list {"]
     for name, path in paths.items():
         lines += ["  config {", f"    name: {_quoted(name)}", f"    base_path: {_quoted(path)}"]

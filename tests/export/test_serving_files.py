@@ -94,7 +94,7 @@ def test_configuration(version):
 
     name = 'a "name", \\ with Ümlaut\n'
     config = text_format.Parse(models_config({name: "/x", "b": "/y"}), ModelServerConfig())
-    assert [(entry.name, entry.base_path) for entry in config.model_config_list.config] == [(name, "/x"), ("b", "/y")]
+    assert [(model.name, model.base_path) for model in config.model_config_list.config] == [(name, "/x"), ("b", "/y")]
 
 
 def test_batching(version):
