@@ -2,7 +2,7 @@
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names and the modules they live in. Imported on first use, so that `import inception_tf` and
 # `inception-tf --help` do not wait for Keras and TensorFlow. The networks' constructors (`InceptionV3`, …) are further
