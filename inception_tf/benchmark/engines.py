@@ -1,4 +1,4 @@
-"""A model on every engine that is installed, as contestants."""
+"""A model on every engine that is installed, as candidates of a benchmark."""
 
 import dataclasses
 import importlib.util
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from inception_tf.analysis.profile import total
 from inception_tf.analysis.profile_report import profile_of, profile_of_card
-from inception_tf.benchmark.rounds import Contestant
+from inception_tf.benchmark.harness import Section
+from inception_tf.benchmark.rounds import Candidate, fitting
 from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
 from inception_tf.export.formats import export
 from inception_tf.inference.engines import needs_keras, open_model, saved_model_in
@@ -41,20 +42,6 @@ def model_file(model, scratch):
     return path
 
 
-def titles(models):
-    """As much of the ends of models' paths as tells them apart.
-
-    Raises:
-        UsageError: one is there twice.
-    """
-    parts = [Path(model).parts for model in models]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(some[-length:]) for some in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise UsageError(f"A model is named twice: {', '.join(map(str, models))}")
-
-
 def bytes_of(path):
     """What a model's files take."""
     path = Path(path)
@@ -62,33 +49,33 @@ def bytes_of(path):
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def cost(paths):
-    """The multiply-adds of one image. None where the models differ in it, or are not this library's."""
+def multiply_adds(paths):
+    """Those of one image. None where the models differ in it, or are not this library's."""
 
-    def multiply_adds(path):
+    def count(path):
         if needs_keras(path):
             return total(profile_of(path).layers, "multiply_adds")
         saved = saved_model_in(path)
         return total(profile_of_card(read_card(saved) if saved else export_card(path)).layers, "multiply_adds")
 
     try:
-        found = {multiply_adds(path) for path in paths}
+        found = {count(path) for path in paths}
     except (InceptionTFError, KeyError):
         return None
     return found.pop() if len(found) == 1 else None
 
 
-def contestants(path, engines, scratch, fuse=None, prefix="", precision=None, say=print):
-    """A model's contestants, for any batch size: see `of_batch`. It is exported for them.
+def candidates(path, engines, scratch, fuse=None, prefix="", precision=None, log=print):
+    """A model's candidates, for any batch size: see `sections`. It is exported for them.
 
     Args:
-        path: what `open_model` takes, or an exported file, which is a contestant itself.
+        path: what `open_model` takes, or an exported file, which is a candidate itself.
         engines: names of `ENGINES`.
         scratch: a directory for the exports, of this model alone.
         fuse: whether they are fused; None: where it pays.
         prefix: goes ahead of the names; of an exported file it is the name.
         precision: the exports', as `export` takes it.
-        say: takes "name: reason" of each engine that is left out: it is not installed, or cannot have this model.
+        log: takes "name: reason" of each engine that is left out: it is not installed, or cannot have this model.
 
     Raises:
         UsageError: no such engine.
@@ -98,13 +85,13 @@ def contestants(path, engines, scratch, fuse=None, prefix="", precision=None, sa
         raise UsageError(f"There is no engine {', '.join(unknown)}. There are: {', '.join(ENGINES)}.")
     path = Path(path)
     if not needs_keras(path):
-        return [Contestant(prefix or path.name, f"{RUNS}:engine", {"path": str(path)})]
+        return [Candidate(prefix or path.name, f"{RUNS}:engine", {"path": str(path)})]
     model, found = open_model(path), []
     for engine in engines:
         name = f"{prefix} {engine}".lstrip()
         if engine not in EXPORTS:
             arguments = {"path": str(path), "jit_compile": engine == "keras-xla"}
-            found.append(Contestant(name, f"{RUNS}:keras_model", arguments))
+            found.append(Candidate(name, f"{RUNS}:keras_model", arguments))
             continue
         form, suffix, package = EXPORTS[engine]
         target = Path(scratch, f"{engine}{suffix}")
@@ -114,17 +101,26 @@ def contestants(path, engines, scratch, fuse=None, prefix="", precision=None, sa
                 raise UsageError(f"{package} is not installed")
             export(model, target, form, check=False, fuse=fuse, precision=precision, **options)
         except InceptionTFError as error:
-            say(f"{name}: {error}")
+            log(f"{name}: {error}")
             continue
-        found.append(Contestant(name, f"{RUNS}:engine", {"path": str(target)}))
+        found.append(Candidate(name, f"{RUNS}:engine", {"path": str(target)}))
     return found
 
 
-def of_batch(contestant, batch):
-    """A contestant for a batch size."""
-    return dataclasses.replace(contestant, arguments={**contestant.arguments, "batch": batch}, work=batch)
+def sections(candidates, batches, multiply_adds, size, image_size=25e6):
+    """A `Section` for each batch size, beside the product of two matrices, whose speed is in GFLOP/s.
 
-
-def sgemm():
-    """The contestant that multiplies matrices and does nothing else; its speed is in GFLOP/s."""
-    return Contestant("sgemm", f"{RUNS}:multiply", {"size": SGEMM}, 2 * SGEMM**3 / 1e9)
+    Args:
+        candidates: as `candidates` gives them; their functions take a `batch` too.
+        batches: the sizes.
+        multiply_adds: those of one image, or None.
+        size, image_size: the bytes that a process takes, and those for each image of a batch.
+    """
+    sgemm = Candidate("sgemm", f"{RUNS}:multiply", {"size": SGEMM}, 2 * SGEMM**3 / 1e9)
+    gflop = 2 * multiply_adds / 1e9 if multiply_adds else None
+    for batch in batches * bool(candidates):
+        found = [
+            dataclasses.replace(candidate, arguments=candidate.arguments | {"batch": batch}, work=batch)
+            for candidate in candidates
+        ]
+        yield Section({"batch": batch}, found, sgemm, gflop, fitting(size + image_size * batch))
