@@ -1,97 +1,61 @@
 """TF-Slim's Inception checkpoints, alive in Keras 3."""
 
 import importlib
-import importlib.util
-import sys
 
 __version__ = "0.1.0"
 
-# Public names and where they live. Imported on first use, so that `import inception_tf` and `inception-tf --help` do
-# not wait for Keras and TensorFlow.
+# Public names and the modules they live in. Imported on first use, so that `import inception_tf` and
+# `inception-tf --help` do not wait for Keras and TensorFlow. The networks' constructors (`InceptionV3`, …) are further
+# ones: `zoo` has one for every network that is registered.
 _PUBLIC = {
-    "create_model": "models.registry",
-    "list_models": "models.registry",
-    "end_points": "models.model",
-    "feature_extractor": "models.model",
-    "fuse_for_inference": "models.fused",
-    "InceptionV1": "models.inception_v1",
-    "InceptionV2": "models.inception_v2",
-    "InceptionV3": "models.inception_v3",
-    "InceptionV4": "models.inception_v4",
-    "InceptionResNetV2": "models.inception_resnet_v2",
-    "ResNetV1_50": "models.resnet_v1",
-    "ResNetV1_101": "models.resnet_v1",
-    "ResNetV1_152": "models.resnet_v1",
-    "ResNetV2_50": "models.resnet_v2",
-    "ResNetV2_101": "models.resnet_v2",
-    "ResNetV2_152": "models.resnet_v2",
-    "VGG16": "models.vgg",
-    "VGG19": "models.vgg",
-    "AlexNetV2": "models.alexnet",
-    "LeNet": "models.lenet",
-    "NetworkInNetwork": "models.nin",
-    "open_checkpoint": "slim.checkpoint",
-    "load_slim": "slim.load",
-    "save_slim": "slim.save",
-    "detect": "slim.detect",
-    "verify": "slim.verify",
-    "profile": "analysis.profile",
-    "class_activation_maps": "analysis.class_maps",
-    "grad_cam": "analysis.class_maps",
-    "dense_model": "analysis.dense",
-    "finetune": "training.finetune",
-    "evaluate": "evaluation.evaluate",
-    "Recipe": "training.recipe",
     "Phase": "training.recipe",
-    "preprocess_input": "images.preprocessing",
+    "Recipe": "training.recipe",
+    "class_activation_maps": "analysis.class_maps",
+    "classify": "inference.classify",
+    "convert": "export.convert",
+    "create_model": "zoo",
     "decode_predictions": "images.labels",
-    "open_examples": "images.examples",
-    "open_engine": "inference.engines",
+    "dense_model": "analysis.dense",
+    "detect": "slim.detect",
+    "end_points": "models.model",
+    "evaluate": "evaluation.evaluate",
     "export_savedmodel": "export.savedmodel",
+    "feature_extractor": "models.model",
+    "finetune": "training.finetune",
+    "from_keras_applications": "export.keras_applications",
+    "fuse_for_inference": "models.fused",
+    "grad_cam": "analysis.class_maps",
+    "list_models": "models.registry",
+    "load_model": "zoo",
+    "load_slim": "slim.load",
+    "open_checkpoint": "slim.checkpoint",
+    "open_engine": "inference.engines",
+    "open_examples": "images.examples",
+    "preprocess_input": "images.preprocessing",
+    "profile": "analysis.profile",
+    "save_slim": "slim.save",
+    "to_keras_applications": "export.keras_applications",
     "to_litert": "export.litert",
     "to_onnx": "export.onnx",
     "to_openvino": "export.openvino",
-    "to_keras_applications": "export.keras_applications",
-    "from_keras_applications": "export.keras_applications",
     "to_timm": "export.timm",
+    "verify": "slim.verify",
 }
-
-__all__ = sorted(_PUBLIC)
-
-
-class _WithKeras:
-    """Registers the library's layers as soon as Keras is imported, so that `keras.saving.load_model` finds them."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "keras":
-            return None
-        sys.meta_path.remove(_WithKeras)
-        spec = importlib.util.find_spec("keras")
-        if spec is None:
-            return None
-        run = spec.loader.exec_module
-
-        def run_and_register(module):
-            run(module)
-            if f"{__name__}.models.blocks" not in sys.modules:  # else it is what asks for Keras
-                importlib.import_module(f"{__name__}.models.model")
-
-        spec.loader.exec_module = run_and_register
-        return spec
-
-
-if "keras" in sys.modules:
-    importlib.import_module(f"{__name__}.models.model")
-else:
-    sys.meta_path.insert(0, _WithKeras)
 
 
 def __getattr__(name):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    if name == "__all__":
+        return sorted([*_PUBLIC, *_zoo().constructors()])
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    if name[:1].isupper() and name in _zoo().constructors():
+        return _zoo().constructors()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_PUBLIC])
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+def _zoo():
+    return importlib.import_module(f"{__name__}.zoo")

@@ -1,100 +1,193 @@
-"""A network with weights: what the constructors' argument `weights` does."""
+"""The one place that turns a name, a checkpoint, a file or a run's directory into a model.
 
+`create_model`, `load_model`, and the constructors `InceptionV3`, `ResNetV1_50`, ….
+"""
+
+import dataclasses
+import functools
+import inspect
 from pathlib import Path
 
-from inception_tf.errors import MismatchError, UsageError
+from inception_tf.errors import MismatchError, UsageError, reason
+from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
-from inception_tf.models.registry import build_model
+from inception_tf.models.registry import find_network, networks
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
-from inception_tf.slim.detect import detect, in_scopes
-from inception_tf.slim.load import load_slim
-from inception_tf.slim.names import model_variables, scoped
+from inception_tf.slim.detect import detect
+from inception_tf.slim.load import load_network
 
+# How `load_slim` is to load a checkpoint.
+LOADING = ("exclude_scopes", "ema", "background", "scope")
+# Files that `export` writes for engines without Keras.
+EXPORTED = (".tflite", ".onnx", ".xml")
 
-def load_pretrained(info, weights, options, **loading):
-    """Builds a network and loads weights into it.
+ARGUMENTS = """
 
     Args:
-        info: the `Network`.
-        weights: a published checkpoint's name, a Slim checkpoint, a `.keras` or a `.weights.h5` file.
-        options: the constructor's options, as far as given; the rest is read from the checkpoint.
-        **loading: `exclude_scopes`, `ema`, `background` and `scope`, as `load_slim` takes them.
+        include_top: whether the classifier is part of the model. Without it the output is the last feature map.
+        weights: None for random weights; the name of a published checkpoint, such as "imagenet"; the path of a TF-Slim
+            checkpoint in any container; or the path of a `.weights.h5` file. What is not given among `classes`,
+            `aux_logits`, `depth_multiplier` and the like is read from the checkpoint. A `classes` that differs from the
+            checkpoint's starts new heads on the checkpoint's backbone. Nothing is downloaded unless a name is given.
+        input_shape: (height, width, channels); height and width may be None. Default:
+            {size}×{size}×{channels}, with `include_top=False` any size. At least {minimum}×{minimum}, with
+            `include_top=False` {backbone}×{backbone}.
+        pooling: with `include_top=False`, None for the feature map N×h×w×C, "avg" or "max" for N×C.
+        classes: the number of classes, the background class included where there is one.
+        classifier_activation: the activation of the logits, None for the logits themselves.
+        dropout: the rate, the fraction of features dropped in training (1 − Slim's `dropout_keep_prob`).
+        aux_logits: whether the auxiliary head is part of the model: not an output, but an end point, `AuxLogits`.
+        depth_multiplier: factor on every layer's channels, above 0.
+        min_depth: the channels that `depth_multiplier` leaves at least.
+        spatial_squeeze: True for logits of N×classes. False for a feature map of N×h×w×classes: dense evaluation.
+        name: the model's name. Default: the network's Slim scope.
 
     Returns:
-        The model. Its card says under "weights" where they came from.
+        A Keras model from float32 images N×H×W×3, preprocessed as the network's `Preprocessing` says, to
+        probabilities N×classes. Its layers are Slim's end points.
 
     Raises:
-        UsageError, CheckpointError, MismatchError, DownloadError: as its parts do.
+        UsageError: an argument out of range.
+        CheckpointError, MismatchError: `weights` is no checkpoint, or does not fit.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a name or a path stands for.
+
+    Attributes:
+        kind: "network", a network's name or any other; "published", the name of published weights; "keras", a `.keras`
+            file; "weights", a `.weights.h5` file; "savedmodel" or "exported", what `export` wrote; "checkpoint".
+        value: the name, the `Path` of the file or directory to open, or the `Checkpoint`.
     """
-    if isinstance(weights, Checkpoint):
-        return _load_checkpoint(info, weights, weights.path.name, options, **loading)
-    if str(weights).endswith(".h5"):
+
+    kind: str
+    value: object
+
+
+def resolve(source):
+    """Tells what a name or a path stands for, by looking at names alone: nothing is read.
+
+    A string such as "imagenet" is the name even beside a directory of that name.
+
+    Args:
+        source: a network's name; the name of published weights, such as "imagenet"; the path of a Slim checkpoint in
+            any container, of a `.keras` or `.weights.h5` file, of a run's directory (its best model), or of an export;
+            or a `Checkpoint`.
+
+    Returns:
+        A `Source`.
+    """
+    if isinstance(source, Checkpoint):
+        return Source("checkpoint", source)
+    path = Path(source)
+    if isinstance(source, str) and source in {entry.weights for entry in catalogue.catalogue()}:
+        return Source("published", source)
+    if (path / "best.keras").is_file():
+        return Source("keras", path / "best.keras")
+    if saved_model := exported_saved_model(path):
+        return Source("savedmodel", saved_model)
+    kinds = {".keras": "keras", ".h5": "weights", **dict.fromkeys(EXPORTED, "exported")}
+    if kind := kinds.get(path.suffix.lower()):
+        return Source(kind, path)
+    there = path.exists() or path.with_name(path.name + ".index").exists()
+    if there or any(mark in str(source) for mark in ("/", "\\", ".ckpt", ".tar")):
+        return Source("checkpoint", path)
+    return Source("network", str(source))
+
+
+def exported_saved_model(path):
+    """The SavedModel of ours that a directory is, or the highest version in it; None where there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        return None
+    versions = sorted((p for p in path.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    saved = versions[-1] if versions else path
+    return saved if (saved / "saved_model.pb").is_file() and (saved / SAVED_MODEL_CARD).is_file() else None
+
+
+def load_model(source, network=None, detection=None, **options):
+    """The Keras model that a name or a path stands for.
+
+    Args:
+        source: as `resolve` takes it, but for exports, of which no Keras model can be made. A network's name gives
+            random weights.
+        network: the network's name, for published weights ("inception_v3" by default) and checkpoints that detection
+            is not to decide on.
+        detection: what `detect` found in the checkpoint, where that is known already.
+        **options: as `create_model` takes them; a `.keras` file has its own, and takes none.
+
+    Raises:
+        UsageError: it is an export, or an option is out of range.
+        CheckpointError, MismatchError, DownloadError: there is none, it is damaged, or does not fit.
+    """
+    found = resolve(source)
+    if found.kind in ("savedmodel", "exported"):
+        raise UsageError(f"{source} is an export: open_engine runs it, but no Keras model can be made of it.")
+    if found.kind == "keras":
+        if options or network:
+            raise UsageError(f"{source} is a Keras model and is taken as it is. Received: {', '.join(options)}")
+        from inception_tf.models.model import open_keras_file
+
+        return open_keras_file(found.value)
+    if found.kind == "network":
+        return create_model(found.value, **options)
+    if found.kind == "checkpoint":
+        checkpoint = open_checkpoint(found.value)
+        detection = detection or detect(checkpoint, network, options.get("scope"), partial=True)
+        return create_model(detection.network, checkpoint, detection=detection, **options)
+    return create_model(network or "inception_v3", found.value, **options)
+
+
+def create_model(name, /, weights=None, detection=None, **options):
+    """A Keras model by its network's name, as `timm.create_model`.
+
+    Args:
+        name: one of `list_models()`.
+        weights, **options: as the network's constructor takes them, see `inception_tf.InceptionV3`; and, for a Slim
+            checkpoint, `exclude_scopes`, `ema`, `background` and `scope`, as `load_slim` takes them.
+        detection: what `detect` found in the checkpoint, where that is known already.
+
+    Returns:
+        A Keras model from preprocessed float32 images N×H×W×3 to probabilities N×classes. Its card says where the
+        weights came from.
+
+    Raises:
+        UsageError: no such network, or an argument out of range.
+        CheckpointError, MismatchError, DownloadError: `weights` is no checkpoint, does not fit, or cannot be had.
+    """
+    from inception_tf.models.model import build_model
+
+    info = find_network(name)
+    known = signature_of(info).parameters
+    loading = {option: options.pop(option) for option in LOADING if option in options}
+    if unknown := set(options) - set(known):
+        raise UsageError(f"{name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(known)}.")
+    if weights is None:
+        if loading:
+            raise UsageError(f"{', '.join(loading)} tells how to load weights. Received: weights=None")
+        return build_model(info, **options)
+    found = resolve(weights)
+    if found.kind == "weights":
         if loading:
             raise UsageError(f"{', '.join(loading)} tells how to load a Slim checkpoint. Received: weights={weights}")
-        return _load_h5(info, Path(weights), options)
-    path, source = Path(weights), Path(weights).name
-    if not is_path(weights):
+        return _load_h5(info, found.value, options)
+    if found.kind in ("network", "published"):
         published = catalogue.find(info.name, str(weights))
-        path, source = _converted(info, published), published.archive
-    return _load_checkpoint(info, open_checkpoint(path), source, options, **loading)
-
-
-def is_path(weights):
-    """Whether `weights` is a path: something is there, or it looks like one. Else it is a published name.
-
-    A string such as "imagenet" is the name even beside a folder that is called so.
-    """
-    if isinstance(weights, str) and weights in {published.weights for published in catalogue.catalogue()}:
-        return False
-    path = Path(weights)
-    there = path.exists() or path.with_name(path.name + ".index").exists()
-    return there or any(mark in str(weights) for mark in ("/", "\\", ".ckpt", ".tar", ".keras"))
-
-
-def _converted(info, published):
-    """The `.keras` file of a published checkpoint, downloaded and converted when it is not there yet."""
-
-    def convert(path):
-        _load_checkpoint(info, open_checkpoint(download.fetch(published)), published.archive, {}).save(path)
-
-    return download.cached_conversion(published, convert)
-
-
-def _load_checkpoint(info, checkpoint, source, options, exclude_scopes=(), background="keep", scope=None, **loading):
-    found = detect(checkpoint, info.name, scope, partial=True)
-    dropped = 1 if background == "drop" else 0
-    classes = found.classes and found.classes - dropped
-    wanted = options.get("classes", classes)
-    include_top = options.get("include_top", True)
-    if include_top and wanted is None:
-        raise UsageError(
-            f"{checkpoint.path} holds no classifier: give classes= for a new one, or include_top=False for none."
-        )
-    if include_top and (wanted, classes) == (1000, 1001) and background == "keep" and not exclude_scopes:
-        raise UsageError(
-            "The checkpoint has 1001 classes, background first. Received: classes=1000. For ImageNet's 1000 give "
-            'background="drop"; for a new head on 1000 classes of your own, exclude_scopes=["Logits", "AuxLogits"].'
-        )
-    # A classifier of other classes is a new one, and so is the auxiliary head beside it.
-    keeps_top = include_top and wanted == classes
-    read = {option: value for option, value in found.options.items() if keeps_top or option != "aux_logits"}
-    with skip_init((keeps_top or not include_top) and not exclude_scopes):
-        model = build_model(info, **{**read, **({"classes": wanted} if wanted else {}), **options})
-
-    excluded = exclude_scopes.split(",") if isinstance(exclude_scopes, str) else list(exclude_scopes)
-    there = [*model_variables(model), *(name.removeprefix(scoped(found.scope, "")) for name in checkpoint)]
-    aux_logits = model.card["options"].get("aux_logits")
-    unused = [head for head in info.heads if not keeps_top or (head == "AuxLogits" and not aux_logits)]
-    unused += () if include_top else info.top
-    excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in there)]
-    report = load_slim(model, checkpoint, excluded, background=background, scope=found.scope, **loading)
-    weights = {"source": source, "step": checkpoint.step, "report": str(report)}
-    model.card.update({"scope": found.scope, "weights": weights})
-    return model
+        checkpoint, source = open_checkpoint(_converted(published)), published.archive
+    else:
+        checkpoint = open_checkpoint(found.value)
+        source = checkpoint.path.name
+    detection = detection or detect(checkpoint, name, loading.get("scope"), partial=True)
+    loading.pop("scope", None)
+    return load_network(checkpoint, detection, options, source=source, **loading)
 
 
 def _load_h5(info, path, options):
+    from inception_tf.models.model import build_model
+
     if not path.is_file():
         raise UsageError(f"There is no weights file at {path}.")
     with skip_init():
@@ -102,8 +195,57 @@ def _load_h5(info, path, options):
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise MismatchError(
-            f"{path} does not fit {info.name} with these options: {str(error).splitlines()[0]}"
-        ) from error
-    model.card["weights"] = {"source": path.name}
+        raise MismatchError(f"{path} does not fit {info.name} with these options: {reason(error)}") from error
+    model.card = dataclasses.replace(model.card, weights=Weights(path.name))
     return model
+
+
+def _converted(published):
+    """The `.keras` file of a published checkpoint, downloaded and converted when it is not there yet."""
+
+    def convert(path):
+        checkpoint = open_checkpoint(download.fetch(published))
+        detection = detect(checkpoint, published.network, partial=True)
+        load_network(checkpoint, detection, source=published.archive).save(path)
+
+    return download.cached_conversion(published, convert)
+
+
+def signature_of(info):
+    """The signature of a network's constructor: its own options, and `weights`, `input_shape` and `name`."""
+    options = list(inspect.signature(info.build).parameters.values())[1:]
+    keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+    return inspect.Signature([options[0], keyword("weights"), keyword("input_shape"), *options[1:], keyword("name")])
+
+
+@functools.cache
+def constructor(name):
+    """The constructor of a network, as keras.applications has them: `InceptionV3` for "inception_v3"."""
+    info = find_network(name)
+    signature = signature_of(info)
+
+    @functools.wraps(info.build)
+    def construct(*args, **kwargs):
+        return create_model(name, **signature.bind(*args, **kwargs).arguments)
+
+    arguments = ARGUMENTS.format(
+        size=info.input_size,
+        channels=info.channels,
+        minimum=info.min_size,
+        backbone=info.smallest_side(include_top=False),
+    )
+    construct.__signature__ = signature
+    construct.__doc__ = inspect.cleandoc(info.build.__doc__) + "\n\n" + inspect.cleandoc("\n" + arguments) + "\n"
+    construct.network = info
+    return construct
+
+
+def constructors():
+    """The constructors of all networks, a dict from their names in Python."""
+    return {info.build.__name__: constructor(name) for name, info in networks().items()}
+
+
+def __getattr__(name):
+    if name[:1].isupper() and name in (found := constructors()):
+        return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -107,13 +107,13 @@ def slim_checkpoint(tmp_path_factory, slim_graph):
 @pytest.fixture(scope="module")
 def originals_kept():
     """For modules that compare with TF-Slim's graph of a checkpoint often: it runs once on the same images."""
-    from inception_tf.models.registry import build_options, find_network
+    from inception_tf.models.registry import find_network
     from inception_tf.slim import verify
 
     run, kept = verify.run_original, {}
 
     def run_original(checkpoint, images, found, ema="auto", graph=None):
-        options = build_options(find_network(found.network), **{**(graph or {}), **found.options})
+        options = find_network(found.network).options_for(**{**(graph or {}), **found.options})
         key = str(checkpoint.path), images.shape, images.tobytes(), found.scope, ema, str(options)
         if key not in kept:
             kept[key] = run(checkpoint, images, found, ema, graph)

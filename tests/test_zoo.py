@@ -8,7 +8,7 @@ from inception_tf.models.model import end_points
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.load import load_slim
 from inception_tf.slim.names import model_variables
-from inception_tf.zoo import is_path
+from inception_tf.zoo import resolve
 
 HEADS = ("Logits", "AuxLogits")
 
@@ -36,11 +36,11 @@ def compare(model, tensors, new=(), scope="InceptionV3"):
 def test_what_is_not_given_is_read_from_the_checkpoint(thousand):
     path, tensors = thousand
     model = itf.create_model("inception_v3", weights=path)
-    options = model.card["options"]
+    options = model.card.options
     assert (options["classes"], options["depth_multiplier"], options["aux_logits"]) == (1001, 0.1, True)
     assert compare(model, tensors) and len(model.weights) == len(tensors) - 1
-    weights = model.card["weights"]
-    assert weights["source"] == "model.ckpt-7" and weights["step"] == 7 and "loaded" in weights["report"]
+    weights = model.card.weights
+    assert (weights.source, weights.step, weights.complete) == ("model.ckpt-7", 7, True) and "loaded" in weights.report
     for given in (str(path), open_checkpoint(path)):
         assert compare(itf.InceptionV3(weights=given), tensors)
 
@@ -162,10 +162,11 @@ def test_keras_files_are_checkpoints(thousand, tmp_path):
 def test_names_and_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "imagenet").mkdir()
-    assert not is_path("imagenet") and is_path(tmp_path / "imagenet") and is_path("./imagenet")
-    assert not is_path("nothing") and is_path("nothing.ckpt-3") and is_path("slim.tar.gz") and is_path("a/b")
+    for source in (tmp_path / "imagenet", "./imagenet", "nothing.ckpt-3", "slim.tar.gz", "a/b"):
+        assert resolve(source).kind == "checkpoint"
+    assert resolve("imagenet").kind == "published" and resolve("nothing").kind == "network"
     (tmp_path / "model.index").write_bytes(b"")
-    assert is_path("model")
+    assert resolve("model").kind == "checkpoint"
     with pytest.raises(CheckpointError, match="There is no checkpoint at nothing.ckpt-3"):
         itf.create_model("inception_v3", weights="nothing.ckpt-3")
     with pytest.raises(UsageError, match="The path of a checkpoint is taken too. Received: weights='nothing'"):

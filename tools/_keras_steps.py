@@ -12,7 +12,7 @@ from _steps import repeated
 from keras import ops
 
 from inception_tf.models.initialization import meta_init
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 BACKEND = keras.backend.backend()
 library = __import__(BACKEND)  # jax or tensorflow, which is what they are called here
@@ -21,8 +21,9 @@ RMSPROP = {"rho": 0.9, "momentum": 0.9, "epsilon": 1.0}
 
 def probe(device):
     """Does nothing; tells of the device and of the versions, and fails where there is no such device."""
-    versions = {BACKEND: library.__version__, "keras": keras.__version__}
-    return repeated(int, int, "cpu", device=_start(device), versions=versions)
+    call = lambda: None  # noqa: E731
+    call.facts = {"device": _start(device), "versions": {BACKEND: library.__version__, "keras": keras.__version__}}
+    return call
 
 
 def matmul(device, precision, side, count):

@@ -6,7 +6,7 @@
 
 - Inference: ours is Keras on JAX, and on TensorFlow with XLA, as built and fused (`fuse_for_inference`); torch's is
   timm's network: eager, channels_last, and channels_last compiled with mode="max-autotune" (on a CPU: the default).
-- A training step: 5 classes, softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp with momentum as in Slim, of
+- A training step: 5 classes, softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp with momentum as Slim, of
   the whole network ("full") or of a new head. Ours is what `finetune` runs on every batch; keras.applications' is plain
   Keras. "ours Slim's recipe" is what `finetune` does by default where the network has its auxiliary head: that head's
   loss and L2 come on top. "ours on features" is the head alone without augmentation: the backbone has run before.

@@ -21,9 +21,9 @@ from inception_tf.benchmark.harness import benchmark
 from inception_tf.benchmark.report import Report
 from inception_tf.benchmark.rounds import Candidate
 from inception_tf.cli.bench import settings
-from inception_tf.inference.engines import open_model
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.quiet import start_keras, suppress_stderr
+from inception_tf.zoo import load_model
 
 NETWORK = "inception_v3"
 BASE = "keras.applications SavedModel"
@@ -44,9 +44,8 @@ def run(args):
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     start_keras()
     with tempfile.TemporaryDirectory() as scratch:
-        network = engines.model_file(NETWORK, scratch)
-        report.multiply_adds = engines.multiply_adds([network])
-        found = [*keras_applications(args, Path(scratch), report), *ours(args, Path(scratch), network, report)]
+        report.multiply_adds, parameters = engines.costs(NETWORK)
+        found = [*keras_applications(args, Path(scratch), report), *ours(args, Path(scratch), report)]
         found += [peer("TF-Slim session", "slim"), peer("TF-Slim frozen", "slim", frozen=True)]
         if any(wanted(f"torch {form}", args.only) for form in FORMS) and usable(args, ["torch"], report):
             options_of_torch = {"precision": "float32", "size": 299, "classes": 1000}
@@ -54,7 +53,7 @@ def run(args):
                 candidate(args, f"torch {form}", "torch", "inference", form=form, **options_of_torch) for form in FORMS
             ]
         found = [row for row in found if row.name == BASE or wanted(row.name, args.only)]
-        benchmark(report, engines.sections(found, args.batch, report.multiply_adds, 1.4e9, 20e6), **options)
+        benchmark(report, engines.sections(found, args.batch, report.multiply_adds, parameters), **options)
     print(report.markdown())
 
 
@@ -86,16 +85,16 @@ def keras_applications(args, scratch, report):
                 yield peer(name, "exported", path=saved + suffix)
 
 
-def ours(args, scratch, network, report):
+def ours(args, scratch, report):
     """On every engine; in bfloat16 where this processor multiplies it."""
     processor = Path("/proc/cpuinfo")
-    rows = [("ours", network, engines.ENGINES, {})]
+    rows = [("ours", NETWORK, engines.ENGINES, {})]
     if processor.exists() and "_bf16" in processor.read_text():
-        rows.append(("ours bfloat16", network, ["savedmodel"], {"precision": "bfloat16"}))
+        rows.append(("ours bfloat16", NETWORK, ["savedmodel"], {"precision": "bfloat16"}))
     if args.variants:
         merged = scratch / "merged.keras"
-        fuse_for_inference(open_model(network)).save(merged)
-        rows.append(("ours unfused", network, engines.EXPORTS, {"fuse": False}))
+        fuse_for_inference(load_model(NETWORK)).save(merged)
+        rows.append(("ours unfused", NETWORK, engines.EXPORTS, {"fuse": False}))
         rows.append(("ours siblings merged", merged, engines.EXPORTS, {"fuse": False}))
     for prefix, path, names, options in rows:
         chosen = [name for name in names if wanted(f"{prefix} {name}", args.only)]

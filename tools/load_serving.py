@@ -449,7 +449,7 @@ def is_told(kind, answer):
 def lenet(base):
     """Exports a LeNet that tells images apart, as the first version of `base`."""
     from inception_tf.export.savedmodel import export_savedmodel
-    from inception_tf.models.registry import create_model
+    from inception_tf.zoo import create_model
 
     model, generator = create_model("lenet", classes=10), np.random.default_rng(0)
     for variable in model.weights:
@@ -467,9 +467,9 @@ def main():
     args = parser.parse_args()
     from inception_tf.export.savedmodel import export_savedmodel
     from inception_tf.export.warmup import jpegs
-    from inception_tf.models.registry import create_model
     from inception_tf.quiet import start_keras
     from inception_tf.serving.models import versions_in
+    from inception_tf.zoo import create_model
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that its servers end with it
     start_keras()

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.export.convert import convert
-from inception_tf.models.registry import build_options, create_model, find_network, list_models
+from inception_tf.models.registry import find_network, list_models
 from inception_tf.quiet import no_deprecations, start_keras
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import model_variables, scoped
 from inception_tf.slim.save import save_slim
+from inception_tf.zoo import create_model
 
 HEADER = ("network", "variables", "parameters", "worst relative difference", "reference", "convert, s", "verify, s")
 
@@ -73,7 +74,7 @@ def write_checkpoint(name, path):
     info = find_network(name)
     aux = {"aux_logits": True} if "aux_logits" in info.options else {}
     try:
-        write_slim_graph(info, build_options(info, **aux), path)
+        write_slim_graph(info, info.options_for(**aux), path)
     except UsageError:  # TF-Slim on PyPI has no graph of it
         model = create_model(name, **aux)
         for variable_name, variable in model_variables(model).items():

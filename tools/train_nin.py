@@ -11,6 +11,7 @@ a .keras file of every network.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -169,7 +170,7 @@ def train(name, data, args, folder, initial_rate):
         rectified_logits=args.rectified,
         **VARIANTS[name],
     )
-    model.card.update({"preprocessing": preprocessing.to_config(), "labels": LABELS})
+    model.card = dataclasses.replace(model.card, preprocessing=preprocessing.to_config(), labels=LABELS)
     rate = initial_rate
     if args.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, args.epochs * len(training))

@@ -6,8 +6,7 @@ import numpy as np
 from inception_tf.analysis.profile import GLOBAL_POOLINGS
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Repeat, Residual, Scope
-from inception_tf.models.heads import classifier, has_top
-from inception_tf.models.model import end_points
+from inception_tf.models.model import check_model, end_points
 
 HARMLESS = (keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape)
 
@@ -134,9 +133,9 @@ class ClassMaps(keras.layers.Layer):
 
 
 def _logits(model):
-    if not has_top(model):
+    if not check_model(model).has_top:
         raise UsageError(f"{model.name} has no classifier, so no class to explain: it was made with include_top=False.")
-    logits = classifier(model)[1]
+    logits = model.logits
     if len(logits.shape) != 2:
         raise UsageError(
             f"The output of {model.name} is a map of scores already: it was made with spatial_squeeze=False."

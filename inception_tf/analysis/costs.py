@@ -45,7 +45,8 @@ def measure(network):
     """The `Cost` of a network, counted from its layers: a second or two. Takes no memory for the weights."""
     from inception_tf.analysis.profile import profile, total
     from inception_tf.models.initialization import meta_init
-    from inception_tf.models.registry import build_model, find_network
+    from inception_tf.models.model import build_model
+    from inception_tf.models.registry import find_network
 
     info = find_network(network)
     with meta_init():

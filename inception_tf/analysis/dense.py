@@ -5,6 +5,7 @@ map becomes a sliding one ("OverFeat", arXiv 1312.6229; "Very Deep Convolutional
 3.2). One pass shares what separate crops would compute again and again.
 """
 
+import dataclasses
 import json
 import math
 import statistics
@@ -19,9 +20,8 @@ from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.images.preprocessing import MEAN_RGB, Preprocessing, resize_bilinear
 from inception_tf.models import blocks
-from inception_tf.models.heads import activation_of, classifier, has_top
-from inception_tf.models.model import SlimModel, end_points, feature_extractor
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.model import SlimModel, build_model, check_model, end_points, feature_extractor
+from inception_tf.models.registry import find_network
 
 
 def dense_model(model):
@@ -41,10 +41,10 @@ def dense_model(model):
     Raises:
         UsageError: the model has no classifier, or one whose layers fit images of one size alone.
     """
-    if not has_top(model):
+    if not check_model(model).has_top:
         raise UsageError(f"{model.name} has no classifier, so no scores: it was made with include_top=False.")
     card = model.card
-    info, options = find_network(card["network"]), dict(card["options"])
+    info, options = find_network(card.network), dict(card.options)
     if options.get("fully_connected") or info.name == "lenet":
         raise UsageError(
             f"{model.name} has fully connected layers for images of one size, which are no convolutions. Dense "
@@ -59,13 +59,13 @@ def dense_model(model):
         trunk = build_model(info, size, name, **{**options, "aux_logits": False, "include_top": False})
         x = blocks.conv("Logits", options["classes"], 1, activation=None)(trunk.outputs[0])
         x = blocks.predictions(x, None, options["classifier_activation"])
-        dense = SlimModel(trunk.inputs[0], x, name=name, card={**trunk.card, "options": options})
+        dense = SlimModel(trunk.inputs[0], x, name=name, card=dataclasses.replace(card, options=options))
         for variable in dense.get_layer("Logits").weights:
             source = sources[f"Logits/{variable.path}"]
             sources[variable.path] = keras.ops.reshape(source, variable.shape)
     for variable in dense.weights:
         variable.assign(sources[variable.path])
-    dense.card.update({key: card[key] for key in ("scope", "preprocessing", "labels", "weights") if key in card})
+    dense.card = dataclasses.replace(card, options=dense.card.options)
     return dense
 
 
@@ -147,13 +147,13 @@ def score_map(model, image, labels, side=None):
         UsageError: the image is too small for the network, or becomes so; says how large it must be.
         CheckpointError: the model's scores are NaN.
     """
-    preprocessing = Preprocessing.from_config(dict(model.card["preprocessing"]))
+    preprocessing = Preprocessing.from_config(dict(model.card.preprocessing))
     inputs = whole_image(preprocessing, image, default_side(preprocessing) if side is None else side)
     place = place_of(model, inputs.shape[1:3])
-    logits = keras.ops.convert_to_numpy(keras.Model(model.inputs[0], classifier(model)[1])(inputs, training=False))[0]
+    logits = keras.ops.convert_to_numpy(keras.Model(model.inputs[0], model.logits)(inputs, training=False))[0]
     if np.isnan(logits).any():
         raise CheckpointError("The model answers NaN: `inspect` tells which of its weights are broken.")
-    scores = np.asarray(activation_of(model)(logits), "float32")
+    scores = np.asarray(model.activation(logits), "float32")
     resized = {"kind": preprocessing.kind, "size": list(inputs.shape[1:3])}
     return ScoreMap(scores, np.asarray(logits, "float32"), labels, inputs, image, place, resized)
 

@@ -12,7 +12,6 @@ from inception_tf.analysis.profile import profile
 from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.images.decoding import read_image
 from inception_tf.inference.engines import KerasEngine
-from inception_tf.models.heads import as_probabilities
 from inception_tf.progress import Progress
 
 BATCH = 16
@@ -87,7 +86,7 @@ def explain(engine, paths, top=3, at=None, classes=None, exif_rotation=False, ji
 def _explain(engine, paths, images, top, at, chosen, jit_compile):
     model = engine.model
     inputs = np.concatenate([engine.preprocessing(image) for image in images])
-    scores = keras.ops.convert_to_numpy(as_probabilities(model, model(inputs, training=False)))
+    scores = keras.ops.convert_to_numpy(model.as_probabilities(model(inputs, training=False)))
     if np.isnan(scores).any():
         raise CheckpointError("The model answers NaN: `inspect` tells which of its weights are broken.")
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top] if chosen is None else [chosen] * len(images)

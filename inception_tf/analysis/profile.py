@@ -187,7 +187,7 @@ def profile(model, size=None):
             raise
         reason = str(error).splitlines()[0]
         raise UsageError(f"{model.name} cannot take images of {shape[0]}×{shape[1]}: {reason}") from error
-    name = getattr(model, "card", {}).get("network") or model.name
+    name = model.card.network if getattr(model, "card", None) else model.name
     return Profile(name, shape, tuple(walk.layers), ends, walk.branches, tuple(walk.blocks))
 
 

@@ -7,14 +7,14 @@ from inception_tf import figures, tables
 from inception_tf.analysis.naive import DESIGNS, naive_blocks, with_inputs
 from inception_tf.analysis.profile import Profile, profile, total
 from inception_tf.errors import UsageError
-from inception_tf.inference.engines import open_model
 from inception_tf.models.initialization import meta_init
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.model import build_model
+from inception_tf.models.registry import find_network
 from inception_tf.slim.catalogue import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, weights_of
 from inception_tf.slim.names import model_variables, scoped
-from inception_tf.zoo import is_path
+from inception_tf.zoo import load_model, resolve
 
 COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "activation_bytes": "memory"}
 
@@ -45,7 +45,7 @@ def profile_of(what, size=None, classes=None):
         UsageError: no such network; an image too small, or one that the model's fully connected layers do not fit.
         CheckpointError, MismatchError: the file is no model.
     """
-    if not is_path(what):
+    if resolve(what).kind == "network":
         with meta_init():
             return profile(_build(find_network(str(what)), size, {} if classes is None else {"classes": classes}))
     if classes is not None:
@@ -54,13 +54,13 @@ def profile_of(what, size=None, classes=None):
 
 
 def _of_keras_file(path, size):
-    model = open_model(path)
+    model = load_model(path)
     if not getattr(model, "card", None):
         return profile(model, size)
-    info, own = find_network(model.card["network"]), model.input_shape[1:]
-    size = size or tuple(side or default for side, default in zip(own, model.card["preprocessing"]["size"]))
+    info, own = find_network(model.card.network), model.input_shape[1:]
+    size = size or tuple(side or default for side, default in zip(own, model.card.preprocessing["size"]))
     with meta_init():
-        other = _build(info, size, {**model.card["options"], "input_shape": own})
+        other = _build(info, size, {**model.card.options, "input_shape": own})
         if [weight.shape for weight in other.weights] != [weight.shape for weight in model.weights]:
             raise UsageError(f"{path} has layers that fit images of {shape_text(own[:2])} alone.")
         return profile(other)
@@ -72,11 +72,11 @@ def profile_of_card(card):
     Raises:
         UsageError: it does not tell the size.
     """
-    if card["preprocessing"] is None:
-        raise UsageError(f"The card of {card['network']} does not say how large its images are.")
-    shape = (*card["preprocessing"]["size"], card["preprocessing"]["channels"])
+    if card.preprocessing is None:
+        raise UsageError(f"The card of {card.network} does not say how large its images are.")
+    shape = (*card.preprocessing["size"], card.preprocessing["channels"])
     with meta_init():
-        return profile(_build(find_network(card["network"]), None, {**card["options"], "input_shape": shape}))
+        return profile(_build(find_network(card.network), None, {**card.options, "input_shape": shape}))
 
 
 def _of_checkpoint(path, size):
@@ -440,7 +440,7 @@ def compare(whats=COMPARED, size=None, classes=None):
     published = {entry.network: entry.top1 for entry in catalogue() if entry.weights == "imagenet"}
     rows = []
     for what in dict.fromkeys(whats):
-        found = profile_of(what, size, None if is_path(what) else classes)
+        found = profile_of(what, size, classes if resolve(what).kind == "network" else None)
         maps = [x for x in found.end_points.values() if len(x.shape) == 3 and x.shape[:2] != (1, 1)]
         last = list(found.end_points.values())[-1].shape
         rows.append(
@@ -450,7 +450,7 @@ def compare(whats=COMPARED, size=None, classes=None):
                 "classes": last[0] if len(last) == 1 else None,
                 **_sums(found.layers),
                 "receptive_field": list(maps[-1].receptive_field),
-                "top1": None if is_path(what) else published.get(what),
+                "top1": published.get(what),
             }
         )
     return Comparison(rows)

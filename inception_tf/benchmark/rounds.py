@@ -117,13 +117,8 @@ class Child:
             raise
         self.first = time.perf_counter() - start
 
-    def run(self, seconds):
-        return self._ask(f"run {seconds}")
-
-    def peak_memory(self):
-        return self._ask("memory")["peak"]
-
-    def _ask(self, command):
+    def ask(self, command):
+        """What the process answers to a command of `worker`, a dict."""
         with contextlib.suppress(BrokenPipeError):  # the answer says what happened
             print(command, file=self._process.stdin, flush=True)
         return self._answer()
@@ -195,7 +190,7 @@ def run(candidates, rounds=7, seconds=2.0, attempts=4, log=print):
                     progress.advance()
         for child, result in list(running):
             with leaving_out((child, result)):
-                result.memory = child.peak_memory()
+                result.memory = child.ask("memory")["peak"]
     return [result for _, result in running]
 
 
@@ -228,7 +223,7 @@ def _turn(child, result, seconds, attempts):
     best = None
     for attempt in range(attempts):
         before = _busy()
-        done = child.run(seconds)
+        done = child.ask(f"run {seconds}")
         after = _busy()
         foreign = 0.0
         if before and after:

@@ -23,9 +23,10 @@ def keras_model(path, batch, jit_compile):
     """A Keras model as a function of its backend's, compiled by XLA or not; images and answers in NumPy."""
     import keras
 
-    from inception_tf.inference.engines import KerasEngine, open_model
+    from inception_tf.inference.engines import KerasEngine
+    from inception_tf.zoo import load_model
 
-    model = open_model(path)
+    model = load_model(path)
     model.compile(jit_compile=jit_compile)
     images = _images(batch, KerasEngine(model).preprocessing.size, model.input_shape[-1])
     if keras.backend.backend() != "tensorflow":

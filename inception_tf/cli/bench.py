@@ -63,13 +63,13 @@ def run(args):
     options, report = settings(args), Report(Path(args.models[0]).name)
     names, fuse = args.engines.split(",") if args.engines else engines.ENGINES, False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:
-        paths, found = [engines.model_file(model, scratch) for model in args.models], []
-        for number, (path, model) in enumerate(zip(paths, args.models)):
-            folder, prefix = Path(scratch, str(number)), model if len(paths) > 1 else ""
-            found += engines.candidates(path, names, folder, fuse, prefix, log=report.left_out.append)
-        report.multiply_adds = engines.multiply_adds(paths)
-        largest = max(map(engines.bytes_of, paths))
-        benchmark(report, engines.sections(found, args.batch, report.multiply_adds, 1e9 + 3 * largest), **options)
+        found = []
+        for number, model in enumerate(args.models):
+            folder, prefix = Path(scratch, str(number)), model if len(args.models) > 1 else ""
+            found += engines.candidates(model, names, folder, fuse, prefix, log=report.left_out.append)
+        counts, parameters = zip(*map(engines.costs, args.models))
+        report.multiply_adds = counts[0] if len(set(counts)) == 1 else None
+        benchmark(report, engines.sections(found, args.batch, report.multiply_adds, max(parameters)), **options)
     text = report.text()
     if args.out:
         text += f"\n\nWritten: {', '.join(map(str, paths_of(args.out)))}"

@@ -71,15 +71,15 @@ def run(args):
     import time
 
     from inception_tf.export.formats import export
-    from inception_tf.inference.engines import open_model
     from inception_tf.inference.runtimes import export_card
+    from inception_tf.zoo import load_model
 
     start = time.perf_counter()
     valued = ("labels", "top", "background", "batch", "max_pixels", "precision", "calibrate", "held_out", "fuse")
     options = {option: getattr(args, option) for option in valued}
     options |= {"overwrite": args.force or None, "check": False if args.no_check else None, "xla": args.xla or None}
     options["full_integer"] = args.full_integer or None
-    path = export(open_model(args.model), args.target, args.format, **options)
+    path = export(load_model(args.model), args.target, args.format, **options)
     seconds = time.perf_counter() - start
     checked = "not checked" if args.no_check else FORMATS[args.format].proof
     text = f"Written: {path} ({seconds:.1f} s; {checked})."

@@ -5,10 +5,10 @@ published accuracy on ImageNet's validation images, one central crop.
 """
 
 import argparse
+import fnmatch
 
 from inception_tf.cli.outcome import Outcome
-
-KERAS = False  # answers without importing it
+from inception_tf.errors import UsageError
 
 SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -41,12 +41,53 @@ def short(number):
     )
 
 
+def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=None):
+    """The networks with their published weights, as far as they match.
+
+    Args:
+        pattern: a wildcard on the network's name, on the weights' ("adv*"), or on both ("adv_inception*").
+        weights: a wildcard on the weights' name. A network without published weights matches "*" only.
+        max_parameters, max_multiply_adds: the most that a network may have, or None. See `analysis.costs.Cost`.
+
+    Returns:
+        A list of (`Cost`, `Published`, or None for a network without published weights), by network.
+
+    Raises:
+        UsageError: nothing matches.
+    """
+    from inception_tf.analysis.costs import cost_of
+    from inception_tf.models.registry import list_models
+    from inception_tf.slim.catalogue import catalogue
+
+    found = []
+    for network in list_models():
+        entries = [entry for entry in catalogue() if entry.network == network] or [None]
+        for entry in entries:
+            names = (network, entry.weights, entry.name) if entry else (network,)
+            if fnmatch.filter(names, pattern) and fnmatch.fnmatch(entry.weights if entry else "", weights):
+                found.append((network, entry))
+    if not found:
+        raise UsageError(
+            f"No network or weights match {pattern!r} with weights {weights!r}. There are: {', '.join(list_models())}."
+        )
+    limits = {"parameters": max_parameters, "multiply_adds": max_multiply_adds}
+    found = [(cost_of(network), entry) for network, entry in found]
+    fits = [
+        (cost, entry)
+        for cost, entry in found
+        if all(limit is None or getattr(cost, fact) <= limit for fact, limit in limits.items())
+    ]
+    if not fits:
+        least = [f"{min(getattr(cost, fact) for cost, _ in found):,} {fact.replace('_', '-')}" for fact in limits]
+        raise UsageError(f"None is as small. The least that is to be had: {', '.join(least)}.")
+    return fits
+
+
 def run(args):
     import dataclasses
     import itertools
 
     from inception_tf import tables
-    from inception_tf.slim.catalogue import listing
 
     rows, data = [], []
     found = listing(args.pattern, args.weights, args.max_parameters, args.max_multiply_adds)

@@ -20,18 +20,18 @@ def run(args):
 
     from inception_tf.images.files import find_images
     from inception_tf.images.preprocessing import Preprocessing
-    from inception_tf.models.model import load_model
     from inception_tf.models.registry import find_network
     from inception_tf.slim.checkpoint import open_checkpoint
     from inception_tf.slim.detect import detect
     from inception_tf.slim.verify import verify
+    from inception_tf.zoo import load_model
 
     checkpoint = open_checkpoint(args.checkpoint)
     model = load_model(args.model) if args.model else None
     images = None
     if args.images:
         if model is not None:
-            preprocessing = Preprocessing.from_config(dict(model.card["preprocessing"]))
+            preprocessing = Preprocessing.from_config(dict(model.card.preprocessing))
         else:
             info = find_network(detect(checkpoint, args.network, args.scope).network)
             preprocessing = Preprocessing(info.preprocessing, info.input_size)

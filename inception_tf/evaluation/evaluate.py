@@ -4,7 +4,6 @@ import collections
 import csv
 import dataclasses
 import functools
-import re
 import time
 
 import numpy as np
@@ -17,7 +16,7 @@ from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
 from inception_tf.inference.classify import prepared
 from inception_tf.progress import Progress
-from inception_tf.slim.catalogue import Published, catalogue
+from inception_tf.slim.catalogue import Published, published_source
 
 # More classes than this are not all printed, but the worst.
 _TABLE_ROWS, _WORST = 40, 20
@@ -353,12 +352,11 @@ def _published(engine, classes):
 
     None too for what was trained further, and where a scope was left out on loading: that has a new head.
     """
-    weights = engine.card.get("weights") or {}
-    if not {classes, len(engine.labels)} <= {1000, 1001} or engine.labels != class_names(len(engine.labels)):
+    of_imagenet = {classes, len(engine.labels)} <= {1000, 1001} and engine.labels == class_names(len(engine.labels))
+    if not of_imagenet or engine.card is None or not engine.card.weights.unchanged:
         return None
-    if "fine_tuned_on" in weights or re.search(r"\d excluded", str(weights.get("report"))):
-        return None
-    return next((entry for entry in catalogue() if entry.archive == weights.get("source") and entry.top1), None)
+    published = published_source(engine.card)
+    return published if published and published.top1 else None
 
 
 def _in_turn(names):

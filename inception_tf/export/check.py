@@ -143,7 +143,7 @@ def _cases(model, top):
     import tensorflow as tf
 
     from inception_tf.images.preprocessing import preprocessing_of
-    from inception_tf.models.heads import activation_of, as_probabilities, classifier, has_top
+    from inception_tf.models.model import check_model
     from inception_tf.slim.verify import noise
 
     def run(layers, images):
@@ -151,16 +151,16 @@ def _cases(model, top):
             outputs = keras.tree.flatten(layers(images, training=False))
         return [np.asarray(keras.ops.cast(output, "float32")) for output in outputs]
 
-    size = [own or default for own, default in zip(model.input_shape[1:3], model.card["preprocessing"]["size"])]
+    size = [own or default for own, default in zip(model.input_shape[1:3], model.card.preprocessing["size"])]
     images = noise(2, *size, model.input_shape[-1])
-    if not has_top(model):
+    if not check_model(model).has_top:
         (features,) = run(model, images)
         return {"serving_default": {"images": images}}, {"serving_default": {"features": features}}, None, None
 
-    activation = activation_of(model)
-    whole = keras.Model(model.inputs[0], [*classifier(model), model.outputs[0]])
+    activation = model.activation
+    whole = keras.Model(model.inputs[0], [model.features, model.logits, model.outputs[0]])
     features, logits, outputs = run(whole, images)
-    outputs = np.asarray(as_probabilities(model, outputs))
+    outputs = np.asarray(model.as_probabilities(outputs))
     if features.shape[1:-1] == (1, 1):
         features = features[:, 0, 0]
     inputs = {name: {"images": images} for name in ("serving_default", "features")}

@@ -11,11 +11,11 @@ from inception_tf.export.savedmodel import save_savedmodel
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
 from inception_tf.models.model import save_weights
-from inception_tf.models.registry import create_model
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.save import save_slim, v2_files
 from inception_tf.slim.verify import VerifyReport, verify
+from inception_tf.zoo import create_model
 
 # Names of files of other kinds, which are not taken for the name of a SavedModel.
 NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors")
@@ -94,9 +94,9 @@ def convert(
         channels = found.options.get("input_shape", (0, 0, 3))[2]
         shape["input_shape"] = (*((size, size) if isinstance(size, int) else size), channels)
     model = create_model(found.network, checkpoint, include_top=include_top, background=background, **shape, **loading)
-    classes = model.card["options"]["classes"] if include_top else None
+    classes = model.card.options["classes"] if include_top else None
     if labels is not None:
-        model.card["labels"] = class_names(classes, labels)
+        model.card = dataclasses.replace(model.card, labels=class_names(classes, labels))
     seconds = {"read": time.perf_counter() - start}
 
     report = None
@@ -115,7 +115,7 @@ def convert(
     write(model, target, overwrite)
     seconds["write"] = time.perf_counter() - start
     return Conversion(
-        str(checkpoint.path), str(target), found.network, classes, model.card["weights"]["report"], report, seconds
+        str(checkpoint.path), str(target), found.network, classes, model.card.weights.report, report, seconds
     )
 
 

@@ -7,24 +7,24 @@ import keras
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Scope
 from inception_tf.models.fused import refuse_fused
-from inception_tf.models.heads import has_top
-from inception_tf.models.registry import build_options, find_network
+from inception_tf.models.model import check_model
+from inception_tf.models.registry import find_network
 from inception_tf.slim.verify import NEUTRAL
 
 IMAGENET_WITH_BACKGROUND = 1001
 
 
-def check_model(model, networks, library):
+def check_published_form(model, networks, library):
     """Raises a `UsageError` unless `model` is the published form of one of `networks`, the only one `library` has."""
-    has_top(model)
+    check_model(model)
     refuse_fused(model, f"A file for {library}")
-    info, options = find_network(model.card["network"]), model.card["options"]
+    info, options = find_network(model.card.network), model.card.options
     if info.name not in networks:
         raise UsageError(f"{library} has no form of {info.name} here. It has one of: {', '.join(networks)}.")
     own = {
         option: value
-        for option, value in build_options(info, **options).items()
-        if option not in NEUTRAL and json.dumps(value) != json.dumps(build_options(info)[option])
+        for option, value in info.options_for(**options).items()
+        if option not in NEUTRAL and json.dumps(value) != json.dumps(info.defaults[option])
     }
     if own:
         raise UsageError(f"{library} has {info.name} with its default options only. Received: {own}")
@@ -46,7 +46,7 @@ def drops_background(model, background=None):
     """Whether class 0 stays behind: `background` is "drop", or None and the model has ImageNet's 1001 classes."""
     if background not in (None, "keep", "drop"):
         raise UsageError(f'background must be "keep", "drop" or None. Received: background={background!r}')
-    classes = model.card["options"]["classes"] if has_top(model) else None
+    classes = model.card.options["classes"] if check_model(model).has_top else None
     if background == "drop" and classes in (None, 1):
         raise UsageError(f'background="drop" needs a classifier of at least two classes. {model.name} has none.')
     return background == "drop" or (background is None and classes == IMAGENET_WITH_BACKGROUND)

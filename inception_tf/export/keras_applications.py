@@ -6,17 +6,18 @@ the order of the scopes; theirs is that in which the graph's layers are met when
 input first. `weight_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
 """
 
+import dataclasses
 from pathlib import Path
 
 import keras
 
 from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError, reason
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
-from inception_tf.export.exchange import check_model, classifier_weights, drops_background, weighted_layers
+from inception_tf.export.exchange import check_published_form, classifier_weights, drops_background, weighted_layers
 from inception_tf.files import atomic_write, refuse_existing
-from inception_tf.models.heads import classifier, has_top
-from inception_tf.models.model import save_weights
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.card import Weights
+from inception_tf.models.model import build_model, save_weights
+from inception_tf.models.registry import find_network
 from inception_tf.slim.verify import noise
 
 APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2"}
@@ -47,7 +48,7 @@ def to_keras_applications(model, path, background=None, check=True, overwrite=Fa
     if not path.name.endswith(".weights.h5"):
         raise UsageError(f"keras.applications takes files whose names end in .weights.h5. Received: {path}")
     refuse_existing(path, overwrite)
-    check_model(model, APPLICATIONS, "keras.applications")
+    check_published_form(model, APPLICATIONS, "keras.applications")
     drop = drops_background(model, background)
     application = _application(model, drop)
     for theirs, _, value in weight_pairs(model, application, drop):
@@ -90,7 +91,8 @@ def from_keras_applications(source, network, check=True):
     model = build_model(find_network(network), input_shape=application.input_shape[1:], **_options(application))
     for theirs, ours, _ in weight_pairs(model, application):
         ours.assign(keras.ops.reshape(theirs, ours.shape))
-    model.card["weights"] = {"source": getattr(source, "name", None) or Path(source).name}
+    source_name = getattr(source, "name", None) or Path(source).name
+    model.card = dataclasses.replace(model.card, weights=Weights(source_name))
     if check:
         images = _images(model)
         difference = relative_difference(_run(application, images), _run(model, images))
@@ -115,23 +117,23 @@ def weight_pairs(model, application, drop=False):
     theirs = [layer for layer in layers_in_order(application) if layer.weights]
     variables = [(layer, weight) for layer in ours for weight in layer.weights]
     values = [keras.ops.convert_to_numpy(weight) for _, weight in variables]
-    if has_top(model):
+    if model.has_top:
         values[-2:] = classifier_weights(ours[-1], drop)
     counterparts = [(layer, weight) for layer in theirs for weight in layer.weights]
     if len(variables) != len(counterparts):
         raise MismatchError(
-            f"{application.name} is not {model.card['network']}: it has {len(counterparts)} variables, "
+            f"{application.name} is not {model.card.network}: it has {len(counterparts)} variables, "
             f"not {len(variables)}."
         )
     differences, pairs = [], []
     for (layer, variable), (other, counterpart), value in zip(variables, counterparts, values):
         found, wanted = _facts(other, counterpart, counterpart.shape), _facts(layer, variable, value.shape)
-        if found != wanted and not (layer is ours[-1] and has_top(model) and found[:2] == wanted[:2]):
+        if found != wanted and not (layer is ours[-1] and model.has_top and found[:2] == wanted[:2]):
             differences.append(f"{counterpart.path} is {found}, {variable.path} is {wanted}")
         pairs.append((counterpart, variable, value))
     if differences:
         raise MismatchError(
-            f"{application.name} is not {model.card['network']}; {len(differences)} variables differ: "
+            f"{application.name} is not {model.card.network}; {len(differences)} variables differ: "
             f"{'; '.join(differences[:3])}."
         )
     return pairs
@@ -162,13 +164,13 @@ def _facts(layer, variable, shape):
 
 def _application(model, drop, weights=None):
     """The keras.applications model for `model`, with logits as its output where it has a top."""
-    options = model.card["options"]
-    if has_top(model):
+    options = model.card.options
+    if model.has_top:
         head = {"classes": options["classes"] - drop, "classifier_activation": None}
         shape = _images(model).shape[1:]
     else:
         head, shape = {"include_top": False, "pooling": options["pooling"]}, model.input_shape[1:]
-    build = getattr(keras.applications, APPLICATIONS[model.card["network"]])
+    build = getattr(keras.applications, APPLICATIONS[model.card.network])
     return build(weights=weights, input_shape=shape, **head)
 
 
@@ -206,13 +208,13 @@ def _load(path, network):
 
 def _images(model):
     height, width, channels = model.input_shape[1:]
-    size = model.card["preprocessing"]["size"]
+    size = model.card.preprocessing["size"]
     return noise(1, height or size[0], width or size[1], channels)
 
 
 def _difference(model, application, drop):
     images = _images(model)
-    outputs = keras.Model(model.inputs[0], classifier(model)[1]) if has_top(model) else model
+    outputs = keras.Model(model.inputs[0], model.logits) if model.has_top else model
     wanted = _run(outputs, images)
     return relative_difference(_run(application, images), wanted[..., 1:] if drop else wanted)
 

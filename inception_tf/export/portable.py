@@ -4,7 +4,6 @@ with the Keras model, the card.
 
 import dataclasses
 import importlib
-import json
 import os
 import warnings
 from pathlib import Path
@@ -15,13 +14,13 @@ import numpy as np
 from inception_tf.errors import ExportError, ImageError, UsageError
 from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
 from inception_tf.export.fusion import network_for, pays
+from inception_tf.export.model_card import export_card
 from inception_tf.export.savedmodel import names_of
 from inception_tf.files import refuse_existing
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models.card import published
-from inception_tf.models.heads import as_probabilities, has_top
+from inception_tf.models.model import check_model
 from inception_tf.slim.verify import noise
 
 # As many images as a calibration's ranges settle with; taken evenly from a folder, and so from all of its classes.
@@ -60,7 +59,7 @@ class Job:
     @property
     def image_shape(self):
         """The (height, width, channels) exported, the preprocessing's where the model takes any."""
-        sides = zip(self.model.input_shape[1:3], self.model.card["preprocessing"]["size"])
+        sides = zip(self.model.input_shape[1:3], self.model.card.preprocessing["size"])
         return (*(own or default for own, default in sides), self.model.input_shape[-1])
 
 
@@ -142,7 +141,7 @@ def network(model):
 
     def run(images):
         outputs = model(images, training=False)
-        return as_probabilities(model, outputs) if has_top(model) else outputs
+        return model.as_probabilities(outputs) if check_model(model).has_top else outputs
 
     return run
 
@@ -284,18 +283,11 @@ def calibration_batches(job):
 
 def card(job, verification, **options):
     """The card that travels in the file, JSON: the model's own, its labels and preprocessing, how it was exported."""
-    preprocessing = preprocessing_of(job.model)
-    own = job.model.card
     export = {"format": job.form, "precision": job.precision, "batch": job.batch, "fuse": job.fuse, **options}
     if job.calibration is not None:
         export["calibration_images"] = len(job.calibration)
-    export |= {"verification": verification, "published": published(own)}
-    preprocessing = preprocessing and preprocessing.to_config()
-    return json.dumps(
-        {**own, "labels": job.names, "preprocessing": preprocessing, "export": export},
-        default=dict,
-        ensure_ascii=False,
-    )
+    own = dataclasses.replace(job.model.card, labels=job.names)
+    return export_card(own, preprocessing_of(job.model), {**export, "verification": verification}).to_json()
 
 
 def verdict(found):

@@ -1,6 +1,7 @@
 """Keras models to TensorFlow SavedModels, as TensorFlow Serving and TensorFlow's C++ and Java loaders take them."""
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -15,14 +16,13 @@ from inception_tf.errors import ExportError, UsageError, reason
 from inception_tf.export.check import check_savedmodel, class_maps_of
 from inception_tf.export.encoded import MAX_PIXELS, preprocess_each
 from inception_tf.export.fusion import network_for, pays
+from inception_tf.export.model_card import write_card
 from inception_tf.export.serving_files import BATCHES, write_serving_files
 from inception_tf.export.warmup import write_warmup
 from inception_tf.files import atomic_write, created_dirs
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models.card import write_card
-from inception_tf.models.heads import activation_of, classifier, has_top
-from inception_tf.models.model import with_dtype
+from inception_tf.models.model import check_model, with_dtype
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -79,7 +79,7 @@ def export_savedmodel(
     Args:
         model: a model of this library, on Keras's TensorFlow backend.
         directory: the servable's base directory, created where it is missing. Its name is the model's in requests.
-        labels: the class names in order, or the path of a labels file. Default: `model.card["labels"]`; else
+        labels: the class names in order, or the path of a labels file. Default: `model.card.labels`; else
             ImageNet's for 1001 or 1000 classes; else "class 0", "class 1", ….
         top: how many classes `predict_image_bytes` and `classify` return, at most.
         check: whether to load the result in a fresh process in which Keras cannot be imported, and compare every
@@ -156,11 +156,11 @@ def names_of(model, labels=None):
     Raises:
         UsageError: not a name a class, or one that is no line of text.
     """
-    if not has_top(model):
+    if not check_model(model).has_top:
         if labels is not None:
             raise UsageError(f"{model.name} has no classifier (include_top=False) for labels to name.")
         return None
-    names = class_names(model.outputs[0].shape[-1], model.card.get("labels") if labels is None else labels)
+    names = class_names(model.outputs[0].shape[-1], model.card.labels if labels is None else labels)
     for name in names:
         if name.splitlines() != [name]:
             raise UsageError(f"A label is a line of text. Received: {name!r}")
@@ -222,14 +222,14 @@ def _write(model, part, names, servable_name, options):
         write_warmup(part, servable_name, signatures, options["batch"], _image_shape(model))
         write_serving_files(part, servable_name, options["batch"])
         found = check_savedmodel(model, part, names, options["top"], options["precision"]) if options["check"] else None
-        card = {**model.card, "labels": names}
+        card = dataclasses.replace(model.card, labels=names)
         write_card(card, preprocessing, part, servable_name, list(signatures), options, found)
     except tf.errors.OpError as error:
         raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error
 
 
 def _image_shape(model):
-    own, default = model.input_shape[1:], model.card["preprocessing"]["size"]
+    own, default = model.input_shape[1:], model.card.preprocessing["size"]
     return (own[0] or default[0], own[1] or default[1], own[2])
 
 
@@ -248,7 +248,7 @@ def _servable(model, names, preprocessing, options):
     import tensorflow as tf
 
     with_top = names is not None
-    body = keras.Model(model.inputs[0], list(classifier(model)) if with_top else model.outputs)
+    body = keras.Model(model.inputs[0], [model.features, model.logits] if with_top else model.outputs)
     images = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="images")
     servable = tf.Module()
     servable.weights = {variable.path: variable.value for variable in body.weights}
@@ -270,7 +270,7 @@ def _servable(model, names, preprocessing, options):
 
     if not with_top:
         return servable, {"serving_default": features}
-    activation = activation_of(model)
+    activation = model.activation
 
     @tf.function(input_signature=[images], autograph=False)
     def serving_default(images):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError, InceptionTFError, UsageError
-from inception_tf.export.exchange import check_model, classifier_weights, drops_background
+from inception_tf.export.exchange import check_published_form, classifier_weights, drops_background
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.models.blocks import Conv2D, Mixed
 
@@ -78,7 +78,7 @@ def to_timm(model, path, background=None, check=True, overwrite=False):
 
 def timm_state_dict(model, background=None):
     """A model's weights by timm's names, as numpy arrays in PyTorch's layout. Arguments and errors as `to_timm`."""
-    check_model(model, NETWORKS, "timm")
+    check_published_form(model, NETWORKS, "timm")
     drop = drops_background(model, background)
     tensors = {}
     for name, layer in timm_layers(model):
@@ -95,7 +95,7 @@ def timm_state_dict(model, background=None):
 
 def timm_layers(model):
     """The layers with weights of a model, each as (timm's name of its module, layer)."""
-    network = model.card["network"]
+    network = model.card.network
     layers = [layer for layer in model.layers if layer.weights]
     for i, layer in enumerate(layers):
         if layer.name == "Logits":

@@ -223,7 +223,7 @@ def preprocess_input(
 
 def preprocessing_of(model):
     """The `Preprocessing` of a model's images; None where it is for other channels than theirs."""
-    channels, config = model.input_shape[-1], model.card["preprocessing"]
+    channels, config = model.input_shape[-1], model.card.preprocessing
     if channels not in ((3,) if config["kind"] == "vgg" else (1, 3)):
         return None
     return Preprocessing.from_config({**config, "channels": channels})

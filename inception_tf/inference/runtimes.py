@@ -3,7 +3,6 @@ is imported here.
 """
 
 import importlib
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from inception_tf.errors import CheckpointError, UsageError, reason
+from inception_tf.models.card import Card, read_card
 from inception_tf.quiet import suppress_stderr
 
 # Under this name the model's card travels in every form: as a file in a .tflite, as metadata in the others.
@@ -23,11 +23,11 @@ class Runtime:
     """A network in a file, ready to run.
 
     Attributes:
-        card: the model's card that the file carries, a JSON-like dict; empty where it has none.
+        card: the model's `Card` that the file carries; None where it has none.
         batch: how many images the network takes at a time, None for any number. `__call__` takes any number always.
     """
 
-    card = {}
+    card = None
     batch = None
 
     def __call__(self, images):
@@ -91,7 +91,7 @@ class OnnxRuntime(Runtime):
         with _damaged(path, "ONNX Runtime"):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             (given,) = self._session.get_inputs()
-            self.card = _parsed(self._session.get_modelmeta().custom_metadata_map.get(KEY))
+            self.card = Card.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY))
         self._name = given.name
         self.batch = given.shape[0] if isinstance(given.shape[0], int) else None
 
@@ -140,10 +140,10 @@ def runtime_for(path):
 
 
 def export_card(path):
-    """The card in a file of one of `RUNTIMES`, empty for others. The network in it is not made ready to run."""
+    """The `Card` in a file of one of `RUNTIMES`, None for others. The network in it is not compiled to run."""
     readers = {".tflite": read_litert_card, ".onnx": _read_onnx_card, ".xml": _read_openvino_card}
     read = readers.get(Path(path).suffix.lower())
-    return read(path) if read else {}
+    return read(path) if read else None
 
 
 def _read_onnx_card(path):
@@ -153,43 +153,33 @@ def _read_onnx_card(path):
         raise _missing("The card of an .onnx file", "onnx", "onnx") from None
     with _damaged(path, "onnx"):
         network = onnx.load(path, load_external_data=False)
-    return _parsed(next((prop.value for prop in network.metadata_props if prop.key == KEY), None))
+    return Card.from_json(next((prop.value for prop in network.metadata_props if prop.key == KEY), None))
 
 
 def _read_openvino_card(path):
     with _damaged(path, "OpenVINO"):
         found = ElementTree.parse(path).find(f"rt_info/{KEY}")
-    return _parsed(found is not None and found.get("value"))
+    return Card.from_json(found is not None and found.get("value"))
 
 
 def read_litert_card(path):
-    """The card in a `.tflite` file, empty where there is none: a zip archive behind the network."""
+    """The `Card` in a `.tflite` file, None where there is none: a zip archive behind the network."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return _parsed(archive.read(CARD))
+            return Card.from_json(archive.read(CARD))
     except (zipfile.BadZipFile, KeyError, OSError):
-        return {}
+        return None
 
 
 def _openvino_card(model, path):
     for place in ([KEY], ["framework", KEY]):  # its own files, and an .onnx's metadata
         if model.has_rt_info(place):
-            return _parsed(model.get_rt_info(place).astype(str))
+            return Card.from_json(model.get_rt_info(place).astype(str))
     if path.suffix.lower() == ".tflite":
         return read_litert_card(path)
     if path.is_dir():
-        from inception_tf.models.card import read_card
-
         return read_card(path)
-    return {}
-
-
-def _parsed(text):
-    try:
-        card = json.loads(text)
-    except (TypeError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}
+    return None
 
 
 def _quantized(images, details):

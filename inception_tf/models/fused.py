@@ -1,12 +1,13 @@
 """The network that inference needs: what training put between its convolutions is folded into them."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Auxiliary, Conv2D, Mixed, Residual, Scope, Siblings
-from inception_tf.models.heads import has_top
-from inception_tf.models.model import SlimModel
+from inception_tf.models.model import SlimModel, check_model
 
 
 def fuse_for_inference(model, siblings=True):
@@ -34,12 +35,12 @@ def fuse_for_inference(model, siblings=True):
     Raises:
         UsageError: not a model of this library.
     """
-    has_top(model)
+    check_model(model)
     weights = []  # (layer, its weights' values), for when the layers are built
     x = inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name)
     for layer in _fused(_chain(model), weights, siblings=siblings):
         x = layer(x)
-    fused = SlimModel(inputs, x, name=model.name, card={**model.card, "fused": True})
+    fused = SlimModel(inputs, x, name=model.name, card=dataclasses.replace(model.card, fused=True))
     for layer, values in weights:
         layer.set_weights(values)
     return fused
@@ -47,16 +48,16 @@ def fuse_for_inference(model, siblings=True):
 
 def refuse_fused(model, what):
     """Raises a `UsageError` where a model has been fused: `what`, such as "Fine-tuning", needs its own layers."""
-    if getattr(model, "card", {}).get("fused"):
+    if getattr(model, "card", None) and model.card.fused:
         raise UsageError(f"{what} needs the model that {model.name} was fused from: its own layers are gone.")
 
 
 def _chain(model):
     """The layers from the model's input to its output, without the auxiliary head."""
-    made_by = {id(layer.output): layer for layer in model.layers}
+    producers = {id(layer.output): layer for layer in model.layers}
     layers, tensor = [], model.outputs[0]
     while tensor is not model.inputs[0]:
-        layer = made_by[id(tensor)]
+        layer = producers[id(tensor)]
         given = keras.tree.flatten(layer.input)
         if len(given) > 1 and not isinstance(layer, Auxiliary):
             raise UsageError(f"Only a chain of layers can be fused. Received: {layer.name}, which takes {len(given)}.")

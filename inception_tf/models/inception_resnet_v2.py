@@ -20,6 +20,7 @@ BATCH_NORM = {"momentum": 0.9997, "epsilon": 1e-3, "scale": False}
     input_size=299,
     min_size=75,
     classes=1001,
+    backbone="Conv2d_7b_1x1",
 )
 def InceptionResNetV2(
     inputs,
@@ -167,7 +168,7 @@ def block8(name, conv, activation, scale):
 
 
 def aux_head(x, conv, classes):
-    """The layers of AuxLogits on PreAuxLogits `x`. Conv2d_2a_5x5 is as large as its map, whatever its name says."""
+    """The layers of AuxLogits on PreAuxLogits `x`. Conv2d_2a_5x5 is as large as its input, despite its name."""
     pool, kernel = blocks.aux_pool("Conv2d_1a_3x3", x)
     return [
         pool,  # 5×5×1088

@@ -23,6 +23,7 @@ dense = partial(keras.layers.Dense, kernel_initializer=initializer)
     input_size=28,
     min_size=4,
     classes=10,
+    backbone="pool2",
     channels=1,
     preprocessing="lenet",
     heads=("fc4",),
@@ -36,7 +37,7 @@ def LeNet(
     classifier_activation="softmax",
     dropout=0.5,
 ):
-    """LeNet for grey images, the network of research/slim's nets/lenet.py.
+    """LeNet for gray images, the network of research/slim's nets/lenet.py.
 
     Its fully connected layers depend on the image's size, which must be known with the top.
     """

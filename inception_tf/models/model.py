@@ -1,5 +1,6 @@
-"""The Keras model that every network is, and its end points."""
+"""The Keras model that every network is: built, cast, saved, with its parts and its end points."""
 
+import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,31 +9,137 @@ import keras
 
 from inception_tf.errors import CheckpointError, UsageError, reason
 from inception_tf.models.blocks import Auxiliary, Repeat, serializable
+from inception_tf.models.card import Card
+from inception_tf.models.registry import find_network
 
 
 @serializable
 class SlimModel(keras.Model):
-    """A functional Keras model that knows what it is, in memory and in its `.keras` file.
+    """A functional Keras model that knows what it is, in memory and in its `.keras` file, and knows its parts.
 
     Attributes:
-        card: a JSON-like dict: "network" and "options" it was built with, the Slim "scope" of its variables,
-            "preprocessing", and "labels", one class name a logit, or None.
+        card: its `Card`; None for one that Keras made of its layers, such as a clone.
     """
 
-    def __init__(self, inputs, outputs, name=None, *, card=None, **kwargs):
-        super().__init__(inputs, outputs, name=name, **kwargs)
-        self._card = dict(card or {})
-
-    @property
-    def card(self):
-        return self._card
+    # As Keras 3.12 and 3.15 alike want it of a functional model that they are to save: inputs, outputs, name, ….
+    def __init__(self, *args, card=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.card = Card.from_dict(card) if isinstance(card, dict) else card
 
     def get_config(self):
-        return {**super().get_config(), "card": self._card}
+        return {**super().get_config(), "card": self.card and dataclasses.asdict(self.card)}
+
+    @property
+    def has_top(self):
+        """Whether the model ends in its classifier."""
+        return self.card.include_top
+
+    @property
+    def classifier(self):
+        """The layer that makes the logits."""
+        return self.get_layer(find_network(self.card.network).heads[0])
+
+    @property
+    def features(self):
+        """The Keras tensor that the classifier takes: PreLogits, or a global pooling."""
+        return self.classifier.input
+
+    @property
+    def logits(self):
+        """The Keras tensor of the output before its activation."""
+        squeezed = [layer for layer in self.layers if layer.name == "spatial_squeeze"]
+        return (*squeezed, self.classifier)[0].output
+
+    @property
+    def backbone_output(self):
+        """The Keras tensor of the last feature map, N×h×w×C."""
+        backbone = find_network(self.card.network).backbone
+        if backbone is not None:
+            return self.get_layer(backbone).output
+        if self.has_top:
+            return self.features
+        return self.layers[-1].input if self.layers[-1].name == "global_pool" else self.outputs[0]
+
+    @property
+    def activation(self):
+        """The function from the model's logits to its probabilities; softmax where the model gives logits."""
+        card = self.card
+        return keras.activations.get("softmax" if card.gives_logits else card.options["classifier_activation"])
+
+    def as_probabilities(self, outputs):
+        """The probabilities that outputs of a model with a top stand for: softmax of logits, others as they are."""
+        return self.activation(outputs) if self.card.gives_logits else outputs
 
 
-def load_model(path):
-    """Loads a `.keras` file.
+def check_model(model):
+    """Returns a model of this library.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if getattr(model, "card", None) is None:
+        raise UsageError(f"Expected a model that create_model or load_model made. Received: {type(model).__name__}")
+    return model
+
+
+def build_model(info, input_shape=None, name=None, **options):
+    """The Keras model of a `Network` with random weights. Arguments as its constructor's."""
+    # As JSON, and so the model's card, knows them.
+    options = {option: value.item() if hasattr(value, "item") else value for option, value in options.items()}
+    if callable(options.get("classifier_activation")):
+        options["classifier_activation"] = keras.activations.serialize(options["classifier_activation"])
+    check_options(options)
+    options = info.options_for(**options)
+    input_shape = check_input_shape(info, input_shape, options["include_top"])
+    inputs = keras.Input(input_shape, name="images")
+    outputs = info.build(inputs, **options)
+    size = [side or info.input_size for side in input_shape[:2]]
+    preprocessing = {"kind": info.preprocessing, "size": size, "channels": input_shape[2]}
+    card = Card(info.name, options, info.scope, preprocessing)
+    return SlimModel(inputs, outputs, name=name or info.scope, card=card)
+
+
+def check_input_shape(info, input_shape, include_top):
+    """The shape of one image, checked, with the default filled in."""
+    if input_shape is None:
+        return (*((info.input_size,) * 2 if include_top else (None, None)), info.channels)
+    try:
+        height, width, channels = (None if side is None else int(side) for side in input_shape)
+    except (TypeError, ValueError):
+        raise UsageError(f"input_shape is (height, width, channels). Received: input_shape={input_shape}") from None
+    if channels is None or channels < 1:
+        raise UsageError(f"The number of channels must be known. Received: input_shape={input_shape}")
+    least = info.smallest_side(include_top)
+    if any(side is not None and side < least for side in (height, width)):
+        raise UsageError(f"{info.name} needs images of at least {least}×{least}. Received: input_shape={input_shape}")
+    return height, width, channels
+
+
+def check_options(options):
+    """Raises a `UsageError` for an option out of its range, whatever the network."""
+    number = (int, float)
+    rules = {
+        "classes": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
+        "pooling": (lambda v: v in (None, "avg", "max"), 'None, "avg" or "max"'),
+        "classifier_activation": (_is_activation, "the name of an activation in Keras, or None"),
+        "dropout": (lambda v: isinstance(v, number) and 0 <= v < 1, "a rate of at least 0 and below 1"),
+        "depth_multiplier": (lambda v: isinstance(v, number) and v > 0, "greater than zero"),
+        "min_depth": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
+    }
+    for option, (holds, rule) in rules.items():
+        if option in options and not holds(options[option]):
+            raise UsageError(f"{option} must be {rule}. Received: {option}={options[option]!r}")
+
+
+def _is_activation(value):
+    try:
+        return callable(keras.activations.get(value))
+    except ValueError:
+        return False
+
+
+def open_keras_file(path):
+    """The model in a `.keras` file.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -42,7 +149,7 @@ def load_model(path):
         raise CheckpointError(f"There is no model at {path}.")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
-            f"{path} is no Keras model, or damaged: a `.keras` file is a zip archive, and this is none."
+            f"{path} is no Keras model, or damaged: a .keras file is a zip archive, and this is none."
         )
     try:
         return keras.saving.load_model(path, compile=False)

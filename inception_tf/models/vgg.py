@@ -16,8 +16,9 @@ pool = partial(max_pool, size=2, strides=2, padding="valid")
 FACTS = {
     "input_size": 224,
     "min_size": 224,
-    "min_trunk_size": 32,
+    "min_backbone_size": 32,
     "classes": 1000,
+    "backbone": "pool5",
     "preprocessing": "vgg",
     "heads": ("fc8",),
     "top": ("fc6", "fc7"),

@@ -1,14 +1,11 @@
 """The checkpoints that tensorflow/models published, as facts: `checkpoints/catalogue.tsv`."""
 
 import csv
-import fnmatch
 import functools
 from dataclasses import dataclass
 from importlib import resources
 
-from inception_tf.analysis.costs import cost_of
 from inception_tf.errors import UsageError
-from inception_tf.models.registry import list_models
 
 BASE_URL = "http://download.tensorflow.org/models/"
 
@@ -80,39 +77,7 @@ def find(network, weights):
     raise UsageError(f"{network} {has}. The path of a checkpoint is taken too. Received: weights={str(weights)!r}")
 
 
-def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=None):
-    """The networks with their published weights, as far as they match.
-
-    Args:
-        pattern: a wildcard on the network's name, on the weights' ("adv*"), or on both ("adv_inception*").
-        weights: a wildcard on the weights' name. A network without published weights matches "*" only.
-        max_parameters, max_multiply_adds: the most that a network may have, or None. See `models.costs.Cost`.
-
-    Returns:
-        A list of (`Cost`, `Published`, or None for a network without published weights), by network.
-
-    Raises:
-        UsageError: nothing matches.
-    """
-    found = []
-    for network in list_models():
-        entries = [entry for entry in catalogue() if entry.network == network] or [None]
-        for entry in entries:
-            names = (network, entry.weights, entry.name) if entry else (network,)
-            if fnmatch.filter(names, pattern) and fnmatch.fnmatch(entry.weights if entry else "", weights):
-                found.append((network, entry))
-    if not found:
-        raise UsageError(
-            f"No network or weights match {pattern!r} with weights {weights!r}. There are: {', '.join(list_models())}."
-        )
-    limits = {"parameters": max_parameters, "multiply_adds": max_multiply_adds}
-    found = [(cost_of(network), entry) for network, entry in found]
-    fits = [
-        (cost, entry)
-        for cost, entry in found
-        if all(limit is None or getattr(cost, fact) <= limit for fact, limit in limits.items())
-    ]
-    if not fits:
-        least = [f"{min(getattr(cost, fact) for cost, _ in found):,} {fact.replace('_', '-')}" for fact in limits]
-        raise UsageError(f"None is as small. The least that is to be had: {', '.join(least)}.")
-    return fits
+def published_source(card):
+    """The `Published` checkpoint that a model's weights were loaded from, changed since or not; None where none was."""
+    of_card = (entry for entry in catalogue() if (entry.network, entry.archive) == (card.network, card.weights.source))
+    return next(of_card, None)

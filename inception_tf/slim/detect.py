@@ -5,7 +5,7 @@ import dataclasses
 import math
 
 from inception_tf.errors import MismatchError
-from inception_tf.models.registry import CONSTRUCTORS, find_network
+from inception_tf.models.registry import find_network, networks
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import EMA, bookkeeping, scoped, specification
 
@@ -104,7 +104,7 @@ def _statistics(names):
 def rank(checkpoint, network=None, scope=None):
     """The best `Detection` for a checkpoint, fitting or not; None when nothing in it looks like a network."""
     weights = weights_of(checkpoint)
-    names = [network] if network else list(CONSTRUCTORS)
+    names = [network] if network else list(networks())
     # A network whose own scope is there is looked at first: usually it fits, and the others need no building.
     parts = {part for name in weights for part in name.split("/")[:-1]}
     names.sort(key=lambda name: find_network(name).scope not in parts)

@@ -6,6 +6,8 @@ import warnings
 import numpy as np
 
 from inception_tf.errors import MismatchError, UsageError
+from inception_tf.models.card import Weights
+from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, in_scopes
@@ -67,6 +69,56 @@ class LoadReport:
         ]
 
 
+def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="auto", background="keep", source=None):
+    """Builds the network that a checkpoint holds, and loads the checkpoint into it.
+
+    Args:
+        checkpoint: a `Checkpoint`.
+        detection: what `detect` found in it.
+        options: the constructor's options, as far as given; the rest is the detection's. Other classes than the
+            checkpoint's mean a new classifier.
+        exclude_scopes, ema, background: as in `load_slim`.
+        source: what the card calls the checkpoint. Default: its file's name.
+
+    Returns:
+        The model. Its card says under "weights" where they came from.
+
+    Raises:
+        UsageError, CheckpointError, MismatchError: as `load_slim` does; or there is no classifier to load.
+    """
+    from inception_tf.models.model import build_model  # here, since it loads Keras
+
+    info, options = find_network(detection.network), options or {}
+    classes = detection.classes and detection.classes - (background == "drop")
+    wanted = options.get("classes", classes)
+    include_top = options.get("include_top", True)
+    if include_top and wanted is None:
+        raise UsageError(
+            f"{checkpoint.path} holds no classifier: give classes= for a new one, or include_top=False for none."
+        )
+    if include_top and (wanted, classes) == (1000, 1001) and background == "keep" and not exclude_scopes:
+        raise UsageError(
+            "The checkpoint has 1001 classes, background first. Received: classes=1000. For ImageNet's 1000 give "
+            'background="drop"; for a new head on 1000 classes of your own, exclude_scopes=["Logits", "AuxLogits"].'
+        )
+    # A classifier of other classes is a new one, and so is the auxiliary head beside it.
+    loads_top = include_top and wanted == classes
+    detected = {option: value for option, value in detection.options.items() if loads_top or option != "aux_logits"}
+    with skip_init((loads_top or not include_top) and not exclude_scopes):
+        model = build_model(info, **{**detected, **({"classes": wanted} if wanted else {}), **options})
+
+    excluded = exclude_scopes.split(",") if isinstance(exclude_scopes, str) else list(exclude_scopes)
+    names = [*model_variables(model), *(name.removeprefix(scoped(detection.scope, "")) for name in checkpoint)]
+    aux_logits = model.card.options.get("aux_logits")
+    unused = [head for head in info.heads if not loads_top or (head == "AuxLogits" and not aux_logits)]
+    unused += () if include_top else info.top
+    excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in names)]
+    report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
+    weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
+    model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights)
+    return model
+
+
 def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", scope=None):
     """Loads a Slim checkpoint into a Keras model: every variable, or none.
 
@@ -116,7 +168,7 @@ def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=No
         raise UsageError(f'background must be "keep" or "drop". Received: background={background!r}')
     checkpoint = open_checkpoint(path)
     variables = model_variables(model)
-    network = getattr(model, "card", {}).get("network")
+    network = getattr(model, "card", None) and model.card.network
     if scope is None:
         scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")

@@ -6,7 +6,7 @@ import re
 
 from inception_tf.errors import UsageError
 from inception_tf.models.initialization import meta_init
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.registry import find_network
 
 # A Keras variable's last word, and Slim's. Words not listed (beta, gamma, moving_mean, …) are the same in both.
 WORDS = {
@@ -90,6 +90,8 @@ def bookkeeping(name, others=()):
 
 @functools.lru_cache(maxsize=64)
 def _specification(network, options):
+    from inception_tf.models.model import build_model  # here, since it loads Keras
+
     with meta_init():
         model = build_model(find_network(network), **dict(options))
         return {slim_name(variable.path): tuple(variable.shape) for variable in model.weights}

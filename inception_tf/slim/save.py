@@ -34,9 +34,9 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     path = Path(path)
     refuse_fused(model, "A Slim checkpoint")
     if scope is None:
-        if "scope" not in getattr(model, "card", {}):
+        if getattr(model, "card", None) is None:
             raise UsageError(f"{model.name} is no model of this library: give the variable scope to write, scope=.")
-        scope = model.card["scope"]
+        scope = model.card.scope
     variables = {scoped(scope, name): variable for name, variable in sorted(model_variables(model).items())}
     names = list(variables)
     tensors = [tf.constant(np.asarray(variable), tf.float32) for variable in variables.values()]

@@ -7,14 +7,13 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import UsageError
-from inception_tf.models.model import end_points, feature_extractor
-from inception_tf.models.registry import build_model, build_options, find_network
+from inception_tf.models.model import build_model, end_points, feature_extractor
+from inception_tf.models.registry import find_network
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.load import find_sources
+from inception_tf.slim.load import find_sources, load_network
 from inception_tf.slim.names import model_variables, scoped, specification
-from inception_tf.zoo import load_pretrained
 
 TOLERANCE = 1e-5
 CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions", "logits", "spatial_squeeze", "predictions", "fc8")
@@ -119,11 +118,11 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
             another size than the model's.
     """
     checkpoint = open_checkpoint(checkpoint)
-    found = detect(checkpoint, network or (model.card["network"] if model is not None else None), scope)
+    found = detect(checkpoint, network or (model.card.network if model is not None else None), scope)
     info = find_network(found.network)
     top = {"classes": found.classes} if found.classes else {"include_top": False}
     if model is None:
-        model = load_pretrained(info, checkpoint, top, ema=ema, scope=found.scope)
+        model = load_network(checkpoint, found, top, ema=ema)
     if not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
     if images is None:
@@ -132,7 +131,7 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
     elif np.ndim(images) != 4 or any(own not in (None, side) for own, side in zip(model.input_shape, np.shape(images))):
         wanted, given = ("×".join(str(side or "any") for side in s[1:]) for s in (model.input_shape, np.shape(images)))
         raise UsageError(f"The model takes images of {wanted}. Received: images of {given}")
-    graph = {option: value for option, value in model.card["options"].items() if option not in NEUTRAL}
+    graph = {option: value for option, value in model.card.options.items() if option not in NEUTRAL}
     ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)
     return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
@@ -150,7 +149,7 @@ def run_original(checkpoint, images, found, ema="auto", graph=None):
     checkpoint = open_checkpoint(checkpoint)
     options = {**found.options, **({"classes": found.classes} if found.classes else {"include_top": False})}
     sources = find_sources(checkpoint, specification(found.network, **options), found.scope, ema)
-    options = build_options(find_network(found.network), **{**(graph or {}), **options})
+    options = find_network(found.network).options_for(**{**(graph or {}), **options})
     return reference.run(found.network, images, options, found.scope, checkpoint, sources)
 
 
@@ -167,7 +166,7 @@ def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
         UsageError: there is no golden data of the network, or none with the model's options.
     """
     info, data = find_network(found.network), golden.load(found.network)
-    case, options = _golden_case(info, data, model.card["options"])
+    case, options = _golden_case(info, data, model.card.options)
     network = build_model(info, input_shape=case["images"][1:], **options)
     for name, variable in model_variables(network).items():
         variable.assign(golden.deterministic_weights(scoped(info.scope, name), variable.shape))
@@ -185,7 +184,7 @@ def _golden_case(info, data, options):
     """The case of golden data whose graph is that of a model's `options`, and the case's own options."""
 
     def graph(options):
-        options = build_options(info, **options)
+        options = info.options_for(**options)
         return json.dumps({option: value for option, value in options.items() if option not in NEUTRAL})
 
     for case in data["cases"].values():

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 
 from inception_tf.models.blocks import AuxPooling2D, Scope
-from inception_tf.models.heads import classifier
 from inception_tf.progress import Progress
 from inception_tf.training.network import AUX_LOGITS, LOGITS
 
@@ -20,7 +19,7 @@ def heads_on(model, training):
         (trunk, heads): a Keras model from images to a dict of features, float N×…, and one from them to the outputs of
         `training`. They share the weights of `model`. Dropout belongs to the heads.
     """
-    features, logits = classifier(model)
+    features, logits = model.features, model.logits
     feature, dropped = _below_dropout(model, features)
     cuts = {LOGITS: (feature, lambda x: keras.Model(features, logits)(dropped(x)))}
     if AUX_LOGITS in training.output:

@@ -19,9 +19,8 @@ from inception_tf.images.examples import Examples, open_training_data
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.fused import refuse_fused
-from inception_tf.models.heads import has_top
-from inception_tf.models.model import load_model
-from inception_tf.models.registry import create_model, find_network
+from inception_tf.models.model import check_model
+from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.training import batch_norm, batches, features
@@ -32,7 +31,7 @@ from inception_tf.training.optimizers import optimizer
 from inception_tf.training.recipe import Recipe, plain
 from inception_tf.training.run import BEST, Run, best_row
 from inception_tf.training.state import read_position
-from inception_tf.zoo import is_path
+from inception_tf.zoo import create_model, load_model, resolve
 
 # Features of more bytes than this are not kept; the trunk then runs in every step.
 FEATURE_BYTES = 1 << 30
@@ -134,10 +133,10 @@ def finetune(
     keras.utils.set_random_seed(recipe.seed)
     model = _opened(weights, len(train.class_names), network, new_head, loading)
     product = _started(model, len(train.class_names), recipe, new_head)
-    if product.card["labels"]:
+    if product.card.labels:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
-    product.card["labels"] = list(train.class_names)
-    product.card["weights"] = {**(product.card.get("weights") or {}), "fine_tuned_on": len(train)}
+    tuned = dataclasses.replace(product.card.weights, fine_tuned_on=len(train))
+    product.card = dataclasses.replace(product.card, labels=list(train.class_names), weights=tuned)
     recipe = recipe.filled(len(train), pretrained=weights is not None)
 
     with contextlib.ExitStack() as stack:
@@ -199,7 +198,7 @@ class _Job:
         self.decoded, self.val_decoded = batches.Decoded(train), batches.Decoded(held_out)
         self.preprocessing = preprocessing_of(product)
         self.weights = class_factors(recipe.class_weights, train.labels, train.class_names)
-        options = product.card["options"]
+        options = product.card.options
         dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
         with devices.scope():
             self.model = rebuilt(product, recipe.precision, **dropout)
@@ -207,9 +206,9 @@ class _Job:
     def describe(self):
         """A line on what is about to be trained."""
         recipe, card = self.recipe, self.product.card
-        source = card["weights"].get("source", "random weights")
+        source = card.weights.source
         text = (
-            f"{card['network']} from {source}, {self.classes} classes, {len(self.labels)} training and "
+            f"{card.network} from {source}, {self.classes} classes, {len(self.labels)} training and "
             f"{len(self.val_labels)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "
             f"epoch. Batch norm: {recipe.batch_norm}"
         )
@@ -308,7 +307,7 @@ def _examples(data, val, val_fraction, labels, labels_offset):
 
 def _in_order_of(model, examples):
     """The examples, their classes numbered as in the model's head."""
-    known = model.card["labels"]
+    known = model.card.labels
     other = [name for name in examples.class_names if name not in known]
     if other:
         raise UsageError(
@@ -323,37 +322,34 @@ def _in_order_of(model, examples):
 
 def _opened(weights, classes, name, new_head, loading):
     """The model that `weights` stands for; a Slim checkpoint's with heads of so many classes."""
-    if weights is not None and not isinstance(weights, keras.Model) and is_path(weights):
-        weights = Path(weights)
-        for file in (weights / BEST, weights):
-            if file.suffix == ".keras" and file.is_file():
-                weights = load_model(file)
-                break
-        else:
-            weights = open_checkpoint(weights)
-            name = name or detect(weights, partial=True).network
+    found = None if weights is None or isinstance(weights, keras.Model) else resolve(weights)
+    if found and found.kind == "keras":
+        weights = load_model(found.value)
     if isinstance(weights, keras.Model):
-        has_top(weights)
-        refuse_fused(weights, "Fine-tuning")
-        if loading or name not in (None, weights.card["network"]):
-            raise UsageError(f"The weights are a Keras model of {weights.card['network']}, and are taken as they are.")
+        refuse_fused(check_model(weights), "Fine-tuning")
+        if loading or name not in (None, weights.card.network):
+            raise UsageError(f"The weights are a Keras model of {weights.card.network}, and are taken as they are.")
         return weights
-    info = find_network(name or "inception_v3")
-    if weights is not None and new_head:
-        loading = {**loading, "exclude_scopes": list(info.heads)}
-    return create_model(info.name, weights=weights, classes=classes, **loading)
+    if found and found.kind == "checkpoint":
+        weights = open_checkpoint(found.value)
+        loading = {**loading, "detection": detect(weights, name, loading.get("scope"), partial=True)}
+        name = loading["detection"].network
+    name = name or "inception_v3"
+    if found and new_head:
+        loading = {**loading, "exclude_scopes": list(find_network(name).heads)}
+    return create_model(name, weights=weights, classes=classes, **loading)
 
 
 def _started(model, classes, recipe, new_head):
     """The float32 model to train: with heads for so many classes, an auxiliary one among them where it counts."""
-    info = find_network(model.card["network"])
+    info = find_network(model.card.network)
     sides = model.input_shape[1:3]
     if None in sides or recipe.size is not None:
-        sides = recipe.size or model.card["preprocessing"]["size"]
+        sides = recipe.size or model.card.preprocessing["size"]
         sides = (sides, sides) if isinstance(sides, int) else sides
     options = {"include_top": True, "pooling": None, "classes": classes, "spatial_squeeze": True}
     options |= {"input_shape": (*sides, model.input_shape[-1])}
-    keeps_heads = classes == model.card["options"]["classes"] and not new_head
+    keeps_heads = classes == model.card.options["classes"] and not new_head
     left = () if keeps_heads else info.heads
     with_aux = {**options, "aux_logits": True}
     if "aux_logits" in info.options and recipe.aux_loss:
@@ -382,7 +378,7 @@ def _config(model, train, held_out, recipe):
     for variable in model.weights:
         digest.update(np.ascontiguousarray(variable))
     return {
-        "network": model.card["network"],
+        "network": model.card.network,
         "weights": digest.hexdigest()[:16],
         "classes": train.class_names,
         "training": {"images": len(train), "fingerprint": train.fingerprint()},

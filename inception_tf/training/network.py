@@ -1,14 +1,16 @@
 """The network under training: its losses, what of it is trained, and a plain model of the same weights."""
 
+import dataclasses
+
 import keras
 
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.models.heads import classifier, has_top
-from inception_tf.models.model import end_points
-from inception_tf.models.registry import create_model, find_network
+from inception_tf.models.model import check_model, end_points
+from inception_tf.models.registry import find_network
 from inception_tf.slim.detect import in_scopes
 from inception_tf.slim.names import scope_matcher, slim_name
 from inception_tf.training import batch_norm
+from inception_tf.zoo import create_model
 
 LOGITS, AUX_LOGITS = "logits", "aux_logits"
 
@@ -32,19 +34,23 @@ def rebuilt(model, dtype="float32", new=(), **options):
     try:
         keras.config.set_dtype_policy(dtype)
         other = create_model(
-            card["network"], name=model.name, **{"input_shape": model.input_shape[1:], **card["options"], **options}
+            card.network, name=model.name, **{"input_shape": model.input_shape[1:], **card.options, **options}
         )
     finally:
         keras.config.set_dtype_policy(policy)
-    same_head = other.card["options"]["classes"] == card["options"]["classes"] and not new
-    other.card.update({key: card[key] for key in ("scope", "weights") if key in card})
-    other.card["labels"] = card["labels"] if same_head else None
-    other.card["preprocessing"] = {**card["preprocessing"], "size": other.card["preprocessing"]["size"]}
+    same_head = other.card.options["classes"] == card.options["classes"] and not new
+    other.card = dataclasses.replace(
+        other.card,
+        scope=card.scope,
+        weights=card.weights,
+        labels=card.labels if same_head else None,
+        preprocessing={**card.preprocessing, "size": other.card.preprocessing["size"]},
+    )
     left = copy_weights(model, other, new)
     wrong = [path for path in left if not in_scopes(path, new)]
     if wrong:
         raise MismatchError(
-            f"{card['network']} with other options has other weights: {', '.join(wrong[:3])}"
+            f"{card.network} with other options has other weights: {', '.join(wrong[:3])}"
             f"{' and more' if len(wrong) > 3 else ''} would have another shape. Keep the image's size, or the classes."
         )
     return other
@@ -73,10 +79,10 @@ def with_losses(model, recipe, jit_compile=None):
     Returns:
         The Keras model; its outputs are a dict, float32 N×classes each.
     """
-    if not has_top(model) or len(model.outputs[0].shape) != 2:
+    if not check_model(model).has_top or len(model.outputs[0].shape) != 2:
         raise UsageError(f"{model.name} has no vector of logits to train: build it with its top and spatial_squeeze.")
-    outputs = {LOGITS: classifier(model)[1]}
-    if recipe.aux_loss and model.card["options"].get("aux_logits"):
+    outputs = {LOGITS: model.logits}
+    if recipe.aux_loss and model.card.options.get("aux_logits"):
         outputs[AUX_LOGITS] = end_points(model)["AuxLogits"]
     outputs = {name: keras.ops.cast(tensor, "float32") for name, tensor in outputs.items()}
     return keras.Model(model.inputs[0], outputs, name=model.name)
@@ -117,10 +123,10 @@ def set_trainable(model, recipe, phase, mode):
     Raises:
         UsageError: a glob that matches no variable, or nothing left to train.
     """
-    info = find_network(model.card["network"])
+    info = find_network(model.card.network)
     names = {slim_name(variable.path): variable for variable in model.weights}
     trained, frozen = (
-        scope_matcher(_heads(globs, info, names), model.card["scope"], names, option)
+        scope_matcher(_heads(globs, info, names), model.card.scope, names, option)
         for globs, option in ((phase.train, f"the phase {phase.name}"), (recipe.freeze, "freeze"))
     )
     model.trainable = True

@@ -18,7 +18,6 @@ from inception_tf.analysis.class_maps import (
     split,
 )
 from inception_tf.errors import UsageError
-from inception_tf.models.heads import classifier
 from inception_tf.slim.golden import deterministic_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +34,7 @@ def made(network, **options):
 
 
 def logits_of(model, images):
-    return np.asarray(keras.Model(model.inputs[0], classifier(model)[1])(images))
+    return np.asarray(keras.Model(model.inputs[0], model.logits)(images))
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +135,14 @@ def test_the_two_parts_are_the_whole(inception, nin):
 def test_the_inside_of_a_repeated_scope():
     """VGG's conv1/conv1_1 is no layer of the model itself. A narrow twin of its graph stands for it."""
     from inception_tf.models.blocks import Conv2D, Repeat, SqueezedConv2D
+    from inception_tf.models.card import Card
     from inception_tf.models.model import SlimModel
 
     inputs = keras.Input((9, 9, 3))
     x = Repeat([Conv2D(4, 3, padding="same", name=f"conv1_{i}") for i in (1, 2, 3)], name="conv1")(inputs)
     x = Conv2D(6, 9, name="fc6")(x)
     x = SqueezedConv2D(5, 1, activation=None, name="fc8")(x)
-    model = SlimModel(inputs, x, name="twin", card={"options": {"classifier_activation": None}})
+    model = SlimModel(inputs, x, name="twin", card=Card("vgg_16", {"classifier_activation": None}))
     images = deterministic_images(2, 9, 9)
     for name in ("conv1/conv1_1", "conv1/conv1_2", "conv1/conv1_3"):
         trunk, rest = split(model, name)

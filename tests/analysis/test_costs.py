@@ -5,16 +5,16 @@ import sys
 import pytest
 
 from inception_tf.analysis.costs import cost_of, measure, table
-from inception_tf.models.registry import CONSTRUCTORS
+from inception_tf.models.registry import networks
 
 SLIM = ["inception_v2", *(pytest.param(n, marks=pytest.mark.slow) for n in ("inception_v1", "resnet_v2_50", "vgg_16"))]
 
 
 def test_the_table_has_every_network():
-    assert list(table()) == list(CONSTRUCTORS), "python tools/costs.py writes it anew"
+    assert list(table()) == list(networks()), "python tools/costs.py writes it anew"
 
 
-@pytest.mark.parametrize("name", sorted(set(CONSTRUCTORS) - {"nin", "lenet"}))
+@pytest.mark.parametrize("name", sorted(set(networks()) - {"nin", "lenet"}))
 def test_parameters_are_those_of_slims_variables(name, slim_variables):
     shapes = slim_variables(name).items()
     assert table()[name].parameters == sum(math.prod(shape) for n, shape in shapes if "/AuxLogits/" not in n)

@@ -8,7 +8,6 @@ import inception_tf as itf
 from inception_tf.analysis.dense import compare_with_crops, dense_model, place_of, score_map, whole_image
 from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.models.heads import classifier
 from inception_tf.models.initialization import meta_init
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
@@ -18,7 +17,7 @@ def made(network, **options):
     """A model with weights that say something: random biases too."""
     model = itf.create_model(network, **options)
     for name, variable in model_variables(model).items():
-        variable.assign(deterministic_weights(scoped(model.card["scope"], name), variable.shape))
+        variable.assign(deterministic_weights(scoped(model.card.scope, name), variable.shape))
     return model
 
 
@@ -27,7 +26,7 @@ def answer(model, images):
 
 
 def logits(model, images):
-    return np.asarray(keras.Model(model.inputs[0], classifier(model)[1])(images, training=False))
+    return np.asarray(keras.Model(model.inputs[0], model.logits)(images, training=False))
 
 
 def narrow(network):
@@ -79,7 +78,7 @@ def test_at_the_networks_own_size_it_says_the_same(network, options):
         np.testing.assert_allclose(scores[:, 0, 0], answer(model, images), rtol=1e-4, atol=1e-6)
     if options.get("classifier_activation", 1):
         np.testing.assert_allclose(scores.sum(-1), 1, rtol=1e-5)
-    assert dense.card["labels"] is None and dense.card["preprocessing"] == model.card["preprocessing"]
+    assert dense.card.labels is None and dense.card.preprocessing == model.card.preprocessing
 
 
 @pytest.mark.slow

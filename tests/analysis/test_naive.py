@@ -6,7 +6,7 @@ from inception_tf.analysis.naive import naive_blocks
 from inception_tf.analysis.profile import profile
 from inception_tf.errors import UsageError
 from inception_tf.models.initialization import meta_init
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 
 def blocks(network, **options):

@@ -11,7 +11,8 @@ from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Conv2D, Conv2DSame, Mixed, Residual, SqueezedConv2D, avg_pool, max_pool
 from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import end_points
-from inception_tf.models.registry import CONSTRUCTORS, create_model
+from inception_tf.models.registry import networks
+from inception_tf.zoo import create_model
 
 # From RECEPTIVE_FIELD_TABLE.md of github.com/google-research/receptive_field, which computed them from TF-Slim's
 # graphs: by network, size and end point the receptive field, the stride and the padding ahead of the image.
@@ -107,7 +108,7 @@ def test_inner_places_are_those_without_padding(height, width):
     assert inner.any() and np.array_equal(output > 1 - 1e-5, inner)
 
 
-@pytest.mark.parametrize("name", CONSTRUCTORS)
+@pytest.mark.parametrize("name", networks())
 def test_parameters_are_those_that_keras_counts(name):
     model, cost = built(name), table()[name]
     found = profile(model)

@@ -6,17 +6,17 @@ import statistics
 from pathlib import Path
 
 import pytest
+from inception_tf.benchmark.contest import contest
 
 from inception_tf.analysis.profile import profile, total
 from inception_tf.benchmark import rounds
-from inception_tf.benchmark.contest import contest
 from inception_tf.benchmark.engines import cost, titles
 from inception_tf.benchmark.report import Report, machine
 from inception_tf.benchmark.rounds import BenchmarkError, Contestant, Result, companies, compete, fitting
 from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.card import write_card
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 PATH = Path(__file__).with_name("contestants.py")
 

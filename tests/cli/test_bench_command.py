@@ -8,7 +8,7 @@ import pytest
 
 from inception_tf.analysis.costs import cost_of
 from inception_tf.cli.main import main
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 
 @pytest.mark.parametrize(

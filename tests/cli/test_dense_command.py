@@ -1,5 +1,6 @@
 """`inception-tf dense`, as a user types it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ def folder(tmp_path_factory):
     """A Network in Network as a `.keras` file and as a checkpoint, others that refuse, a photograph of 50×70."""
     folder = tmp_path_factory.mktemp("dense")
     model = itf.NetworkInNetwork(layout="cifar10", input_shape=(32, 32, 3), classes=3)
-    model.card["labels"] = ["cat", "dog", "horse"]
+    model.card = dataclasses.replace(model.card, labels=["cat", "dog", "horse"])
     model.save(folder / "model.keras")
     itf.save_slim(model, folder / "model.ckpt")
     itf.LeNet().save(folder / "lenet.keras")

@@ -1,6 +1,7 @@
 """`inception-tf evaluate`, on class folders and TFRecords of images that tell their class by their brightness."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import sys
@@ -44,7 +45,7 @@ def models(tmp_path_factory):
     keras.utils.set_random_seed(3)
     model = itf.create_model("lenet", classes=3)
     model.save(folder / "unnamed.keras")
-    model.card["labels"] = CLASSES[::-1]
+    model.card = dataclasses.replace(model.card, labels=CLASSES[::-1])
     (folder / "run").mkdir()
     model.save(folder / "run" / "best.keras")
     return folder

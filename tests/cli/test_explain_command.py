@@ -1,5 +1,6 @@
 """`inception-tf explain`: a network whose one class is brightness, and photographs that are bright in one place."""
 
+import dataclasses
 import json
 import sys
 
@@ -18,8 +19,8 @@ def folder(tmp_path_factory):
     checkpoint; photographs of 200×320 with a bright square."""
     folder = tmp_path_factory.mktemp("explain")
     model = itf.NetworkInNetwork(layout="cifar10", classes=3, input_shape=(64, 64, 3), rectified_logits=False)
-    model.card["preprocessing"]["size"] = [64, 64]
-    model.card["labels"] = ["bright", "dark", "blue"]
+    model.card.preprocessing["size"] = [64, 64]
+    model.card = dataclasses.replace(model.card, labels=["bright", "dark", "blue"])
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Conv2D):
             kernel, bias = np.zeros(layer.kernel.shape), np.zeros(layer.filters)

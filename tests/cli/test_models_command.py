@@ -4,8 +4,9 @@ import pytest
 
 from inception_tf.analysis.costs import table
 from inception_tf.cli.main import main
+from inception_tf.cli.models import listing
 from inception_tf.models.registry import list_models
-from inception_tf.slim.catalogue import catalogue, listing
+from inception_tf.slim.catalogue import catalogue
 
 
 def rows(capsys, *arguments):

@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from inception_tf.images.examples import Examples, open_examples
 from inception_tf.images.labels import imagenet_labels, imagenet_wnids
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.inference.engines import Engine
+from inception_tf.models.card import Card, Weights
 
+LENET = Preprocessing("lenet").to_config()
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fly", "gnu"]
 
 
@@ -23,7 +26,8 @@ class Oracle(Engine):
     """Answers image i, which is grey of value i, with row i of `scores`, and remembers the batches it was given."""
 
     def __init__(self, scores, labels=None, card=None):
-        super().__init__(Preprocessing("lenet"), scores.shape[-1], labels, card)
+        card = card or Card("lenet", {"classes": scores.shape[-1]}, preprocessing=LENET)
+        super().__init__("oracle", card, labels)
         self.scores, self.batches = scores, []
 
     def __call__(self, images):
@@ -298,17 +302,19 @@ def test_other_classes(names, labels, message):
 
 
 def test_the_published_figure():
-    card = {"weights": {"source": "inception_v3_2016_08_28.tar.gz", "report": "378 loaded, 18 ignored (excluded)"}}
+    weights = Weights("inception_v3_2016_08_28.tar.gz", complete=True)
+    card = Card("inception_v3", {"classes": 1001}, preprocessing=LENET, weights=weights)
     scores, labels = np.eye(1001, dtype=np.float32)[:4], imagenet_labels()
     evaluation = evaluate(Oracle(scores, None, card), Greys([0, 1, 2, 4], labels))
     assert "top-1 75.0 % (published 78.0 %), top-5 100.0 % (published 93.9 %)" in str(evaluation)
     assert evaluation.to_json()["published"]["top1"] == pytest.approx(0.78)
     others = [
         (card, labels[:1], Greys([0, 0, 0, 0], ["tench, Tinca tinca", "cock"])),
-        ({"weights": {**card["weights"], "report": "376 loaded, 2 excluded"}}, None, Greys([0, 1], labels)),
-        ({"weights": {"source": "model.ckpt-20000"}}, None, Greys([0, 1], labels)),
+        (replace(card, weights=replace(weights, complete=False)), None, Greys([0, 1], labels)),
+        (replace(card, weights=replace(weights, fine_tuned_on=9)), None, Greys([0, 1], labels)),
+        (replace(card, weights=Weights("model.ckpt-20000", complete=True)), None, Greys([0, 1], labels)),
         (card, [f"mine {i}" for i in range(1001)], Greys([0, 1], [f"mine {i}" for i in range(1001)])),
-        ({}, None, Greys([0, 1], labels)),
+        (None, None, Greys([0, 1], labels)),
     ]
     for card, labels, examples in others:
         labels = labels if labels and len(labels) == 1001 else None

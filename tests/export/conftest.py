@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import keras
@@ -7,7 +8,7 @@ from random_weights import randomized
 
 from inception_tf.export import check
 from inception_tf.export.savedmodel import save_savedmodel
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +17,9 @@ def model():
     model = randomized(
         create_model("inception_v3", depth_multiplier=0.1, classes=7, aux_logits=True, input_shape=(107, 107, 3))
     )
-    model.card["labels"] = ["daisy", "dandelion", "roses", "sunflowers", "tulips", "Gänseblümchen, weiß", "玫瑰"]
+    model.card = dataclasses.replace(
+        model.card, labels=["daisy", "dandelion", "roses", "sunflowers", "tulips", "Gänseblümchen, weiß", "玫瑰"]
+    )
     return model
 
 

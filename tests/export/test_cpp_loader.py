@@ -67,7 +67,7 @@ def test_every_signature_runs_in_cpp(probe, exported, model, tmp_path):
         assert status.tolist() == ["", "The image is truncated, corrupted.", "The file is empty.", ""]
     keras = itf.feature_extractor(model, ["PreLogits", "Logits", "Predictions"])(images, training=False)
     scores = model.predict(itf.preprocess_input(good, size=107), verbose=0)
-    best = itf.decode_predictions(scores, top=3, labels=model.card["labels"])
+    best = itf.decode_predictions(scores, top=3, labels=model.card.labels)
     expected = {
         ("serving_default", "logits"): keras["Logits"],
         ("serving_default", "probabilities"): keras["Predictions"],

@@ -23,7 +23,7 @@ def openings(network):
 )
 def test_networks(model, fuse, precision, fused):
     network = network_for(model, pays(fuse, precision))
-    assert (network is not model) == fused == bool(network.card.get("fused"))
+    assert (network is not model) == fused == bool(network.card.fused)
     assert openings(network) == 0
 
 

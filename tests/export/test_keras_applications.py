@@ -8,8 +8,8 @@ from random_weights import randomized
 from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError
 from inception_tf.export import keras_applications
 from inception_tf.export.keras_applications import from_keras_applications, to_keras_applications
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images
+from inception_tf.zoo import create_model
 
 NETWORKS = {
     "inception_v3": keras.applications.InceptionV3,
@@ -44,7 +44,7 @@ def small():
 def test_there_and_back(network, tmp_path):
     theirs = randomized(NETWORKS[network](weights=None))
     ours = from_keras_applications(theirs, network, check=False)
-    assert ours.card["options"]["classes"] == 1000
+    assert ours.card.options["classes"] == 1000
     assert ours.input_shape == theirs.input_shape
     assert difference(ours, theirs, deterministic_images(2, 299, 299)) < 1e-5
 
@@ -66,7 +66,7 @@ def test_without_the_top(headless, tmp_path):
 def test_pooling_without_the_top():
     theirs = keras.applications.InceptionV3(weights=None, include_top=False, pooling="max")
     ours = from_keras_applications(theirs, "inception_v3")
-    assert ours.card["options"]["pooling"] == "max" and ours.input_shape == (None, None, None, 3)
+    assert ours.card.options["pooling"] == "max" and ours.input_shape == (None, None, None, 3)
 
 
 @pytest.mark.parametrize(("background", "classes"), [(None, 1000), pytest.param("keep", 1001, marks=pytest.mark.slow)])
@@ -86,7 +86,7 @@ def test_a_fine_tuned_model_keeps_its_classes(tmp_path):
     ours = randomized(create_model("inception_v3", input_shape=(75, 75, 3), classes=5, aux_logits=False))
     path = to_keras_applications(ours, tmp_path / "flowers.weights.h5", check=False)
     back = from_keras_applications(path, "inception_v3", check=False)
-    assert back.card["options"]["classes"] == 5
+    assert back.card.options["classes"] == 5
     assert same_weights(back, ours)
 
 

@@ -13,8 +13,8 @@ from inception_tf.export import litert
 from inception_tf.export.litert import to_litert
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.runtimes import LiteRT
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images
+from inception_tf.zoo import create_model
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed")
 
@@ -91,9 +91,9 @@ def test_int8(lenet, written, tmp_path, photographs, full_integer):
     assert details[0]["dtype"] == (np.int8 if full_integer else np.float32)
     images = preprocessing_of(lenet)(held_out)
     change = np.abs(network(images) - lenet.predict_on_batch(images))
-    found = network.card["export"]["verification"]
+    found = network.card.export["verification"]
     assert change.max() < 0.1 and found["worst_score_change"] == pytest.approx(change.max(), abs=1e-6)
-    assert network.card["export"]["calibration_images"] == 12 and not network.card["export"]["fuse"]
+    assert network.card.export["calibration_images"] == 12 and not network.card.export["fuse"]
     assert found["images"] == found["calibrated_on"] == 5 and not found["held_out"]
     agreement = network(images).argmax(1) == lenet.predict_on_batch(images).argmax(1)
     assert found["top1_agreement"] == agreement.mean()

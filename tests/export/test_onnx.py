@@ -64,7 +64,7 @@ def test_int8(lenet, written, tmp_path):
     assert path.stat().st_size < 0.3 * written.stat().st_size
     images = preprocessing_of(lenet)(sorted(tmp_path.glob("*.png")))
     assert np.abs(run(path, images) - lenet.predict_on_batch(images)).max() < 0.1
-    assert OnnxRuntime(path).card["export"]["verification"]["images"] == 8
+    assert OnnxRuntime(path).card.export["verification"]["images"] == 8
 
 
 def test_wrong_use(lenet, tmp_path):

@@ -26,7 +26,7 @@ def test_it_answers_as_the_model(lenet, tmp_path, images, precision, limit):
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     wanted = lenet.predict_on_batch(images)
     assert np.abs(compiled({"images": images})["probabilities"] - wanted).max() <= limit * wanted.max()
-    assert OpenVino(path).card["preprocessing"]["kind"] == "lenet"
+    assert OpenVino(path).card.preprocessing["kind"] == "lenet"
 
 
 @pytest.mark.slow  # NNCF takes seconds to import
@@ -43,7 +43,7 @@ def test_int8(lenet, tmp_path, capfd):
     images = preprocessing_of(lenet)(sorted(folder.iterdir()))
     network, wanted = OpenVino(path), lenet.predict_on_batch(images)
     change = np.abs(network(images) - wanted)
-    found = network.card["export"]["verification"]
+    found = network.card.export["verification"]
     assert 1e-6 < change.max() < 0.1 and found["worst_score_change"] == pytest.approx(change.max(), abs=1e-6)
     assert network.batch == 3 and found["images"] == found["calibrated_on"] == 8
     assert found["top1_agreement"] == (network(images).argmax(1) == wanted.argmax(1)).mean()

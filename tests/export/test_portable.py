@@ -8,7 +8,7 @@ from photographs import write_photographs
 
 from inception_tf.errors import ExportError, ImageError
 from inception_tf.export import portable
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from random_weights import randomized
 
 from inception_tf.export.formats import export
 from inception_tf.inference.engines import open_engine
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 pytestmark = pytest.mark.slow  # eight exports, each checked in a process of its own or calibrated
 
@@ -49,6 +49,6 @@ def test_it_answers_as_the_model(inception, photographs, tmp_path, format, preci
     wanted = inception.predict_on_batch(images)
     change, told_apart = np.abs(engine(images) - wanted).max(), np.ptp(wanted, axis=0).max()
     assert change < min(limit, told_apart / 2)
-    verification = engine.card["export"]["verification"]
+    verification = engine.card.export["verification"]
     if precision == "int8":
         assert verification["top1_agreement"] == (engine(images).argmax(1) == wanted.argmax(1)).mean() > 0.8

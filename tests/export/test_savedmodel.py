@@ -22,9 +22,9 @@ from inception_tf.export.savedmodel import export_savedmodel, save_savedmodel
 from inception_tf.images.labels import imagenet_labels
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models import heads
-from inception_tf.models.heads import classifier
-from inception_tf.models.registry import create_model, list_models
+from inception_tf.models.registry import list_models
 from inception_tf.slim.golden import deterministic_images
+from inception_tf.zoo import create_model
 
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunction"}
 
@@ -122,7 +122,7 @@ def test_float_signatures_answer_as_keras(signatures, model, images):
 def test_encoded_images_answer_as_keras(signatures, model, files):
     answer = signatures["predict_image_bytes"](image_bytes=tf.constant(files))
     probabilities = model(itf.preprocess_input(files, size=107)).numpy()
-    expected = itf.decode_predictions(probabilities, top=3, labels=model.card["labels"])
+    expected = itf.decode_predictions(probabilities, top=3, labels=model.card.labels)
     names = [[name.decode() for name in row] for row in answer["classes"].numpy()]
     assert names == [[name for _, name, _ in row] for row in expected]
     assert len({name for row in names for name in row}) > 3, "the images should differ"
@@ -188,7 +188,7 @@ def test_max_pixels(tmp_path, lenet):
 
 
 def test_labels_are_an_asset(exported, model):
-    assert (exported / "assets/labels.txt").read_text("utf-8").splitlines() == model.card["labels"]
+    assert (exported / "assets/labels.txt").read_text("utf-8").splitlines() == model.card.labels
 
 
 def test_no_python_in_the_graph(graph):
@@ -255,7 +255,7 @@ def test_other_models(tmp_path, checked_here, network, options, signatures):
     loaded = tf.saved_model.load(str(path))
     serving = loaded.signatures["serving_default"]
     assert set(loaded.signatures) == signatures
-    if not model.card["options"]["include_top"]:
+    if not model.card.options["include_top"]:
         assert list(serving.structured_outputs) == ["features"]
         assert not (path / "assets/labels.txt").exists()
     if options.get("spatial_squeeze") is False:
@@ -308,7 +308,7 @@ def test_a_precision_that_it_has_not(lenet, tmp_path):
 @pytest.mark.parametrize("network", list_models())
 def test_classifier_of_every_network(network):
     model = create_model(network, classes=3)
-    features, logits = classifier(model)
+    features, logits = model.features, model.logits
     assert logits.shape == (None, 3)
     names = {id(layer.output): layer.name for layer in model.layers}
     assert names[id(logits)].lower() in {"logits", "fc8", "spatial_squeeze"}
@@ -413,7 +413,7 @@ def test_wrong_use(lenet, model, tmp_path):
     with pytest.raises(UsageError, match="`max_pixels` must be at least 1. Received: 0"):
         export_savedmodel(lenet, tmp_path, max_pixels=0)
     with pytest.raises(UsageError, match="7 classes.*background class.*Received: 6 labels"):
-        export_savedmodel(model, tmp_path, labels=model.card["labels"][:6])
+        export_savedmodel(model, tmp_path, labels=model.card.labels[:6])
     with pytest.raises(UsageError, match="a line of text"):
         export_savedmodel(lenet, tmp_path, labels=["two\nlines", *"bcdefghij"])
     with pytest.raises(UsageError, match="no classifier"):
@@ -464,7 +464,7 @@ def test_mismatches_are_named(lenet, tmp_path, monkeypatch, checked_here, wrong)
         with pytest.raises(ExportError, match=r"scores is float32 \(2, 5\), .* float32 \(2, 4\)"):
             check_savedmodel(lenet, path, names, top=4)
     else:
-        monkeypatch.setattr(heads, "classifier", lambda model: (model.outputs[0], classifier(model)[1]))
+        monkeypatch.setattr(heads, "classifier", lambda model: (model.outputs[0], model.logits))
         with pytest.raises(ExportError, match="features/features is"):
             check_savedmodel(lenet, path, names)
 

@@ -1,5 +1,6 @@
 """What stands beside a SavedModel for TensorFlow Serving, read by Serving's own protocol buffers."""
 
+import dataclasses
 import io
 import json
 
@@ -14,8 +15,8 @@ from inception_tf.errors import CheckpointError
 from inception_tf.export.savedmodel import export_savedmodel
 from inception_tf.export.serving_files import models_config
 from inception_tf.export.warmup import jpegs
-from inception_tf.models.card import read_card
-from inception_tf.models.registry import create_model
+from inception_tf.models.card import Weights, read_card
+from inception_tf.zoo import create_model
 
 apis = pytest.importorskip("tensorflow_serving.apis", reason="needs tensorflow-serving-api")
 
@@ -116,12 +117,12 @@ def test_the_jpegs_are_the_same_every_time_and_differ(monkeypatch):
 def test_card(tmp_path, checked_here):
     keras.utils.set_random_seed(0)
     model = create_model("lenet", classes=3)
-    model.card["weights"] = {"source": "inception_v3_2016_08_28.tar.gz"}  # of another network: nothing to say of it
-    model.card["evaluation"] = {"top1": 0.9}
+    weights = Weights("inception_v3_2016_08_28.tar.gz", complete=True)  # of another network: nothing to say of it
+    model.card = dataclasses.replace(model.card, weights=weights, evaluation={"top1": 0.9})
     path = export_savedmodel(model, tmp_path / "digits", labels=["a", "b", "c"])
     card, text = read_card(path), (path / "assets.extra/MODEL_CARD.md").read_text("utf-8")
-    export = card["export"]
-    assert card["network"] == "lenet" and card["preprocessing"]["kind"] == "lenet"
+    export = card.export
+    assert card.network == "lenet" and card.preprocessing["kind"] == "lenet"
     assert export["name"] == "digits" and export["batch"] == [1, 8, 32] and export["published"] is None
     differences = export["verification"]["differences"]
     assert set(differences) == {
@@ -135,13 +136,14 @@ def test_card(tmp_path, checked_here):
     for part in ("# digits", "inception_v3_2016_08_28.tar.gz", '`{"top1": 0.9}`', "kind: lenet", "classify/scores: "):
         assert part in text
 
-    model.card["network"] = "inception_v3"
+    model.card = dataclasses.replace(model.card, network="inception_v3")
     path = export_savedmodel(model, tmp_path / "digits", labels=["a", "b", "c"], check=False)
     text = (path / "assets.extra/MODEL_CARD.md").read_text("utf-8")
     assert "top-1 78.0%" in text and "was not compared" in text
     assert json.loads((path / "assets.extra/inception_tf.json").read_text())["export"]["published"]["top1"] == 78.0
 
-    model.card["weights"]["fine_tuned_on"] = 3670  # their accuracy is another now
+    tuned = dataclasses.replace(weights, fine_tuned_on=3670)  # their accuracy is another now
+    model.card = dataclasses.replace(model.card, weights=tuned)
     path = export_savedmodel(model, tmp_path / "digits", labels=["a", "b", "c"], check=False)
     text = (path / "assets.extra/MODEL_CARD.md").read_text("utf-8")
     assert "fine tuned on 3670" in text and "78" not in text.replace("3670", "")

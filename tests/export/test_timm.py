@@ -13,8 +13,8 @@ from inception_tf.errors import ExportError, InceptionTFError, UsageError
 from inception_tf.export import timm
 from inception_tf.export.timm import timm_state_dict, to_timm
 from inception_tf.models.model import feature_extractor
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images
+from inception_tf.zoo import create_model
 
 HERE = Path(__file__).parent
 LAST_MAPS = {"inception_v3": "Mixed_7c", "inception_v4": "Mixed_7d", "inception_resnet_v2": "Conv2d_7b_1x1"}

@@ -1,5 +1,6 @@
 """One classifier in every form that `classify` takes; and what the forms without TensorFlow import."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,10 +14,9 @@ from inception_tf.export.formats import export
 from inception_tf.inference.classify import classify
 from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
 from inception_tf.inference.runtimes import RUNTIMES, export_card
-from inception_tf.models.card import read_card
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
+from inception_tf.zoo import create_model
 
 FORMS = {
     "litert": ("digits.tflite", "ai_edge_litert"),
@@ -41,7 +41,7 @@ def model():
     model = create_model("lenet")
     for name, variable in model_variables(model).items():
         variable.assign(deterministic_weights(scoped("LeNet", name), variable.shape))
-    model.card["labels"] = NAMES
+    model.card = dataclasses.replace(model.card, labels=NAMES)
     return model
 
 
@@ -202,9 +202,6 @@ def test_names_of_a_savedmodel_come_back_as_they_were(model, tmp_path):
     names = ["1:a", "0:b", "same", "same", " blank ", *"fghij"]
     path = export(model, tmp_path / "odd", labels=names, check=False)
     assert open_engine(path).labels == names
-    (path / "assets.extra/inception_tf.json").write_text(json.dumps({**read_card(path), "labels": None}))
-    (path / "assets/labels.txt").write_text("".join(f"{name}\n" for name in NAMES), "utf-8")
-    assert open_engine(path).labels == NAMES  # an export from when the card had none
 
 
 def test_a_savedmodel_of_other_channels_is_no_classifier_of_images(tmp_path):
@@ -220,7 +217,7 @@ def test_scores_that_are_not_finite_fail_their_image_alone(model, photographs):
             scores[:bad, 3] = [np.nan, np.inf][:bad]
             return scores
 
-    engine, bad = Broken(KerasEngine(model).preprocessing, 10, NAMES), 1
+    engine, bad = Broken("broken", model.card), 1
     results, failures = classify(engine, photographs, batch=3)
     assert failures == {photographs[0]: "its scores are not finite", photographs[3]: "its scores are not finite"}
     assert list(results) == [photographs[i] for i in (1, 2, 4)]

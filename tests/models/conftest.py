@@ -11,7 +11,7 @@ class Shapes:
     """From a network's name and options to the shapes of its end points, without the batch."""
 
     def __call__(self, network, **options):
-        from inception_tf.models.registry import create_model
+        from inception_tf.zoo import create_model
 
         with keras.StatelessScope(initialize_variables=False):
             model = create_model(network, **options)

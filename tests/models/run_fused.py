@@ -14,16 +14,16 @@ import numpy as np
 from run_networks import CASES  # blocks TensorFlow on other backends
 
 from inception_tf.models.fused import fuse_for_inference
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
+from inception_tf.zoo import create_model
 
 
 def with_weights(network):
     """The network of CASES, with golden weights; it answers with logits, which hide nothing behind a softmax."""
     model = create_model(network, **CASES[network], classifier_activation=None)
     for name, variable in model_variables(model).items():
-        variable.assign(deterministic_weights(scoped(model.card["scope"], name), variable.shape))
+        variable.assign(deterministic_weights(scoped(model.card.scope, name), variable.shape))
     return model
 
 

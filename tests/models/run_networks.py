@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from inception_tf.models.model import end_points
-from inception_tf.models.registry import create_model
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
+from inception_tf.zoo import create_model
 
 # Every network as small as it goes, on images with an odd and an even side.
 CASES = {
@@ -40,7 +40,7 @@ CASES = {
 def run(network):
     model = create_model(network, **CASES[network])
     for name, variable in model_variables(model).items():
-        variable.assign(deterministic_weights(scoped(model.card["scope"], name), variable.shape))
+        variable.assign(deterministic_weights(scoped(model.card.scope, name), variable.shape))
     tensors = end_points(model)
     outputs = keras.Model(model.inputs[0], list(tensors.values())).predict_on_batch(
         deterministic_images(1, *model.input_shape[1:])

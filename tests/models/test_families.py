@@ -81,7 +81,7 @@ def test_slim_round_trip(small, tmp_path):
     model = create(small)
     names = itf.save_slim(model, tmp_path / "model.ckpt")
     network, options = SMALL[small]
-    scope = model.card["scope"]
+    scope = model.card.scope
     reader = tf.train.load_checkpoint(str(tmp_path / "model.ckpt"))
     found = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     own = {"classes": 7, **options}

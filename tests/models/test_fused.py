@@ -96,7 +96,7 @@ def test_saved_and_loaded(fused, images, tmp_path):
     fused.save(tmp_path / "fused.keras")
     again = keras.saving.load_model(tmp_path / "fused.keras")
     assert np.array_equal(again(images), fused(images))
-    assert again.card == fused.card and again.card["fused"]
+    assert again.card == fused.card and again.card.fused
 
 
 def test_without_the_top(images):

@@ -2,7 +2,7 @@ import keras
 import pytest
 
 from inception_tf.models.initialization import meta_init, skip_init
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 
 class Counting(keras.initializers.Zeros):

@@ -5,13 +5,13 @@ import pytest
 
 import inception_tf as itf
 from inception_tf.errors import UsageError
-from inception_tf.models.registry import CONSTRUCTORS, find_network
+from inception_tf.models.registry import find_network, networks
 
 SMALL = {"depth_multiplier": 0.1, "classes": 5}
 
 
 def test_lists_by_wildcard():
-    assert itf.list_models() == sorted(CONSTRUCTORS)
+    assert itf.list_models() == sorted(networks())
     assert "inception_v3" in itf.list_models("inception*") and "vgg_16" not in itf.list_models("inception*")
     assert itf.list_models("no_such*") == []
 
@@ -27,11 +27,11 @@ def test_a_networks_signature():
     assert "Raises:" in itf.InceptionV3.__doc__ and "299×299" in itf.InceptionV3.__doc__
 
 
-@pytest.mark.parametrize("network", CONSTRUCTORS)
+@pytest.mark.parametrize("network", networks())
 def test_every_network_keeps_the_conventions(network):
     info = find_network(network)
     assert info.name == network
-    parameters = list(inspect.signature(getattr(itf, CONSTRUCTORS[network].split(":")[1])).parameters)
+    parameters = list(inspect.signature(getattr(itf, info.build.__name__)).parameters)
     assert parameters[:3] == ["include_top", "weights", "input_shape"] and parameters[-1] == "name"
     assert {"pooling", "classes", "classifier_activation"} <= set(parameters)
 
@@ -42,8 +42,8 @@ def test_defaults_of_the_model():
         trunk = itf.InceptionV3(include_top=False)
     assert model.input_shape == (None, 299, 299, 3) and model.output_shape == (None, 1001)
     assert trunk.input_shape == (None, None, None, 3)
-    assert model.name == "InceptionV3" and model.card["scope"] == "InceptionV3"
-    assert model.card["preprocessing"] == {"kind": "inception", "size": [299, 299], "channels": 3}
+    assert model.name == "InceptionV3" and model.card.scope == "InceptionV3"
+    assert model.card.preprocessing == {"kind": "inception", "size": [299, 299], "channels": 3}
     assert model.get_layer("PreLogits").layers[1].rate == 0.2
     norm = model.get_layer("Conv2d_1a_3x3").batch_norm
     assert (norm.momentum, norm.epsilon, norm.scale, norm.center) == (0.9997, 1e-3, False, True)

@@ -5,8 +5,9 @@ import itertools
 import keras
 import pytest
 
-from inception_tf.models.registry import CONSTRUCTORS, create_model, find_network
+from inception_tf.models.registry import find_network, networks
 from inception_tf.slim.names import model_variables, specification
+from inception_tf.zoo import create_model
 
 
 def published(network):
@@ -14,7 +15,7 @@ def published(network):
     return {"aux_logits": True} if "aux_logits" in find_network(network).options else {}
 
 
-@pytest.mark.parametrize("network", CONSTRUCTORS)
+@pytest.mark.parametrize("network", networks())
 def test_variables_are_slims(slim_variables, network):
     try:
         facts = slim_variables(network)
@@ -27,10 +28,10 @@ def test_variables_are_slims(slim_variables, network):
 
 def test_every_file_of_facts_has_its_network(request):
     files = (request.config.rootpath / "tests/models/slim_variables").glob("*.json")
-    assert {file.stem for file in files} <= set(CONSTRUCTORS)
+    assert {file.stem for file in files} <= set(networks())
 
 
-@pytest.mark.parametrize("network", CONSTRUCTORS)
+@pytest.mark.parametrize("network", networks())
 def test_what_trains(network):
     """Batch norm's averages do not train, all else does; no two variables share a name."""
     with keras.StatelessScope(initialize_variables=False):
@@ -41,7 +42,7 @@ def test_what_trains(network):
     assert {name for name, variable in variables.items() if not variable.trainable} == moving
 
 
-@pytest.mark.parametrize("network", CONSTRUCTORS)
+@pytest.mark.parametrize("network", networks())
 def test_a_layer_is_an_end_point(network):
     """Layer names are Slim scopes: a variable's first scopes are the layer it is found in."""
     with keras.StatelessScope(initialize_variables=False):

@@ -26,10 +26,10 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_tf.export.savedmodel import export_savedmodel
-from inception_tf.models.registry import create_model
 from inception_tf.serving.deploy import server_command
 from inception_tf.serving.models import ModelConfig, find_models, versions_in
 from inception_tf.serving.server import LocalServer, Settings
+from inception_tf.zoo import create_model
 
 
 @pytest.fixture(scope="session")

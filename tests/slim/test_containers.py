@@ -190,7 +190,7 @@ def test_verifies_and_loads(slim, kind):
     report = itf.verify(path, batch=1)
     assert report.passed and len(report.rows) > 20, report
     model = itf.create_model("inception_v3", weights=path)
-    assert model.card["scope"] == "InceptionV3" and model.output_shape == (None, 5)
+    assert model.card.scope == "InceptionV3" and model.output_shape == (None, 5)
 
 
 def test_converts_from_the_command_line(slim, tmp_path, capsys):

@@ -5,7 +5,7 @@ import pytest
 from slim_files import write_tensors
 
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.models.registry import CONSTRUCTORS
+from inception_tf.models.registry import networks
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.names import bookkeeping, specification
@@ -108,7 +108,7 @@ def test_other_channels(names, images):
 
 def test_every_network_of_the_facts_is_itself(slim_variables, request):
     folder = request.config.rootpath / "tests/models/slim_variables"
-    for network in sorted({file.stem for file in folder.glob("*.json")} & set(CONSTRUCTORS)):
+    for network in sorted({file.stem for file in folder.glob("*.json")} & set(networks())):
         detection = detect(Names(slim_variables(network)))
         assert (detection.network, detection.match) == (network, 1)
         assert detection.classes == (1000 if network.startswith(("resnet_v1", "vgg", "alexnet")) else 1001)

@@ -78,7 +78,7 @@ def test_a_newer_archive_is_converted_again(mirror, tmp_path, slim_checkpoint, m
     with tarfile.open(tmp_path / "home/adv_inception_v3" / find("inception_v3", "adv").archive, "w:gz") as tar:
         for file in source.parent.glob(source.name + "*"):
             tar.add(file, file.name)
-    assert itf.create_model("inception_v3", weights="adv").card["options"]["depth_multiplier"] == 0.15
+    assert itf.create_model("inception_v3", weights="adv").card.options["depth_multiplier"] == 0.15
 
 
 def test_background_dropped(mirror):

@@ -54,7 +54,7 @@ def test_another_scope(model, trained, tmp_path, scope):
     names = save_slim(model, tmp_path / "model.ckpt", scope=scope)
     assert all(name.startswith(scope) for name in names) and "Conv2d_1a_3x3/weights" in names[-1] + " ".join(names)
     again = itf.create_model("inception_v3", weights=tmp_path / "model.ckpt")
-    assert again.card["scope"] == scope
+    assert again.card.scope == scope
     # A model keeps the scope it was loaded from.
     save_slim(again, tmp_path / "again.ckpt")
     assert set(read_tensors(tmp_path / "again.ckpt")) == set(names)

@@ -6,7 +6,8 @@ import pytest
 import inception_tf as itf
 from inception_tf.errors import UsageError
 from inception_tf.models import inception_v4
-from inception_tf.models.registry import build_model, find_network
+from inception_tf.models.model import build_model
+from inception_tf.models.registry import find_network
 from inception_tf.slim import golden
 from inception_tf.slim.checkpoint import Checkpoint
 from inception_tf.slim.names import model_variables, scoped, specification

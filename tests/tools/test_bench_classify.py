@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inception_tf.export.litert import to_litert
-from inception_tf.models.registry import create_model
+from inception_tf.zoo import create_model
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "bench_classify.py"
 

@@ -256,7 +256,7 @@ def test_head_and_labels(pictures, unbroken, tmp_path):
     """A head that fits is kept, its classes in its order; one that does not is an error, or begun anew."""
     recipe = Recipe(phases=[Phase("all", 1, ("*",), 1e-9)], optimizer="sgd", batch_size=8)
     again = run(pictures, recipe, weights=unbroken.path, labels=["striped", "blank", "checked"], network=None)
-    assert again.model.card["labels"] == ["blank", "checked", "striped"]
+    assert again.model.card.labels == ["blank", "checked", "striped"]
     assert again.history[0]["val_accuracy"] == pytest.approx(unbroken.best["val_accuracy"])
 
     renamed = tmp_path / "renamed"
@@ -265,7 +265,7 @@ def test_head_and_labels(pictures, unbroken, tmp_path):
     with pytest.raises(UsageError, match="they lack empty. New heads are begun with --new-head"):
         run(renamed, recipe, weights=unbroken.model, network=None)
     fresh = run(renamed, recipe, weights=unbroken.model, new_head=True, network=None)
-    assert fresh.model.card["labels"] == ["checked", "empty", "striped"]
+    assert fresh.model.card.labels == ["checked", "empty", "striped"]
     kept, started = fresh.model.get_layer("conv1").kernel, fresh.model.get_layer("fc4")
     np.testing.assert_allclose(kept, unbroken.model.get_layer("conv1").kernel, atol=1e-6)
     assert np.abs(values(started)[0] - values(unbroken.model.get_layer("fc4"))[0]).max() > 1e-3
@@ -285,7 +285,7 @@ def test_examples_and_datasets(pictures):
     dataset = tf.data.Dataset.from_tensor_slices((np.uint8(images * 0 + 7), [0, 1, 2, 0])).repeat(4)
     held = tf.data.Dataset.from_tensor_slices((np.uint8(images * 0 + 9), [0, 1, 2, 0]))
     result = run(dataset, recipe, val=held, labels=["a", "b", "c"])
-    assert result.model.card["labels"] == ["a", "b", "c"]
+    assert result.model.card.labels == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_momentum_by_the_number_of_steps(own, steps, momentum):
 
 def test_rebuilt_keeps_the_weights(inception):
     other = network.rebuilt(inception, new=("Logits", "AuxLogits"), classes=4)
-    assert other.card["options"]["classes"] == 4 and other.card["labels"] is None
+    assert other.card.options["classes"] == 4 and other.card.labels is None
     for variable in other.weights:
         same = next(v for v in inception.weights if v.path == variable.path)
         if not variable.path.startswith(("Logits", "AuxLogits")):

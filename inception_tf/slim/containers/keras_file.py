@@ -10,9 +10,8 @@ class ModelWeights(Checkpoint):
     """The variables of a Keras model under the names they have in a Slim checkpoint."""
 
     def __init__(self, model, path):
-        card = getattr(model, "card", {})
         self.model = model
-        scope = card.get("scope", "")
+        scope = model.card.scope if getattr(model, "card", None) else ""
         self._variables = {scoped(scope, name): variable for name, variable in model_variables(model).items()}
         shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
         super().__init__(path, "Keras", shapes, {name: np.dtype(v.dtype) for name, v in self._variables.items()})
@@ -25,6 +24,6 @@ def open_here(given, place):
     """The weights of the `.keras` file `place`, or None where it has another name."""
     if not place.name.endswith(".keras"):
         return None
-    from inception_tf.models.model import load_model
+    from inception_tf.models.model import open_keras_file
 
-    return ModelWeights(load_model(place), given)
+    return ModelWeights(open_keras_file(place), given)
