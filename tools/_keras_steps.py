@@ -8,7 +8,6 @@ import sys
 
 import keras
 import numpy as np
-from _steps import repeated
 from keras import ops
 
 from inception_tf.models.initialization import meta_init
@@ -106,8 +105,7 @@ def plain_keras(device, precision, part, batch, size, classes, rate, count=1, xl
 def _training(model, device, count, *batch):
     """Steps of a compiled Keras model on one batch, by the function that `fit` calls."""
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    step = lambda: model.train_on_batch(*batch, return_dict=True)["loss"]  # noqa: E731
-    return repeated(step, float, device, count, trained=trained)
+    return _repeated(lambda: model.train_on_batch(*batch, return_dict=True)["loss"], device, count, trained=trained)
 
 
 def _start(device, precision="float32"):
@@ -163,10 +161,16 @@ def _compiled(function):
     return library.jit(function) if BACKEND == "jax" else library.function(function, jit_compile=True, autograph=False)
 
 
-def _repeated(step, device, count):
-    def value(result):
-        if BACKEND == "jax":
-            result.block_until_ready()
-        return float(ops.cast(ops.ravel(result[:1])[0], "float32"))
+def _repeated(step, device, count, **facts):
+    """A function that takes `count` steps, and returns when the device has done the last."""
 
-    return repeated(step, value, device, count)
+    def call(count=count):
+        for _ in range(count):
+            result = step()
+        if not np.isfinite(np.asarray(ops.cast(result[:1] if np.ndim(result) else result, "float32"))).all():
+            sys.exit("what it computes is not finite")
+
+    if device == "gpu":
+        call(5)  # warm-up
+    call.facts = facts
+    return call

@@ -49,8 +49,6 @@ TRAINING = {
 }
 MODES = {"inference": INFERENCE, "full": TRAINING, "head": TRAINING}
 PRECISIONS = {"gpu": ("float32", "tf32", "bfloat16"), "cpu": ("float32", "bfloat16")}
-# On a CPU, the bytes that a process takes, and every image of 299×299 in it.
-MEMORY = {"inference": (1.5e9, 0.05e9), "full": (2.0e9, 0.15e9), "head": (1.5e9, 0.05e9)}
 # The side of the matrices; products in a call fill the device's queue.
 MATMUL = {"gpu": (8192, 20), "cpu": (1024, 1)}
 
@@ -103,10 +101,10 @@ def candidates(args, chosen, frameworks, mode, precision, batch):
 
 
 def together(args, mode, batch):
+    """How many processes take turns: on a GPU all or one, on a CPU as many as memory is there for, roughly."""
     if args.device == "gpu":
         return None if batch <= 64 else 1
-    own, image = MEMORY[mode]
-    return fitting(own + image * batch)
+    return fitting(2e9 + batch * (0.15e9 if mode == "full" else 0.05e9))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def sections(candidates, batches, multiply_adds, parameters):
         parameters: those of the largest model: what a process takes is estimated by them.
     """
     sgemm = Candidate("sgemm", f"{RUNS}:multiply", {"size": SGEMM}, 2 * SGEMM**3 / 1e9)
-    for batch in batches * bool(candidates):
+    for batch in batches:
         found = [
             dataclasses.replace(candidate, arguments=candidate.arguments | {"batch": batch}, work=batch)
             for candidate in candidates

@@ -98,7 +98,7 @@ def benchmark(report, sections, rounds=7, seconds=2.0, out=None, overwrite=False
 
     Args:
         report: a `Report`. What is left out is noted in it.
-        sections: `Section`s that are to be measured.
+        sections: `Section`s that are to be measured; one without candidates is skipped.
         rounds, seconds: as `run` takes them.
         out: where the report is written after each section; see `write`.
         overwrite: whether what is there may be replaced.
@@ -107,6 +107,8 @@ def benchmark(report, sections, rounds=7, seconds=2.0, out=None, overwrite=False
         BenchmarkError: nothing could be measured.
     """
     for section in sections:
+        if not section.candidates:
+            continue
         section.measure(rounds, seconds, report.left_out.append)
         if section.data()["engines"]:
             report.sections.append(section)

@@ -12,24 +12,13 @@ from inception_tf import figures, tables
 from inception_tf.benchmark.rounds import DISTURBED
 from inception_tf.files import atomic_write, refuse_existing
 
-PACKAGES = (
-    "inception-tf",
-    "tensorflow",
-    "keras",
-    "jax",
-    "onnxruntime",
-    "openvino",
-    "ai-edge-litert",
-    "tf-slim",
-    "torch",
-    "numpy",
-)
+PACKAGES = "inception-tf tensorflow keras jax onnxruntime openvino ai-edge-litert tf-slim torch numpy"
 
 
 def machine(packages=PACKAGES):
     """The machine and what is installed on it, a JSON-like dict."""
     versions = {}
-    for name in packages:
+    for name in packages.split():
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -117,10 +117,10 @@ class Child:
             raise
         self.first = time.perf_counter() - start
 
-    def ask(self, command):
-        """What the process answers to a command of `worker`, a dict."""
+    def run(self, seconds):
+        """What it did in a turn, a dict; see `worker`."""
         with contextlib.suppress(BrokenPipeError):  # the answer says what happened
-            print(command, file=self._process.stdin, flush=True)
+            print(seconds, file=self._process.stdin, flush=True)
         return self._answer()
 
     def _answer(self):
@@ -163,34 +163,26 @@ def run(candidates, rounds=7, seconds=2.0, attempts=4, log=print):
         A list of `Result`s, in the candidates' order.
     """
     running = []
-
-    @contextlib.contextmanager
-    def leaving_out(pair=None):
-        try:
-            yield
-        except BenchmarkError as error:
-            log(str(error))
-            if pair:
-                running.remove(pair)
-
     with contextlib.ExitStack() as stack:
         with Progress("Starting", len(candidates), "processes") as progress:
             for candidate in candidates:
-                with leaving_out():
+                try:
                     child = Child(candidate)
                     stack.callback(child.close)
                     running.append((child, Result(candidate, child.first, facts=child.facts)))
+                except BenchmarkError as error:
+                    log(str(error))
                 progress.advance()
         with Progress("Measuring", rounds * len(running), "turns") as progress:
             for number in range(rounds):
                 first = number % max(len(running), 1)
                 for pair in running[first:] + running[:first]:
-                    with leaving_out(pair):
+                    try:
                         _turn(*pair, seconds, attempts)
+                    except BenchmarkError as error:
+                        log(str(error))
+                        running.remove(pair)
                     progress.advance()
-        for child, result in list(running):
-            with leaving_out((child, result)):
-                result.memory = child.ask("memory")["peak"]
     return [result for _, result in running]
 
 
@@ -223,7 +215,7 @@ def _turn(child, result, seconds, attempts):
     best = None
     for attempt in range(attempts):
         before = _busy()
-        done = child.ask(f"run {seconds}")
+        done = child.run(seconds)
         after = _busy()
         foreign = 0.0
         if before and after:
@@ -237,6 +229,7 @@ def _turn(child, result, seconds, attempts):
     done, foreign = best
     result.speeds.append(result.candidate.work * done["calls"] / done["seconds"])
     result.foreign.append(foreign)
+    result.memory = done["peak"]
 
 
 def _busy():

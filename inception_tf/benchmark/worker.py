@@ -5,8 +5,8 @@ with the JSON object ARGUMENTS as keywords, returns a function without arguments
 work and comes back when that is done. What it answers to on standard input, a line each, and what it writes, as JSON:
 
     (when the first call is done)   {"facts": {…}}: the attribute `facts` of the function, if it has one
-    run SECONDS                     {"calls": n, "seconds": s, "processor": s}: as many calls as fit, at least one
-    memory                          {"peak": bytes}
+    SECONDS                         {"calls": n, "seconds": s, "processor": s, "peak": bytes}: as many calls as fit, at
+                                    least one
 """
 
 import importlib
@@ -33,13 +33,7 @@ def main(name, arguments):
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:250]}")
     answer(facts=getattr(call, "facts", {}))
     for line in sys.stdin:
-        command, *numbers = line.split()
-        if command == "run":
-            answer(**run(call, float(numbers[0])))
-        elif command == "memory":
-            answer(peak=peak_memory())
-        else:
-            raise ValueError(f"Unknown command: {line!r}")
+        answer(**run(call, float(line)), peak=peak_memory())
 
 
 def function(name):
