@@ -88,7 +88,7 @@ def test_a_rate_that_diverges_is_cut(monkeypatch):
         rates.append(arguments[-1])
         return {"rate": rates[-1]} if len(rates) == 2 else None
 
-    monkeypatch.setattr("train", train)
+    monkeypatch.setattr(tool, "train", train)
     assert tool.train_until_stable("fc", None, SimpleNamespace(rate=0.3), None) == {"rate": pytest.approx(0.1)}
 
 
