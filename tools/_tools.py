@@ -23,9 +23,7 @@ def benchmark_parser(doc, **defaults):
 
 def add_peer_arguments(parser):
     """Which rows there are, and the Python of torch's."""
-    parser.add_argument(
-        "--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager"; the base comes too'
-    )
+    parser.add_argument("--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager" (*)')
     parser.add_argument(
         "--torch-python",
         default=os.environ.get("TORCH_PYTHON", sys.executable),

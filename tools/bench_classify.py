@@ -36,18 +36,17 @@ def run(args):
             for i, data in enumerate(16 * jpegs()):
                 Path(scratch, f"{i:04}.jpg").write_bytes(data)
         paths = [str(path) for path in find_images(args.images or [scratch])]
+
+        def sections():
+            for model, batch in itertools.product(args.models, args.batch):
+                arguments = {"model": model, "paths": paths, "batch": batch, "openvino": args.openvino}
+                functions = {name: f"{Path(__file__).resolve()}:{name}" for name in ("engine", "classify")}
+                candidates = [Candidate(name, function, arguments, len(paths)) for name, function in functions.items()]
+                yield Section({"model": Path(model).name, "batch": batch}, candidates)
+
         report = Report(f"{len(paths)} photographs")
-        benchmark(
-            report, (section(args, model, paths, batch) for model in args.models for batch in args.batch), **options
-        )
+        benchmark(report, sections(), **options)
     print(report.markdown())
-
-
-def section(args, model, paths, batch):
-    arguments = {"model": model, "paths": paths, "batch": batch, "openvino": args.openvino}
-    functions = [f"{Path(__file__).resolve()}:{name}" for name in ("engine", "classify")]
-    candidates = [Candidate(function.split(":")[-1], function, arguments, len(paths)) for function in functions]
-    return Section({"model": Path(model).name, "batch": batch}, candidates)
 
 
 def engine(model, paths, batch, openvino):
