@@ -30,17 +30,6 @@ def number(text):
         raise argparse.ArgumentTypeError(f"a number such as 25M or 5.8G is expected. Received: {text!r}") from None
 
 
-def short(number):
-    """4.3 k, 23.9 M, 5.71 G."""
-    return (
-        f"{number / 1e9:.2f} G"
-        if number >= 1e9
-        else f"{number / 1e6:.1f} M"
-        if number >= 1e6
-        else f"{number / 1e3:.1f} k"
-    )
-
-
 def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=None):
     """The networks with their published weights, as far as they match.
 
@@ -100,8 +89,8 @@ def run(args):
                     entry and entry.weights,
                     entry.classes if entry else cost.classes,
                     f"{cost.input_size}×{cost.input_size}×{cost.channels}",
-                    short(cost.parameters),
-                    short(cost.multiply_adds),
+                    tables.short(cost.parameters),
+                    tables.short(cost.multiply_adds),
                     entry and entry.top1,
                     entry and entry.top5,
                     entry and entry.provenance,
