@@ -68,7 +68,7 @@ def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=Non
     ]
     if not fits:
         least = [f"{min(getattr(cost, fact) for cost, _ in found):,} {fact.replace('_', '-')}" for fact in limits]
-        raise UsageError(f"None is as small. The least that is to be had: {', '.join(least)}.")
+        raise UsageError(f"No network is that small. The smallest have {' and '.join(least)}.")
     return fits
 
 
@@ -98,15 +98,5 @@ def run(args):
             )
         published = [dataclasses.asdict(e) | {"name": e.name, "url": e.url} for e in entries if e]
         data.append({**dataclasses.asdict(cost), "weights": published})
-    header = (
-        "network",
-        "weights",
-        "classes",
-        "input",
-        "parameters",
-        "multiply-adds",
-        "top-1 %",
-        "top-5 %",
-        "provenance",
-    )
+    header = "network", "weights", "classes", "input", "parameters", "multiply-adds", "top-1 %", "top-5 %", "provenance"
     return Outcome(tables.render(rows, header, "<<><>>>><"), data)
