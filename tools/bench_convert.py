@@ -6,6 +6,7 @@ Without a checkpoint a full-size Inception-v3 with random weights is saved as on
 """
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
@@ -13,20 +14,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from _contest import start, whole
+from _tools import start
 
+import inception_tf as itf
 from inception_tf import tables
+from inception_tf.export.convert import convert
 from inception_tf.quiet import start_keras
 
-READ = "`tf.train.load_checkpoint`, every tensor"
-WRITE = '`model.save("model.keras")`'
+READ, WRITE = "`tf.train.load_checkpoint`, every tensor", '`model.save("model.keras")`'
 CONVERT = '`convert(checkpoint, "model.keras", check=False)`, imports aside'
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", nargs="?")
-    parser.add_argument("--rounds", type=whole, default=5, help="default: 5; one more is not counted")
+    parser.add_argument("--rounds", type=int, default=5, help="how many (5); one more is not counted")
     start(parser, run)
 
 
@@ -35,48 +37,29 @@ def run(args):
     import keras
     import tensorflow as tf
 
-    import inception_tf as itf
-    from inception_tf.export import convert as itf_convert
+    def read():
+        reader = tf.train.load_checkpoint(path)
+        return [reader.get_tensor(name) for name in reader.get_variable_to_shape_map()]
 
     with tempfile.TemporaryDirectory() as scratch:
-        path = args.checkpoint
-        if path is None:
-            path = str(Path(scratch, "inception_v3.ckpt"))
+        path, target = args.checkpoint or str(Path(scratch, "inception_v3.ckpt")), Path(scratch, "model.keras")
+        if not args.checkpoint:
             itf.save_slim(itf.InceptionV3(aux_logits=True), path, format="v1")
         found = itf.detect(path)
         options = {} if found.classes else {"include_top": False}
-        target = Path(scratch, "model.keras")
-
-        def read_all():
-            reader = tf.train.load_checkpoint(path)
-            for name in reader.get_variable_to_shape_map():
-                reader.get_tensor(name)
-
-        def build_ours():
-            itf.create_model(found.network)
-
-        def build_theirs():
-            keras.applications.InceptionV3(weights=None)
-
-        def load():
-            return itf.create_model(found.network, weights=path, **options)
-
-        def write():
-            model.save(target)
-
-        def convert():
-            itf_convert.convert(path, target, overwrite=True, check=False)
-
-        model = load()
+        load = functools.partial(itf.create_model, found.network, weights=path, **options)
+        command = functools.partial(subprocess.run, check=True, capture_output=True)
         steps = {
-            READ: read_all,
-            "`keras.applications.InceptionV3(weights=None)`": build_theirs,
-            f'`create_model("{found.network}")`': build_ours,
+            READ: read,
+            "`keras.applications.InceptionV3(weights=None)`": lambda: keras.applications.InceptionV3(weights=None),
+            f'`create_model("{found.network}")`': lambda: itf.create_model(found.network),
             f'`create_model("{found.network}", weights=checkpoint)`': load,
-            WRITE: write,
-            CONVERT: convert,
-            "a process: `import tensorflow, keras`": lambda: python("-c", "import tensorflow, keras"),
-            "a process: `inception-tf --help`": lambda: python("-m", "inception_tf", "--help"),
+            WRITE: functools.partial(load().save, target),
+            CONVERT: lambda: convert(path, target, overwrite=True, check=False),
+            "a process: `import tensorflow, keras`": lambda: command(
+                [sys.executable, "-c", "import tensorflow, keras"]
+            ),
+            "a process: `inception-tf --help`": lambda: command([sys.executable, "-m", "inception_tf", "--help"]),
         }
         seconds = {step: [] for step in steps}
         for _ in range(args.rounds + 1):
@@ -84,19 +67,13 @@ def run(args):
                 begin = time.perf_counter()
                 function()
                 seconds[step].append(time.perf_counter() - begin)
-    seconds = {step: times[1:] for step, times in seconds.items()}
-    rows = [
-        (step, f"{statistics.median(times):.2f}", f"{min(times):.2f}–{max(times):.2f}")
-        for step, times in seconds.items()
-    ]
-    print(tables.markdown(rows, ("step", "seconds, median", "spread")))
-    ratios = [whole / (read + write) for whole, read, write in zip(*map(seconds.get, (CONVERT, READ, WRITE)))]
-    spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-    print(f"\nThe conversion over reading and writing: {statistics.median(ratios):.2f}, {spread}.")
+    print(tables.markdown([(step, *spread(times[1:])) for step, times in seconds.items()], ("step", "s", "spread")))
+    ratios = [all / (read + write) for all, read, write in zip(*(seconds[step][1:] for step in (CONVERT, READ, WRITE)))]
+    print(f"\nThe conversion over reading and writing: {', '.join(spread(ratios))}.")
 
 
-def python(*arguments):
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+def spread(numbers):
+    return f"{statistics.median(numbers):.2f}", f"{min(numbers):.2f}–{max(numbers):.2f}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 import inception_tf as itf
+from inception_tf import figures
 from inception_tf.errors import DownloadError, InceptionTFError
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.quiet import no_deprecations, start_keras
@@ -179,13 +180,8 @@ def best(engine, photographs):
 
 def draw(path, photographs, names, report):
     """A picture of some images with their answers, and of the differences from the original at every end point."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     shown = list(zip(photographs, names))[:12]
-    figure = plt.figure(figsize=(12, 5), layout="constrained")
+    figure = figures.figure(12, 5)
     left, right = figure.subfigures(1, 2)
     left.suptitle("What all three answer")
     for axes, (photograph, name) in zip(left.subplots(3, 4).flat, shown):
@@ -201,7 +197,7 @@ def draw(path, photographs, names, report):
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.legend()
-    figure.savefig(path, dpi=100)
+    figures.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fine-tunes Inception-v3 on a folder of class folders in four ways, and says what each reached in how many minutes.
 
-The frozen trunk; Slim's two phases; the same two phases with keras.applications, in plain Keras, on the same batches;
-and from random weights. One after another, each in a process of its own:
+The frozen backbone; Slim's two phases; the same two phases with keras.applications, in plain Keras, on the same
+batches; and from random weights. One after another, each in a process of its own:
 
     python tools/finetune_flowers.py --data flower_photos --weights inception_v3.ckpt --out runs
 """
@@ -34,9 +34,9 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     common = ["--data", args.data, "--no-report", "--batch-size", str(BATCH), "--seed", str(SEED), "--json"]
     ours = ["-m", "inception_tf", "finetune", *common]
-    converted = args.out / "trunk.weights.h5"
+    converted = args.out / "backbone.weights.h5"
     runs = {
-        "frozen trunk": [*ours, "--weights", args.weights, "--augment", "none", "--epochs", "10,0"],
+        "frozen backbone": [*ours, "--weights", args.weights, "--augment", "none", "--epochs", "10,0"],
         "two phases": [*ours, "--weights", args.weights, "--epochs", args.epochs],
         "two phases, keras.applications": [__file__, *sys.argv[1:], "--keras", str(converted)],
         "from random weights": [*ours, "--weights", "none", "--epochs", args.scratch_epochs],
@@ -72,7 +72,7 @@ def main():
 
 
 def convert(weights, path):
-    """The checkpoint's trunk as a weights file of keras.applications."""
+    """The checkpoint's backbone as a weights file of keras.applications."""
     import inception_tf as itf
 
     itf.to_keras_applications(itf.create_model("inception_v3", weights=weights, include_top=False), path)
@@ -101,14 +101,16 @@ def keras_applications(data, weights, epochs):
         return images, labels["predictions"], weights["predictions"]
 
     keras.utils.set_random_seed(SEED)
-    trunk = keras.applications.InceptionV3(include_top=False, weights=weights, input_shape=(299, 299, 3), pooling="avg")
+    backbone = keras.applications.InceptionV3(
+        include_top=False, weights=weights, input_shape=(299, 299, 3), pooling="avg"
+    )
     inputs = keras.Input((299, 299, 3))
     # In inference mode: batch norm keeps its statistics, as in our run.
-    features = keras.layers.Dropout(0.2)(trunk(inputs, training=False))
+    features = keras.layers.Dropout(0.2)(backbone(inputs, training=False))
     model = keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(features))
     history, step = [], 0
     for count, rate, trainable in zip(map(int, epochs.split(",")), (1e-2, 1e-4), (False, True)):
-        trunk.trainable = trainable
+        backbone.trainable = trainable
         model.compile(
             keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, epsilon=1.0),
             "categorical_crossentropy",

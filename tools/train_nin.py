@@ -13,11 +13,11 @@ a .keras file of every network.
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from _tools import start
 
 from inception_tf import figures, tables
 from inception_tf.errors import InceptionTFError, UsageError
@@ -53,11 +53,7 @@ def main(arguments=None):
     parser.add_argument("--rectified", action="store_true", help="ReLU on the logits too, as the paper has it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, help="train on as many only, for a try")
-    args = parser.parse_args(arguments)
-    try:
-        run(args)
-    except InceptionTFError as error:
-        sys.exit(f"train_nin: {error}")
+    start(parser, run, arguments)
 
 
 def run(args):

@@ -1,1 +1,1 @@
-"""How fast engines are beside one another: child processes that take turns, and how disturbed they were."""
+"""How fast engines are beside one another: child processes that take turns, and how much others disturbed them."""

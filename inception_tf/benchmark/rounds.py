@@ -1,4 +1,4 @@
-"""Contestants in child processes that take turns, so that whatever slows the machine down slows them all."""
+"""Candidates in child processes that take turns, so that whatever slows the machine down slows them all."""
 
 import contextlib
 import dataclasses
@@ -15,17 +15,17 @@ from inception_tf.errors import InceptionTFError
 from inception_tf.progress import Progress
 
 WORKER = Path(__file__).with_name("worker.py")
-# The share of the machine's processors that others may take before a turn is taken again.
+# The fraction of the machine's processors that others may take before a turn is repeated.
 DISTURBED = 0.05
 
 
 class BenchmarkError(InceptionTFError):
-    """A contestant that does not start, or ends before its time; says why in a line."""
+    """A candidate that does not start, or ends before its time; says why in a line."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Contestant:
-    """What takes part.
+class Candidate:
+    """What is measured.
 
     Attributes:
         name: its row.
@@ -39,32 +39,36 @@ class Contestant:
     name: str
     function: str
     arguments: dict = dataclasses.field(default_factory=dict)
-    work: int = 1
+    work: float = 1
     python: str = sys.executable
     environment: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class Result:
-    """What one contestant did.
+    """What one candidate reached.
 
     Attributes:
-        contestant: the `Contestant`.
+        candidate: the `Candidate`.
         first: seconds from the start of its process to its first answer.
         speeds: pieces of work a second, one a round.
-        foreign: the share of the machine that others took, one a round.
-        repeated: the turns that were taken again because of them.
+        foreign: the fraction of the machine that others took, one a round.
+        repeated: how many turns were repeated because of them.
         memory: the most bytes that were resident.
-        facts: what it told of itself.
+        facts: what it said of itself.
     """
 
-    contestant: Contestant
+    candidate: Candidate
     first: float
     speeds: list = dataclasses.field(default_factory=list)
     foreign: list = dataclasses.field(default_factory=list)
     repeated: int = 0
     memory: int = 0
     facts: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self):
+        return self.candidate.name
 
     @property
     def speed(self):
@@ -74,7 +78,7 @@ class Result:
     @property
     def disturbed(self):
         """How many rounds count though others took more than they may."""
-        return sum(share > DISTURBED for share in self.foreign)
+        return sum(fraction > DISTURBED for fraction in self.foreign)
 
     def ratios(self, base):
         """This one's speed over another's, round by round."""
@@ -82,21 +86,22 @@ class Result:
 
 
 class Child:
-    """A contestant's process. It has given its first answer when this returns, after `first` seconds."""
+    """A candidate's process. It has given its first answer when this returns, after `first` seconds."""
 
-    def __init__(self, contestant):
-        self.contestant = contestant
+    def __init__(self, candidate):
+        self.candidate = candidate
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        own_path = [str(WORKER.parents[2])] if candidate.python == sys.executable else []
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             # Several share a GPU.
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *_own_path(contestant)])),
-            **contestant.environment,
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *own_path])),
+            **candidate.environment,
         }
-        command = [contestant.python, str(WORKER), contestant.function, json.dumps(contestant.arguments)]
+        command = [candidate.python, str(WORKER), candidate.function, json.dumps(candidate.arguments)]
         start = time.perf_counter()
         try:
             self._process = subprocess.Popen(
@@ -104,7 +109,7 @@ class Child:
             )
         except OSError as error:
             self._log.close()
-            raise BenchmarkError(f"{contestant.name}: {error}") from error
+            raise BenchmarkError(f"{candidate.name}: {error}") from error
         try:
             self.facts = self._answer()["facts"]
         except BaseException:
@@ -113,14 +118,9 @@ class Child:
         self.first = time.perf_counter() - start
 
     def run(self, seconds):
-        return self._ask(f"run {seconds}")
-
-    def peak_memory(self):
-        return self._ask("memory")["peak"]
-
-    def _ask(self, command):
+        """What it did in a turn, a dict; see `worker`."""
         with contextlib.suppress(BrokenPipeError):  # the answer says what happened
-            print(command, file=self._process.stdin, flush=True)
+            print(seconds, file=self._process.stdin, flush=True)
         return self._answer()
 
     def _answer(self):
@@ -132,7 +132,7 @@ class Child:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         # Killed, as for want of memory, it had no last word.
         reason = lines[-1][:300] if lines and code != -9 else f"exit status {code}"
-        raise BenchmarkError(f"{self.contestant.name}: {reason}")
+        raise BenchmarkError(f"{self.candidate.name}: {reason}")
 
     def close(self):
         for pipe in (self._process.stdin, self._process.stdout):
@@ -146,76 +146,69 @@ class Child:
         self._log.close()
 
 
-def compete(contestants, rounds=7, seconds=2.0, attempts=4, say=print):
-    """Runs contestants in turns, round after round, the order turned by one every time.
+def run(candidates, rounds=7, seconds=2.0, attempts=4, log=print):
+    """Runs candidates in turns, round after round, the order rotated by one every time.
 
-    A turn during which others took more than 5 % of the machine is taken again, `attempts` times at most; then the
+    A turn during which others took more than 5 % of the machine is repeated, up to `attempts` turns in all; then the
     quietest counts. On systems without /proc nothing is known of others, and every turn counts.
 
     Args:
-        contestants: `Contestant`s.
+        candidates: `Candidate`s.
         rounds: how many.
         seconds: how long a turn is, at least one call.
         attempts: how often a turn is tried.
-        say: takes "name: reason" of each contestant that does not start, or ends before its time, and is left out.
+        log: takes "name: reason" of each candidate that does not start, or ends before its time, and is left out.
 
     Returns:
-        A list of `Result`s, in the contestants' order.
+        A list of `Result`s, in the candidates' order.
     """
     running = []
     with contextlib.ExitStack() as stack:
-        with Progress("Starting", len(contestants), "processes") as progress:
-            for contestant in contestants:
-                with _left_out(say):
-                    child = Child(contestant)
+        with Progress("Starting", len(candidates), "processes") as progress:
+            for candidate in candidates:
+                try:
+                    child = Child(candidate)
                     stack.callback(child.close)
-                    running.append((child, Result(contestant, child.first, facts=child.facts)))
+                    running.append((child, Result(candidate, child.first, facts=child.facts)))
+                except BenchmarkError as error:
+                    log(str(error))
                 progress.advance()
         with Progress("Measuring", rounds * len(running), "turns") as progress:
             for number in range(rounds):
                 first = number % max(len(running), 1)
-                for one in running[first:] + running[:first]:
-                    with _left_out(say, running, one):
-                        _turn(*one, seconds, attempts)
+                for pair in running[first:] + running[:first]:
+                    try:
+                        _turn(*pair, seconds, attempts)
+                    except BenchmarkError as error:
+                        log(str(error))
+                        running.remove(pair)
                     progress.advance()
-        for one in list(running):
-            child, result = one
-            with _left_out(say, running, one):
-                result.memory = child.peak_memory()
     return [result for _, result in running]
 
 
-@contextlib.contextmanager
-def _left_out(say, running=None, one=None):
-    """Says who failed; it is `running` no more."""
-    try:
-        yield
-    except BenchmarkError as error:
-        say(str(error))
-        if running:
-            running.remove(one)
-
-
-def companies(always, others, together):
-    """Lists of contestants that take turns, at most `together` at a time where that is possible.
+def groups(always, others, together=None):
+    """Lists of candidates that take turns.
 
     Args:
-        always: those in every company, to whom the others are compared.
-        others: those in one.
-        together: how many processes there may be at a time.
+        always: those in every group, to which the others are compared.
+        others: those in one group each.
+        together: how many processes there may be at a time, where that is possible; 1: nobody takes turns; None: any
+            number.
     """
-    step = max(1, together - len(always))
+    if together == 1:
+        return [[candidate] for candidate in (*always, *others)]
+    step = max(1, (together or len(always) + len(others)) - len(always))
     return [[*always, *others[i : i + step]] for i in range(0, len(others), step)] or [list(always)]
 
 
 def fitting(size):
-    """How many processes of `size` bytes the memory holds that is free now. None where the system does not tell."""
+    """How many processes of `size` bytes the free memory holds, at least 1. None where the system does not tell."""
     try:
         with Path("/proc/meminfo").open() as file:
             free = next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
-    return int(0.9 * free / size)
+    return max(1, int(0.9 * free / size))
 
 
 def _turn(child, result, seconds, attempts):
@@ -234,8 +227,9 @@ def _turn(child, result, seconds, attempts):
             break
         result.repeated += attempt + 1 < attempts
     done, foreign = best
-    result.speeds.append(result.contestant.work * done["calls"] / done["seconds"])
+    result.speeds.append(result.candidate.work * done["calls"] / done["seconds"])
     result.foreign.append(foreign)
+    result.memory = done["peak"]
 
 
 def _busy():
@@ -251,8 +245,3 @@ def _busy():
         return None
     idle = numbers[3] + numbers[4]  # and waiting for the disk; time stolen by other machines counts as busy
     return sum(numbers) - idle, sum(numbers)
-
-
-def _own_path(contestant):
-    """This library's directory, for children of this Python; another's has its own packages."""
-    return [str(WORKER.parents[2])] if contestant.python == sys.executable else []

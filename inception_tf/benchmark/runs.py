@@ -1,4 +1,4 @@
-"""What the contestants' processes run. An export's has neither Keras nor TensorFlow in it unless it needs them."""
+"""What the candidates' processes run. An export's has neither Keras nor TensorFlow in it unless it needs them."""
 
 import numpy as np
 

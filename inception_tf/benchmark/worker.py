@@ -1,16 +1,15 @@
-"""A child process that runs one thing for `rounds`: `python worker.py MODULE:FUNCTION ARGUMENTS`.
+"""A child process that runs one candidate for `rounds`: `python worker.py MODULE:FUNCTION ARGUMENTS`.
 
 It imports nothing of this library, so that any Python can run it. MODULE is a module's name or a file; FUNCTION, called
 with the JSON object ARGUMENTS as keywords, returns a function without arguments, each call of which does one piece of
 work and comes back when that is done. What it answers to on standard input, a line each, and what it writes, as JSON:
 
     (when the first call is done)   {"facts": {…}}: the attribute `facts` of the function, if it has one
-    run SECONDS                     {"calls": n, "seconds": s, "processor": s}: as many calls as fit, at least one
-    memory                          {"peak": bytes}
+    SECONDS                         {"calls": n, "seconds": s, "processor": s, "peak": bytes}: as many calls as fit, at
+                                    least one
 """
 
 import importlib
-import importlib.util
 import json
 import os
 import resource
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 
 
-def main(what, arguments):
+def main(name, arguments):
     # Libraries print; what the parent reads keeps a descriptor of its own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -27,38 +26,39 @@ def main(what, arguments):
     def answer(**fields):
         print(json.dumps(fields), file=answers, flush=True)
 
-    call = function(what)(**json.loads(arguments))
-    call()
+    try:
+        call = function(name)(**json.loads(arguments))
+        call()
+    except Exception as error:  # the parent shows the last line of what is written here
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:250]}")
     answer(facts=getattr(call, "facts", {}))
     for line in sys.stdin:
-        command, *numbers = line.split()
-        if command == "run":
-            answer(**run(call, float(numbers[0])))
-        elif command == "memory":
-            answer(peak=peak_memory())
-        else:
-            raise ValueError(f"Unknown command: {line!r}")
+        answer(**run(call, float(line)), peak=peak_memory())
 
 
-def function(what):
-    module, _, name = what.rpartition(":")
-    if not module.endswith(".py"):
-        return getattr(importlib.import_module(module), name)
-    sys.path.insert(0, os.path.dirname(module))
-    spec = importlib.util.spec_from_file_location("peer", module)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return getattr(loaded, name)
+def function(name):
+    """The function that "module:function" or "file.py:function" names."""
+    module, _, attribute = name.rpartition(":")
+    if module.endswith(".py"):
+        path = Path(module)
+        sys.path.insert(0, str(path.parent))
+        module = path.stem
+    return getattr(importlib.import_module(module), attribute)
 
 
 def run(call, seconds):
-    processor, start, calls = time.process_time(), time.perf_counter(), 0
+    processor, start, calls = processor_time(), time.perf_counter(), 0
     while True:
         call()
         calls += 1
         elapsed = time.perf_counter() - start
         if elapsed >= seconds:
-            return {"calls": calls, "seconds": elapsed, "processor": time.process_time() - processor}
+            return {"calls": calls, "seconds": elapsed, "processor": processor_time() - processor}
+
+
+def processor_time():
+    """The seconds of processors that this process and those that it started took."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def peak_memory():

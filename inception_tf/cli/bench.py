@@ -1,8 +1,8 @@
 """How fast a model runs here: Keras, XLA, SavedModel, LiteRT, ONNX Runtime, OpenVINO, beside one another.
 
-Each engine is a process of its own; they take turns, and a turn during which others used the machine is taken again.
-Medians, ratios round by round to the first engine with their spread, the share of what a matrix product reaches in the
-same run, peak memory, and the time from a process's start to its first answer.
+Each engine is a process of its own; they take turns, and a turn during which others used the machine is repeated.
+Medians, ratios round by round to the first engine with their spread, the fraction of what a matrix product reaches in
+the same run, peak memory, and the time from a process's start to its first answer.
 """
 
 from inception_tf.cli.export import sizes
@@ -17,24 +17,27 @@ def add_arguments(parser):
         help="a .keras file or a Slim checkpoint, exported to each engine first, for any batch; a network's name, for "
         "random weights; or files exported already",
     )
-    parser.add_argument("--batch", type=sizes, metavar="N,N,…", default=(1, 8), help="images at a time (1,8)")
     parser.add_argument("--engines", metavar="NAME,…", help="of those installed only these (see above; keras-xla, …)")
     parser.add_argument("--no-fuse", action="store_true", help="export without fusing first")
-    parser.add_argument("--rounds", type=int, default=7, help="how many (7)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn is (2)")
+    add_benchmark_arguments(parser)
+
+
+def add_benchmark_arguments(parser, batch="1,8", rounds=7, seconds=2.0):
+    """The options of every benchmark; `settings` reads them."""
+    parser.add_argument(
+        "--batch", type=sizes, metavar="N,N,…", default=sizes(batch), help=f"images at a time ({batch})"
+    )
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"how many ({rounds})")
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"how long a turn is ({seconds:g})")
     parser.add_argument("--out", metavar="NAME", help="write NAME.md, .json and .png too, after each batch size")
     parser.add_argument("--force", action="store_true", help="replace these files when they exist")
 
 
-def run(args):
+def settings(args):
+    """What `benchmark` takes, out of the options of `add_benchmark_arguments`."""
     import math
-    import tempfile
-    from pathlib import Path
 
-    from inception_tf.benchmark.contest import contest
-    from inception_tf.benchmark.engines import ENGINES, bytes_of, contestants, cost, model_file, titles
-    from inception_tf.benchmark.report import Report, check_out, machine, paths_of
-    from inception_tf.benchmark.rounds import BenchmarkError
+    from inception_tf.benchmark.report import check_out
     from inception_tf.errors import UsageError
 
     if args.batch == "dynamic" or min(args.batch) < 1:
@@ -43,22 +46,30 @@ def run(args):
         raise UsageError("--rounds must be at least 1, and --seconds more than 0.")
     if args.out:
         check_out(args.out, args.force)
-    engines = args.engines.split(",") if args.engines else ENGINES
-    before, found, left_out, fuse = machine(), [], [], False if args.no_fuse else None
+    return {"rounds": args.rounds, "seconds": args.seconds, "out": args.out, "overwrite": args.force}
+
+
+def run(args):
+    import tempfile
+    from pathlib import Path
+
+    from inception_tf.benchmark import engines
+    from inception_tf.benchmark.harness import benchmark
+    from inception_tf.benchmark.report import Report, paths_of
+    from inception_tf.errors import UsageError
+
+    if len(set(args.models)) < len(args.models):
+        raise UsageError(f"A model is named twice: {', '.join(args.models)}")
+    options, report = settings(args), Report(Path(args.models[0]).name)
+    names, fuse = args.engines.split(",") if args.engines else engines.ENGINES, False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:
-        paths = [model_file(model, scratch) for model in args.models]
-        for number, (path, title) in enumerate(zip(paths, titles(args.models))):
-            prefix = title if len(paths) > 1 else ""
-            found += contestants(path, engines, Path(scratch, str(number)), fuse, prefix, say=left_out.append)
-        if not found:
-            raise BenchmarkError("\n".join(["Nothing could be measured.", *left_out]))
-        largest = max(map(bytes_of, paths))
-
-        def size(batch):
-            return 1e9 + 3 * largest + 25e6 * batch
-
-        report = Report(Path(args.models[0]).name, cost(paths), found[0].name, before, left_out)
-        contest(report, found, args.batch, size, args.rounds, args.seconds, args.out, args.force)
+        found = []
+        for number, model in enumerate(args.models):
+            folder, prefix = Path(scratch, str(number)), model if len(args.models) > 1 else ""
+            found += engines.candidates(model, names, folder, fuse, prefix, log=report.left_out.append)
+        counts, parameters = zip(*map(engines.costs, args.models))
+        report.multiply_adds = counts[0] if len(set(counts)) == 1 else None
+        benchmark(report, engines.sections(found, args.batch, report.multiply_adds, max(parameters)), **options)
     text = report.text()
     if args.out:
         text += f"\n\nWritten: {', '.join(map(str, paths_of(args.out)))}"

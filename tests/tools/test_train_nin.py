@@ -1,24 +1,15 @@
 """tools/train_nin.py on a handful of stripes in place of Fashion-MNIST."""
 
-import importlib.util
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import train_nin as tool
 
 from inception_tf.images.preprocessing import Preprocessing
 
-PATH = Path(__file__).resolve().parents[2] / "tools" / "train_nin.py"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("train_nin", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SMALL = ["--size=28", "--width=0.1", "--epochs=1", "--examples=64"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,7 @@ def stripes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(tool, stripes, tmp_path_factory):
+def trained(stripes, tmp_path_factory):
     """The directory of a run of two networks."""
     out = tmp_path_factory.mktemp("trained") / "nin"
     arguments = ["nin", "fc", "--size", "28", "--width", "0.1", "--epochs", "2", "--batch", "8", "--rate", "0.05"]
@@ -45,7 +36,7 @@ def trained(tool, stripes, tmp_path_factory):
     return out
 
 
-def test_results(tool, trained):
+def test_results(trained):
     facts = json.loads((trained / "results.json").read_text())
     assert (facts["size"], facts["width"], facts["schedule"], facts["seed"]) == (28, 0.1, "cosine", 0)
     nin, fc = facts["networks"]
@@ -56,7 +47,7 @@ def test_results(tool, trained):
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_saved_network_is_the_trained_one(tool, trained, stripes):
+def test_the_saved_network_is_the_trained_one(trained, stripes):
     """It classifies image files as it did the test images: the same preprocessing, and the classes' names."""
     from inception_tf.inference.engines import open_engine
 
@@ -68,7 +59,7 @@ def test_the_saved_network_is_the_trained_one(tool, trained, stripes):
     assert engine.labels[0] == "T-shirt/top" and engine.labels[9] == "Ankle boot"
 
 
-def test_sorted_data_is_shuffled(tool, stripes):
+def test_sorted_data_is_shuffled(stripes):
     images, labels = tool.load(stripes)["train"]
     preprocessing = Preprocessing("inception", 28, central_fraction=None, channels=1)
     data = tool.batches(images, labels, preprocessing, 32, shuffled=3)
@@ -81,26 +72,16 @@ def test_sorted_data_is_shuffled(tool, stripes):
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_run(tool, stripes, tmp_path):
+def test_a_seed_gives_the_same_run(stripes, tmp_path):
     runs = []
     for out in ("a", "b"):
-        tool.main(
-            [
-                "plain",
-                "--size=28",
-                "--width=0.1",
-                "--epochs=1",
-                "--examples=64",
-                f"--data={stripes}",
-                f"--out={tmp_path / out}",
-            ]
-        )
+        tool.main(["plain", *SMALL, f"--data={stripes}", f"--out={tmp_path / out}"])
         (epoch,) = json.loads((tmp_path / out / "results.json").read_text())["networks"][0]["epochs"]
         runs.append((epoch["loss"], epoch["val_loss"]))
     assert runs[0] == pytest.approx(runs[1], rel=1e-4)
 
 
-def test_a_rate_that_diverges_is_cut(tool, monkeypatch):
+def test_a_rate_that_diverges_is_cut(monkeypatch):
     rates = []
 
     def train(*arguments):
@@ -112,14 +93,13 @@ def test_a_rate_that_diverges_is_cut(tool, monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_that_diverges_at_every_rate(tool, stripes, tmp_path):
-    small = ["fc", "--size=28", "--width=0.1", "--epochs=1", "--examples=64"]
+def test_one_that_diverges_at_every_rate(stripes, tmp_path):
     with pytest.raises(SystemExit, match="fc diverged at .* too"):
-        tool.main([*small, "--rate=1e35", f"--data={stripes}", f"--out={tmp_path / 'out'}"])
+        tool.main(["fc", *SMALL, "--rate=1e35", f"--data={stripes}", f"--out={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_input(tool, stripes, trained, tmp_path):
+def test_bad_input(stripes, trained, tmp_path):
     other = tmp_path / "other.npz"
     np.savez(
         other, x_train=np.zeros((4, 28, 28)), y_train=np.zeros(4), x_test=np.zeros((4, 28, 28)), y_test=np.zeros(4)
@@ -130,7 +110,7 @@ def test_bad_input(tool, stripes, trained, tmp_path):
         (["--epochs", "0"], "positive numbers"),
         (["--size", "8"], "at least 11×11"),
         (["--data", str(tmp_path / "none.npz")], "is no NPZ file"),
-        (["--data", str(PATH)], "is no NPZ file"),
+        (["--data", __file__], "is no NPZ file"),
         (["--data", str(other)], "Expected uint8 images"),
         (["--out", str(trained)], "exists"),
     ]:
