@@ -49,3 +49,9 @@ def reason(error):
     line = next((line for line in lines if not re.match(r"\s*$|Exception from |Check '", line)), lines[0])
     line = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", line)
     return re.sub(r"^/\S+; ", "", line)[:200]
+
+
+def listed(values, most=5):
+    """The first values in a sentence: "a, b, c, d, e and 7 more"."""
+    values = list(map(str, values))
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -38,8 +38,8 @@ def run(args):
     from inception_tf.evaluation.evaluate import evaluate, write_predictions
     from inception_tf.evaluation.report import refuse_report, write_report
     from inception_tf.files import refuse_existing
-    from inception_tf.images.examples import open_examples
     from inception_tf.images.labels import class_names
+    from inception_tf.images.sources import open_examples
     from inception_tf.inference.engines import open_engine
 
     if args.csv:

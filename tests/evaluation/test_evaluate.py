@@ -12,9 +12,10 @@ from sklearn import metrics as sklearn
 
 from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.evaluation.evaluate import evaluate, match_classes, write_predictions
-from inception_tf.images.examples import Examples, open_examples
+from inception_tf.images.examples import Examples
 from inception_tf.images.labels import imagenet_labels, imagenet_wnids
 from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import Engine
 from inception_tf.models.card import Card, Weights
 

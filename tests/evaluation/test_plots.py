@@ -9,8 +9,8 @@ from PIL import Image
 from inception_tf.errors import UsageError
 from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import Evaluation
-from inception_tf.images.examples import open_examples
 from inception_tf.images.labels import imagenet_labels
+from inception_tf.images.sources import open_examples
 
 matplotlib = pytest.importorskip("matplotlib")
 

@@ -13,7 +13,7 @@ import yaml
 import inception_tf as itf
 from inception_tf.errors import InceptionTFError, TrainingError, UsageError
 from inception_tf.evaluation.evaluate import evaluate
-from inception_tf.images.examples import open_examples
+from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import KerasEngine, open_engine
 from inception_tf.training import loop as loops
 from inception_tf.training.finetune import class_factors, finetune
