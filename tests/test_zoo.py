@@ -82,7 +82,7 @@ def test_options_beside_the_checkpoints(thousand, options, new, classes, aux):
         ("inception_v3", {"classes": 1000}, UsageError, '1001 .*Received: classes=1000.*background="drop"'),
         ("inception_v3", {"exclude_scopes": ["Mixed_9"]}, UsageError, "'Mixed_9'"),
         ("inception_v3", {"input_shape": (160, 160, 3)}, MismatchError, "AuxLogits/Conv2d_2a_2x2/weights"),
-        ("inception_v3", {"depth_multiplier": 0.2}, MismatchError, "Conv2d_1a_3x3/weights"),
+        ("inception_v3", {"depth_multiplier": 0.2}, MismatchError, "Conv2d_4a_3x3/weights"),
         ("resnet_v1_50", {}, MismatchError, "does not hold resnet_v1_50|holds no network"),
     ],
 )

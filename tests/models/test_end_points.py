@@ -111,7 +111,7 @@ def test_depth_multiplier(shapes, network, factor):
         assert found[name] == (*sides, channels if heads else factor * channels), name
 
 
-@pytest.mark.parametrize("network", networks())
+@pytest.mark.parametrize("network", [name for name, info in networks().items() if info.min_size > 1])
 @pytest.mark.parametrize("include_top", [True, False])
 def test_smallest_images(shapes, network, include_top):
     """At the least side every layer has an output; at one pixel less the graph cannot be built."""
@@ -119,9 +119,8 @@ def test_smallest_images(shapes, network, include_top):
     side = info.smallest_side(include_top)
     found = shapes(network, input_shape=(side, side, info.channels), include_top=include_top)
     assert min(min(shape) for shape in found.values()) == 1
-    if side > 1:
-        too_small = (side - 1, side - 1, info.channels)
-        with pytest.raises(UsageError, match=f"at least {side}×{side}"):
-            itf.create_model(network, input_shape=too_small, include_top=include_top)
-        with pytest.raises(ValueError, match="output size|empty output|negative|size"), meta_init():
-            info.build(keras.Input(too_small), include_top=include_top)
+    too_small = (side - 1, side - 1, info.channels)
+    with pytest.raises(UsageError, match=f"at least {side}×{side}"):
+        itf.create_model(network, input_shape=too_small, include_top=include_top)
+    with pytest.raises(ValueError, match="size"), meta_init():
+        info.build(keras.Input(too_small), include_top=include_top)
