@@ -22,8 +22,13 @@ IMAGES = deterministic_images(2, 107, 112)
 
 @pytest.fixture(scope="module")
 def model():
-    model = with_weights("inception_v3", **SMALL)
-    model.card = dataclasses.replace(model.card, labels=["daisy", "dandelion", "roses", "sunflowers", "tulips"])
+    return with_weights("inception_v3", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    model = with_weights("lenet")
+    model.card = dataclasses.replace(model.card, labels=[f"digit {i}" for i in range(10)])
     return model
 
 
@@ -43,13 +48,12 @@ def same_weights(a, b):
     return paths == [variable.path for variable in b.weights] and all(equal)
 
 
-def test_keras_file(model, scores, tmp_path):
+def test_keras_file(lenet, tmp_path):
     """Its labels come with it; saved again it is the same."""
-    model.save(tmp_path / "a.keras")
+    lenet.save(tmp_path / "a.keras")
     load_model(tmp_path / "a.keras").save(tmp_path / "b.keras")
     again = load_model(tmp_path / "b.keras")
-    assert same_weights(model, again) and again.card == model.card
-    np.testing.assert_array_equal(outputs(again), scores)
+    assert same_weights(lenet, again) and again.card == lenet.card
 
 
 @pytest.mark.slow
@@ -71,8 +75,8 @@ def test_keras_file_in_another_process(model, scores, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), scores)
 
 
-def test_a_keras_file_that_is_damaged(model, tmp_path):
-    model.save(tmp_path / "a.keras")
+def test_a_keras_file_that_is_damaged(lenet, tmp_path):
+    lenet.save(tmp_path / "a.keras")
     data = (tmp_path / "a.keras").read_bytes()
     cut = [data[:length] for length in (0, 100, len(data) // 2, len(data) - 10)]
     flipped = [data[:i] + bytes([data[i] ^ 255]) + data[i + 1 :] for i in (len(data) // 3, 2 * len(data) // 3)]
@@ -82,23 +86,20 @@ def test_a_keras_file_that_is_damaged(model, tmp_path):
             load_model(tmp_path / "b.keras")
 
 
-def test_weights_file(model, tmp_path):
-    model.save_weights(tmp_path / "a.weights.h5")
-    assert same_weights(model, itf.create_model("inception_v3", weights=tmp_path / "a.weights.h5", **SMALL))
-    assert same_weights(model, itf.InceptionV3(weights=str(tmp_path / "a.weights.h5"), **SMALL))
-
-
-def test_weights_files_that_do_not_fit(model, tmp_path):
-    model.save_weights(tmp_path / "a.weights.h5")
-    with pytest.raises(MismatchError, match="a.weights.h5 does not fit inception_v3 with these options"):
-        itf.create_model("inception_v3", weights=tmp_path / "a.weights.h5", **{**SMALL, "classes": 7})
-    with pytest.raises(UsageError, match="b.weights.h5"):
-        itf.create_model("inception_v3", weights=tmp_path / "b.weights.h5", **SMALL)
-    with pytest.raises(UsageError, match="^ema"):
-        itf.create_model("inception_v3", weights=tmp_path / "a.weights.h5", ema="require", **SMALL)
-    (tmp_path / "c.weights.h5").write_bytes((tmp_path / "a.weights.h5").read_bytes()[:5000])
-    with pytest.raises((MismatchError, CheckpointError), match="c.weights.h5"):
-        itf.create_model("inception_v3", weights=tmp_path / "c.weights.h5", **SMALL)
+def test_weights_file(lenet, tmp_path):
+    path = tmp_path / "a.weights.h5"
+    lenet.save_weights(path)
+    assert same_weights(lenet, itf.create_model("lenet", weights=path))
+    assert same_weights(lenet, itf.LeNet(weights=str(path)))
+    (tmp_path / "c.weights.h5").write_bytes(path.read_bytes()[:5000])
+    for file, options, error, message in (
+        ("a", {"classes": 7}, MismatchError, "a.weights.h5 does not fit lenet"),
+        ("a", {"ema": "require"}, UsageError, "^ema"),
+        ("b", {}, UsageError, "b.weights.h5"),
+        ("c", {}, (MismatchError, CheckpointError), "c.weights.h5"),
+    ):
+        with pytest.raises(error, match=message):
+            itf.create_model("lenet", weights=tmp_path / f"{file}.weights.h5", **options)
 
 
 def test_clone(model, scores):
@@ -126,9 +127,8 @@ def test_config(model):
 
 def test_options_of_other_types_are_kept(tmp_path):
     """NumPy's numbers and activations as functions, which JSON does not know."""
-    model = itf.InceptionV3(
-        depth_multiplier=np.float32(0.125), classes=np.int64(5), classifier_activation=keras.activations.softmax
-    )
+    options = {"depth_multiplier": np.float32(0.125), "classes": np.int64(5), "layout": "cifar10"}
+    model = itf.NetworkInNetwork(**options, classifier_activation=keras.activations.softmax)
     model.save(tmp_path / "a.keras")
     assert load_model(tmp_path / "a.keras").card == model.card
     assert (model.card.options["classes"], model.card.options["classifier_activation"]) == (5, "softmax")
