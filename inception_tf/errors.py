@@ -4,7 +4,7 @@ import re
 
 
 class InceptionTFError(Exception):
-    """Something the user can mend. The message says what is wrong and what to do next."""
+    """Something the user can fix. The message says what is wrong and what to do next."""
 
 
 class UsageError(InceptionTFError, ValueError):
@@ -16,7 +16,7 @@ class CheckpointError(InceptionTFError):
 
 
 class MismatchError(InceptionTFError, ValueError):
-    """A checkpoint and a model that do not fit. `report`, where given, holds every difference."""
+    """A checkpoint and a model that do not fit. `report`, where there is one, lists every difference."""
 
     def __init__(self, message, report=None):
         super().__init__(message)
@@ -28,7 +28,7 @@ class ImageError(InceptionTFError, ValueError):
 
 
 class DownloadError(InceptionTFError):
-    """A published checkpoint that could not be had."""
+    """A published checkpoint that could not be downloaded."""
 
 
 class ExportError(InceptionTFError):
@@ -36,7 +36,7 @@ class ExportError(InceptionTFError):
 
 
 class TrainingError(InceptionTFError):
-    """A training that cannot go on. What was reached before is kept."""
+    """A training run that cannot continue. What it saved before stays."""
 
 
 def reason(error):

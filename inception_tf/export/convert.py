@@ -1,5 +1,6 @@
 """A checkpoint to a Keras file, a SavedModel or another checkpoint."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -13,9 +14,9 @@ from inception_tf.images.labels import class_names
 from inception_tf.models.model import save_weights
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
+from inception_tf.slim.load import load_network
 from inception_tf.slim.save import save_slim, v2_files
 from inception_tf.slim.verify import VerifyReport, verify
-from inception_tf.zoo import create_model
 
 # Names of files of other kinds, which are not taken for the name of a SavedModel.
 NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors")
@@ -59,7 +60,8 @@ def convert(
     include_top=None,
     background="keep",
     size=None,
-    **loading,
+    scope=None,
+    ema="auto",
 ):
     """Converts a checkpoint. Nothing is written unless all of it succeeds.
 
@@ -72,9 +74,9 @@ def convert(
         network: its name. Default: detected.
         include_top: whether to convert the classifier. Default: when the checkpoint holds one.
         background: "drop" leaves class 0 out.
-        size: the side of the images it was trained on, or (height, width), which no checkpoint tells. Default: the
+        size: the side of the images it was trained on, or (height, width), which no checkpoint records. Default: the
             published one's.
-        **loading: `ema` and `scope`, as `load_slim` takes them.
+        scope, ema: as `load_slim` takes them.
 
     Returns:
         A `Conversion`.
@@ -83,50 +85,49 @@ def convert(
         UsageError: the target exists, or the labels do not fit.
         CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
     """
-    target = Path(target)
+    target, seconds = Path(target), {}
     _check_target(target, overwrite)
-    start = time.perf_counter()
-    checkpoint = open_checkpoint(checkpoint)
-    found = detect(checkpoint, network, loading.get("scope"))
-    include_top = found.classes is not None if include_top is None else include_top
-    shape = {}
-    if size is not None:
-        channels = found.options.get("input_shape", (0, 0, 3))[2]
-        shape["input_shape"] = (*((size, size) if isinstance(size, int) else size), channels)
-    model = create_model(found.network, checkpoint, include_top=include_top, background=background, **shape, **loading)
-    classes = model.card.options["classes"] if include_top else None
-    if labels is not None:
-        model.card = dataclasses.replace(model.card, labels=class_names(classes, labels))
-    seconds = {"read": time.perf_counter() - start}
-
+    with _timed(seconds, "read"):
+        checkpoint = open_checkpoint(checkpoint)
+        detection = detect(checkpoint, network, scope)
+        options = {"include_top": detection.classes is not None if include_top is None else include_top}
+        if size is not None:
+            channels = detection.options.get("input_shape", (0, 0, 3))[2]
+            options["input_shape"] = (*((size, size) if isinstance(size, int) else size), channels)
+        model = load_network(checkpoint, detection, options, ema=ema, background=background)
+        classes = model.card.classes
+        if labels is not None:
+            if classes is None:
+                raise UsageError(f"{checkpoint.path} is converted without a classifier for labels to name.")
+            model.card = dataclasses.replace(model.card, labels=class_names(classes, labels))
     report = None
     if check:
-        start = time.perf_counter()
-        report = verify(checkpoint, model, network=network, batch=1, **loading)
-        seconds["verify"] = time.perf_counter() - start
+        with _timed(seconds, "verify"):
+            report = verify(checkpoint, model, ema=ema, batch=1, detection=detection)
         if not report:
-            hint = (
-                ""
-                if np.isfinite(report.worst)
-                else " Weights that are not finite convert with --no-verify (check=False)."
-            )
+            finite = np.isfinite(report.worst)
+            hint = "" if finite else " Weights that are not finite convert with --no-verify (check=False)."
             raise MismatchError(f"Not converted, the Keras model is {report.summary()}.{hint}", report)
+    with _timed(seconds, "write"):
+        write(model, target, overwrite)
+    network, loaded = detection.network, model.card.weights.report
+    return Conversion(str(checkpoint.path), str(target), network, classes, loaded, report, seconds)
+
+
+@contextlib.contextmanager
+def _timed(seconds, step):
     start = time.perf_counter()
-    write(model, target, overwrite)
-    seconds["write"] = time.perf_counter() - start
-    return Conversion(
-        str(checkpoint.path), str(target), found.network, classes, model.card.weights.report, report, seconds
-    )
+    yield
+    seconds[step] = time.perf_counter() - start
 
 
 def _check_target(target, overwrite):
     """Raises a `UsageError` for a target that `write` would refuse, or that the user can hardly have meant."""
-    a_file = target.name.endswith((".keras", ".weights.h5")) or ".ckpt" in target.name
-    refuse_existing(target, overwrite, directory=not a_file)
-    if ".ckpt" in target.name:
-        for file in v2_files(target):
-            refuse_existing(file, overwrite)
-    if target.suffix in NO_DIRECTORY and not target.name.endswith(".weights.h5"):
+    kind = _kind(target)
+    refuse_existing(target, overwrite, directory=kind == "savedmodel")
+    for file in v2_files(target) if kind == "checkpoint" else ():
+        refuse_existing(file, overwrite)
+    if kind == "savedmodel" and target.suffix in NO_DIRECTORY:
         raise UsageError(
             f"No {target.suffix} file is written here. Name a .keras, .weights.h5 or .ckpt, or a directory."
         )
@@ -136,13 +137,21 @@ def _check_target(target, overwrite):
         )
 
 
+def _kind(target):
+    """What the name of a target asks for."""
+    if target.name.endswith((".keras", ".weights.h5")):
+        return "keras" if target.suffix == ".keras" else "weights"
+    return "checkpoint" if ".ckpt" in target.name else "savedmodel"
+
+
 def write(model, target, overwrite=False):
     """Writes a model in the form that the name of `target` asks for; see `convert`."""
     target = Path(target)
-    if target.name.endswith((".keras", ".weights.h5")):
-        with atomic_write(target, overwrite) as part:
-            model.save(part) if target.suffix == ".keras" else save_weights(model, part)
-    elif ".ckpt" in target.name:
+    kind = _kind(target)
+    if kind == "checkpoint":
         save_slim(model, target, overwrite=overwrite)
-    else:
+    elif kind == "savedmodel":
         save_savedmodel(model, target, overwrite=overwrite)
+    else:
+        with atomic_write(target, overwrite) as part:
+            model.save(part) if kind == "keras" else save_weights(model, part)

@@ -5,11 +5,16 @@ from inception_tf.images.decoding import decode_image_graph, inspect_header_grap
 # The key of an image's bytes in a tf.Example, as TF-Slim's datasets and TensorFlow's object detection have it.
 FEATURE = "image/encoded"
 
-# The most pixels of an image to decode. While it is prepared, a pixel takes up to 18 bytes.
-MAX_PIXELS = 2**25
-
-# Images decoded at once in one call: with the above it bounds the memory of a call.
+# Images decoded at once in one call: with the most pixels of one it bounds the memory of a call.
 PARALLEL = 4
+
+
+def example(data):
+    """A serialized `tf.Example` of an image file's bytes."""
+    import tensorflow as tf
+
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+    return tf.train.Example(features=tf.train.Features(feature={FEATURE: feature})).SerializeToString()
 
 
 def preprocess_each(data, preprocessing, max_pixels, examples=False):

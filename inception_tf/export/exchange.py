@@ -5,18 +5,35 @@ import json
 import keras
 
 from inception_tf.errors import UsageError
+from inception_tf.export.driver import Format
 from inception_tf.models.blocks import Scope
 from inception_tf.models.fused import refuse_fused
-from inception_tf.models.model import check_model
 from inception_tf.models.registry import find_network
 from inception_tf.slim.verify import NEUTRAL
 
 IMAGENET_WITH_BACKGROUND = 1001
 
 
+class ExchangeFormat(Format):
+    """A file of weights for another library's network.
+
+    Attributes:
+        library: its name.
+        networks: those of our networks that it has.
+    """
+
+    options = ("background", "check", "overwrite")
+    library, networks = "", ()
+
+    def prepare(self, model, target, options):
+        export = super().prepare(model, target, options)
+        check_published_form(model, self.networks, self.library)
+        drops_background(model, options.background)
+        return export
+
+
 def check_published_form(model, networks, library):
     """Raises a `UsageError` unless `model` is the published form of one of `networks`, the only one `library` has."""
-    check_model(model)
     refuse_fused(model, f"A file for {library}")
     info, options = find_network(model.card.network), model.card.options
     if info.name not in networks:
@@ -44,9 +61,7 @@ def weighted_layers(layers):
 
 def drops_background(model, background=None):
     """Whether class 0 stays behind: `background` is "drop", or None and the model has ImageNet's 1001 classes."""
-    if background not in (None, "keep", "drop"):
-        raise UsageError(f'background must be "keep", "drop" or None. Received: background={background!r}')
-    classes = model.card.options["classes"] if check_model(model).has_top else None
+    classes = model.card.classes
     if background == "drop" and classes in (None, 1):
         raise UsageError(f'background="drop" needs a classifier of at least two classes. {model.name} has none.')
     return background == "drop" or (background is None and classes == IMAGENET_WITH_BACKGROUND)

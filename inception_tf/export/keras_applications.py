@@ -1,6 +1,6 @@
 """keras.applications' InceptionV3 and InceptionResNetV2: their weights files out of our models, and back.
 
-keras.applications numbers its layers as they come (conv2d_93), so names tell nothing. What both have is the
+keras.applications numbers its layers as they come (conv2d_93), so names say nothing. What both have is the
 architecture, in the order of the paper: branches from first to last, in a branch from its input to its output. Ours is
 the order of the scopes; theirs is that in which the graph's layers are met when each is preceded by its inputs, first
 input first. `weight_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError, reason
-from inception_tf.export.check import TOLERANCE, TOLERANCE_16_BIT, relative_difference
-from inception_tf.export.exchange import check_published_form, classifier_weights, drops_background, weighted_layers
-from inception_tf.files import atomic_write, refuse_existing
+from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.export.driver import image_shape
+from inception_tf.export.exchange import ExchangeFormat, classifier_weights, drops_background, weighted_layers
+from inception_tf.export.tolerance import checked_difference, relative_difference, tolerance_of
 from inception_tf.models.card import Weights
 from inception_tf.models.model import build_model, save_weights
 from inception_tf.models.registry import find_network
@@ -23,19 +23,18 @@ from inception_tf.slim.verify import noise
 APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2"}
 
 
-def to_keras_applications(model, path, background=None, check=True, overwrite=False):
+def to_keras_applications(model, path, **options):
     """Writes the weights file that `keras.applications.InceptionV3(weights=path)`, or InceptionResNetV2, takes.
 
     Give keras.applications the same `include_top` and `classes` (1000 is its default). Its images are prepared as
-    Slim's Inception images are: [-1, 1]. An auxiliary head has no place there and is left out.
+    Slim's Inception images are: [-1, 1]. An auxiliary head does not exist there and is left out.
 
     Args:
         model: an inception_v3 or inception_resnet_v2 of this library, with its top or without.
         path: the file, `….weights.h5`.
-        background: "drop" leaves out class 0, "keep" keeps all. Default: dropped from ImageNet's 1001 classes.
-        check: whether to load the file into keras.applications and compare the outputs, or the logits where there is a
-            top, on seeded noise: within 1e-5 of the largest, 1e-2 where the model computes in sixteen bits.
-        overwrite: whether an existing file may be replaced.
+        **options: of `formats.Options`: background, check, overwrite. The check loads the file into keras.applications
+            and compares the outputs, or the logits where there is a top, on seeded noise: within 1e-5 of the largest,
+            1e-2 where the model computes in sixteen bits.
 
     Returns:
         `path`, as a `Path`.
@@ -44,26 +43,31 @@ def to_keras_applications(model, path, background=None, check=True, overwrite=Fa
         UsageError: another network or other options than keras.applications has, or a bad `path`.
         ExportError: keras.applications gives other outputs; nothing is left behind.
     """
-    path = Path(path)
-    if not path.name.endswith(".weights.h5"):
-        raise UsageError(f"keras.applications takes files whose names end in .weights.h5. Received: {path}")
-    refuse_existing(path, overwrite)
-    check_published_form(model, APPLICATIONS, "keras.applications")
-    drop = drops_background(model, background)
-    application = _application(model, drop)
-    for theirs, _, value in weight_pairs(model, application, drop):
-        theirs.assign(value)
-    with atomic_write(path, overwrite) as part:
-        save_weights(application, part)
-        if check:
-            difference = _difference(model, _application(model, drop, weights=str(part)), drop)
-            tolerance = _tolerance(model)
-            if not difference <= tolerance:
-                raise ExportError(
-                    f"Not written: keras.applications' {application.name} differs from the model by {difference:.1e} "
-                    f"of its largest output (limit {tolerance})."
-                )
-    return path
+    return KerasApplications().export(model, path, **options)
+
+
+class KerasApplications(ExchangeFormat):
+    """A `.weights.h5` file, whose variables are matched by their order."""
+
+    name, suffix = "keras-applications", ".weights.h5"
+    library, networks = "keras.applications", APPLICATIONS
+
+    def convert(self, export):
+        drop = drops_background(export.model, export.options.background)
+        application = _application(export.model, drop)
+        for theirs, _, value in weight_pairs(export.model, application, drop):
+            theirs.assign(value)
+        return application
+
+    def save(self, export, network, path):
+        save_weights(network, path)
+
+    def check(self, export, network, path):
+        model, drop = export.model, drops_background(export.model, export.options.background)
+        images = noise(1, *image_shape(model))
+        ours = keras.Model(model.inputs[0], model.logits) if model.has_top else model
+        wanted, got = _run(ours, images), _run(_application(model, drop, weights=str(path)), images)
+        checked_difference("keras.applications output", got, wanted[..., 1:] if drop else wanted, tolerance_of(model))
 
 
 def from_keras_applications(source, network, check=True):
@@ -91,18 +95,17 @@ def from_keras_applications(source, network, check=True):
     model = build_model(find_network(network), input_shape=application.input_shape[1:], **_options(application))
     for theirs, ours, _ in weight_pairs(model, application):
         ours.assign(keras.ops.reshape(theirs, ours.shape))
-    source_name = getattr(source, "name", None) or Path(source).name
-    model.card = dataclasses.replace(model.card, weights=Weights(source_name))
+    model.card = dataclasses.replace(model.card, weights=Weights(getattr(source, "name", None) or Path(source).name))
     if check:
-        images = _images(model)
+        images = noise(1, *image_shape(model))
         difference = relative_difference(_run(application, images), _run(model, images))
-        if not difference <= _tolerance(application, model):
+        if not difference <= max(tolerance_of(application), tolerance_of(model)):
             raise MismatchError(f"{application.name} is not {network}: the outputs differ by {difference:.1e}.")
     return model
 
 
 def weight_pairs(model, application, drop=False):
-    """The variables of a model of ours and of keras.applications that stand for the same.
+    """The variables of a model of ours and of keras.applications that correspond.
 
     Args:
         drop: whether class 0 of our classifier stays behind.
@@ -113,29 +116,24 @@ def weight_pairs(model, application, drop=False):
     Raises:
         MismatchError: there are more of one than of the other, or a pair differs in kind, shape, strides or padding.
     """
-    ours = list(weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits"))
-    theirs = [layer for layer in layers_in_order(application) if layer.weights]
-    variables = [(layer, weight) for layer in ours for weight in layer.weights]
-    values = [keras.ops.convert_to_numpy(weight) for _, weight in variables]
+    layers = weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits")
+    ours = [(layer, variable) for layer in layers for variable in layer.weights]
+    theirs = [(layer, variable) for layer in layers_in_order(application) for variable in layer.weights]
+    different = f"{application.name} is not {model.card.network}"
+    if len(ours) != len(theirs):
+        raise MismatchError(f"{different}: it has {len(theirs)} variables, not {len(ours)}.")
+    values = [keras.ops.convert_to_numpy(variable) for _, variable in ours]
     if model.has_top:
-        values[-2:] = classifier_weights(ours[-1], drop)
-    counterparts = [(layer, weight) for layer in theirs for weight in layer.weights]
-    if len(variables) != len(counterparts):
-        raise MismatchError(
-            f"{application.name} is not {model.card.network}: it has {len(counterparts)} variables, "
-            f"not {len(variables)}."
-        )
+        values[-2:] = classifier_weights(ours[-1][0], drop)
     differences, pairs = [], []
-    for (layer, variable), (other, counterpart), value in zip(variables, counterparts, values):
+    for (layer, variable), (other, counterpart), value in zip(ours, theirs, values):
         found, wanted = _facts(other, counterpart, counterpart.shape), _facts(layer, variable, value.shape)
-        if found != wanted and not (layer is ours[-1] and model.has_top and found[:2] == wanted[:2]):
+        is_classifier = model.has_top and layer is ours[-1][0]  # a convolution of ours, fully connected there
+        if found[:2] != wanted[:2] or (found != wanted and not is_classifier):
             differences.append(f"{counterpart.path} is {found}, {variable.path} is {wanted}")
         pairs.append((counterpart, variable, value))
     if differences:
-        raise MismatchError(
-            f"{application.name} is not {model.card.network}; {len(differences)} variables differ: "
-            f"{'; '.join(differences[:3])}."
-        )
+        raise MismatchError(f"{different}; {len(differences)} variables differ: {'; '.join(differences[:3])}.")
     return pairs
 
 
@@ -157,7 +155,7 @@ def layers_in_order(model):
 
 
 def _facts(layer, variable, shape):
-    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the map."""
+    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the feature map."""
     moves = (layer.strides, layer.padding) if variable.name == "kernel" and hasattr(layer, "strides") else ()
     return (variable.name, tuple(shape), *moves)
 
@@ -167,7 +165,7 @@ def _application(model, drop, weights=None):
     options = model.card.options
     if model.has_top:
         head = {"classes": options["classes"] - drop, "classifier_activation": None}
-        shape = _images(model).shape[1:]
+        shape = image_shape(model)
     else:
         head, shape = {"include_top": False, "pooling": options["pooling"]}, model.input_shape[1:]
     build = getattr(keras.applications, APPLICATIONS[model.card.network])
@@ -206,24 +204,6 @@ def _load(path, network):
     return application
 
 
-def _images(model):
-    height, width, channels = model.input_shape[1:]
-    size = model.card.preprocessing["size"]
-    return noise(1, height or size[0], width or size[1], channels)
-
-
-def _difference(model, application, drop):
-    images = _images(model)
-    outputs = keras.Model(model.inputs[0], model.logits) if model.has_top else model
-    wanted = _run(outputs, images)
-    return relative_difference(_run(application, images), wanted[..., 1:] if drop else wanted)
-
-
 def _run(model, images):
     """What `predict_on_batch` gives, as float32, without compiling for the one batch."""
     return keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))
-
-
-def _tolerance(*models):
-    exact = all(layer.compute_dtype == "float32" for model in models for layer in model.layers)
-    return TOLERANCE if exact else TOLERANCE_16_BIT

@@ -21,45 +21,30 @@ SIGNATURES = {
 }
 
 
-def write_card(card, preprocessing, savedmodel, name=None, signatures=(), options=None, verification=None):
-    """Writes a model's card into its SavedModel directory, where TensorFlow Serving lets extra files be.
-
-    Args:
-        card: `model.card`, the class names in it as they were exported.
-        preprocessing: the `Preprocessing` of its images, or None.
-        savedmodel: the directory.
-        name: the servable's name.
-        signatures: the names of its signatures.
-        options: what it was exported with: a JSON-like dict.
-        verification: what `check_savedmodel` returned, or None where it did not run.
-    """
-    export = {"name": name, "signatures": list(signatures), **(options or {}), "verification": verification}
-    card = export_card(card, preprocessing, export)
+def write_card(card, saved_model):
+    """Writes a `Card` into a SavedModel directory, where TensorFlow Serving lets extra files be."""
     for path, text in (SAVED_MODEL_CARD, card.to_json()), (TEXT, card_text(card)):
-        path = Path(savedmodel, path)
+        path = Path(saved_model, path)
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
 
 
-def export_card(card, preprocessing, export):
-    """The card of an export: that of its model, the `Preprocessing` of its images, or None, and how it was exported.
+def published_facts(card):
+    """What was published of a model's weights: a dict of url, provenance, top1 and top5. None where nothing was.
 
-    `export["published"]` is what was published of the model's weights, None where nothing was: url, provenance, top1
-    and top5, which are None where the weights are no longer those published.
+    The accuracy is None where the weights are no longer those published.
     """
     published = published_source(card)
-    if published:
-        accuracy = ("top1", "top5")
-        figures = {fact: getattr(published, fact) if card.weights.unchanged else None for fact in accuracy}
-        published = {"url": published.url, "provenance": published.provenance, **figures}
-    config = preprocessing and preprocessing.to_config()
-    return dataclasses.replace(card, preprocessing=config, export={**export, "published": published})
+    if published is None:
+        return None
+    accuracy = {name: getattr(published, name) if card.weights.unchanged else None for name in ("top1", "top5")}
+    return {"url": published.url, "provenance": published.provenance, **accuracy}
 
 
 def card_text(card):
     """A card in Markdown."""
     export = card.export
-    lines = [f"# {export['name'] or card.network}", ""]
+    lines = [f"# {export['name']}", ""]
     lines += [f"An image classifier, {card.network}, exported by inception_tf as a TensorFlow SavedModel.", ""]
 
     lines += ["## Provenance", ""]
@@ -91,12 +76,10 @@ def card_text(card):
     lines += ["", "## Signatures", ""]
     texts = SIGNATURES | ({} if card.include_top else {"serving_default": "`images` to `features`"})
     lines += [f"- {name}: {texts[name]}" for name in export["signatures"]]
-    if "batch" in export:
-        compiled = "compiled by XLA, which a server must be told to enable" if export["xla"] else "no XLA"
-        sizes = ", ".join(map(str, export["batch"]))
-        lines += ["", f"Any batch size; warmed up for {sizes}; {compiled}. "]
-        lines[-1] += f"Computed in {export['precision']}. " if export.get("precision") else ""
-        lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
+    compiled = "compiled by XLA, which has to be enabled in the server" if export["xla"] else "no XLA"
+    lines += ["", f"Any batch size; warmed up for {', '.join(map(str, export['batch']))}; {compiled}. "]
+    lines[-1] += f"Computed in {export['precision']}. " if export["precision"] else ""
+    lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
 
     lines += ["", "## Verification", ""]
     found = export["verification"]
@@ -107,5 +90,6 @@ def card_text(card):
         lines[-1] += f"The largest difference, over the largest value (limit {found['tolerance']:g}):"
         lines += ["", *(f"- {output}: {worst:.1e}" for output, worst in found["differences"].items())]
         if found["broken_image"]:
-            lines += ["", f'A file that is no image beside good ones: "{found["broken_image"]}"; the others answered.']
+            status = found["broken_image"]
+            lines += ["", f'A file that is no image beside good ones: "{status}"; the others were classified.']
     return "\n".join(lines) + "\n"

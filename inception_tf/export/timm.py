@@ -1,20 +1,18 @@
 """PyTorch: the weights of our models under timm's names, as a safetensors file.
 
-timm numbers a branch's layers where Slim names them, so its names follow from where a layer stands: `timm_layers`.
+timm numbers a branch's layers where Slim names them, so its names follow from a layer's position: `timm_layers`.
 """
 
 import re
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from inception_tf.errors import ExportError, InceptionTFError, UsageError
-from inception_tf.export.exchange import check_published_form, classifier_weights, drops_background
-from inception_tf.files import atomic_write, refuse_existing
+from inception_tf.errors import ExportError
+from inception_tf.export.exchange import ExchangeFormat, check_published_form, classifier_weights, drops_background
 from inception_tf.models.blocks import Conv2D, Mixed
 
-NETWORKS = ("inception_v3", "inception_v4", "inception_resnet_v2")
+# The networks that timm has, and its names for their classifiers.
 CLASSIFIERS = {"inception_v3": "fc", "inception_v4": "last_linear", "inception_resnet_v2": "classif"}
 
 # timm's names for the branches of Inception-v3's blocks, by the blocks' last letters.
@@ -28,16 +26,16 @@ BRANCHES_V3 = {
 AUX_V3 = ("conv0", "conv1", "fc")
 
 
-def to_timm(model, path, background=None, check=True, overwrite=False):
+def to_timm(model, path, **options):
     """Writes a PyTorch state dict for timm's `inception_v3`, `inception_v4` or `inception_resnet_v2`.
 
     `timm.create_model("inception_v3", aux_logits=True, checkpoint_path=path)` takes it; `aux_logits` where the model
     has its auxiliary head, and `num_classes`, where they are not 1000. Images are prepared as for us: [-1, 1], which
     timm calls mean and standard deviation 0.5.
 
-    timm's inception_v3 counts the padding in the average pooling of its blocks, TF-Slim does not: at a map's border
-    timm divides by 9 where Slim divides by 6 or 4. So its outputs are not ours. On random weights and one 299×299
-    image the logits differ by up to 6% of the largest, the last map by up to 26%, at its corners. With
+    timm's inception_v3 counts the padding in the average pooling of its blocks, TF-Slim does not: at the border timm
+    divides by 9 where Slim divides by 6 or 4. So its outputs are not ours. On random weights and one 299×299 image the
+    logits differ by up to 6% of the largest, the last feature map by up to 26%, at its corners. With
     `count_include_pad=False` in its calls of `avg_pool2d` both are equal within 3e-6. The other two networks, which
     pool as Slim does, are equal within 4e-6.
 
@@ -45,40 +43,46 @@ def to_timm(model, path, background=None, check=True, overwrite=False):
         model: a model of this library of one of the three networks, with its top or without (timm's `num_classes=0`).
             The auxiliary head of inception_v3 goes with it; those of the others, which timm does not have, stay behind.
         path: the file, `….safetensors`.
-        background: "drop" leaves out class 0, "keep" keeps all. Default: dropped from ImageNet's 1001 classes.
-        check: whether to read the file back and compare it with the model, bit for bit.
-        overwrite: whether an existing file may be replaced.
+        **options: of `formats.Options`: background, check, overwrite. The check reads the file back and compares it
+            with the model, bit for bit.
 
     Returns:
         `path`, as a `Path`.
 
     Raises:
-        UsageError: another network or other options than timm has, or a bad `path`.
+        UsageError: another network or other options than timm has, a bad `path`, the package safetensors is missing.
         ExportError: what was read back differs; nothing is left behind.
-        InceptionTFError: the package safetensors is missing.
     """
-    try:
-        from safetensors.numpy import load_file, save
-    except ImportError as error:
-        raise InceptionTFError("The format timm needs safetensors: pip install inception-tf[timm]") from error
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise UsageError(f"The format timm is a file whose name ends in .safetensors. Received: {path}")
-    refuse_existing(path, overwrite)
-    tensors = timm_state_dict(model, background)
-    with atomic_write(path, overwrite) as part:
-        part.write_bytes(save(tensors, metadata={"format": "pt"}))  # save_file would make it its owner's only
-        if check:
-            written = load_file(part)
-            differing = [n for n in {**tensors, **written} if not _same(tensors.get(n), written.get(n))]
-            if differing:
-                raise ExportError(f"Not written: read back, {len(differing)} tensors differ, {differing[0]} first.")
-    return path
+    return Timm().export(model, path, **options)
+
+
+class Timm(ExchangeFormat):
+    """A safetensors file of a PyTorch state dict."""
+
+    name, suffix = "timm", ".safetensors"
+    library, networks = "timm", CLASSIFIERS
+    packages = ("safetensors",)
+
+    def convert(self, export):
+        return timm_state_dict(export.model, export.options.background)
+
+    def save(self, export, network, path):
+        from safetensors.numpy import save
+
+        path.write_bytes(save(network, metadata={"format": "pt"}))  # save_file would make it its owner's only
+
+    def check(self, export, network, path):
+        from safetensors.numpy import load_file
+
+        written = load_file(path)
+        differing = [n for n in {**network, **written} if not _same(network.get(n), written.get(n))]
+        if differing:
+            raise ExportError(f"Not written: read back, {len(differing)} tensors differ, {differing[0]} first.")
 
 
 def timm_state_dict(model, background=None):
     """A model's weights by timm's names, as numpy arrays in PyTorch's layout. Arguments and errors as `to_timm`."""
-    check_published_form(model, NETWORKS, "timm")
+    check_published_form(model, CLASSIFIERS, "timm")
     drop = drops_background(model, background)
     tensors = {}
     for name, layer in timm_layers(model):

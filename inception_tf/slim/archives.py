@@ -97,7 +97,7 @@ def candidates(where):
     inside = [folder / "variables" for folder in saved_models]
     files = [file for file in files if file.parent not in inside]
     prefixes = [file.with_suffix("") for file in files if file.suffix == ".index"]
-    v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if _is_table(file))
+    v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if is_table(file))
     graphs = [file for file in files if file.suffix == ".pb"]
     return prefixes or list(dict.fromkeys(v1)) or saved_models or graphs
 
@@ -149,7 +149,7 @@ def _unpacked(archive, directory, max_bytes):
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as scratch:
         _unpack(archive, scratch, max_bytes)
         files = _list(Path(scratch).rglob("*"))
-        tables = [file for file in files if _is_table(file)]
+        tables = [file for file in files if is_table(file)]
         if not tables and not any(file.suffix == ".pb" for file in files):
             names = listed(str(file.relative_to(scratch)) for file in files) or "nothing"
             raise CheckpointError(f"{archive} holds no checkpoint. It holds: {names}")
@@ -213,7 +213,7 @@ def _list(where):
         raise CheckpointError(f"Cannot read {where}: {error.strerror or error}") from error
 
 
-def _is_table(path):
+def is_table(path):
     try:
         with path.open("rb") as file:
             file.seek(-len(_TABLE_MAGIC), os.SEEK_END)

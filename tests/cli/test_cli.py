@@ -1,7 +1,6 @@
 """The commands, as a user types them."""
 
 import json
-import resource
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from inception_tf.cli.main import COMMANDS, main
 
-pytestmark = pytest.mark.usefixtures("originals_kept")
+pytestmark = pytest.mark.usefixtures("cached_originals")
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +37,15 @@ def run(capsys, *arguments):
     return code, captured.out, captured.err
 
 
-def test_help_answers_at_once_without_tensorflow():
+def test_help_answers_without_keras_and_numpy():
     script = (
         "import sys; from inception_tf.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: print(sorted({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
     )
-    start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start
     assert out.rstrip().endswith("[]"), out
     assert all(command in out for command in COMMANDS)
-    assert seconds < 2  # a guard against an import, not a measurement: a tenth is usual
 
 
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["inspect"], ["classify", "model.keras"], ["convert", "a"]])
@@ -123,6 +119,9 @@ def test_convert_names_what_is_wrong_with_the_labels(slim_checkpoint, tmp_path, 
     labels.write_text("daisy\nrose\n")
     code, _, err = run(capsys, "convert", slim_checkpoint(), tmp_path / "m.keras", "--labels", labels, "--no-verify")
     assert code == 2 and "5 classes" in err and "2 labels" in err
+    arguments = "--labels", labels, "--no-top", "--no-verify"
+    code, _, err = run(capsys, "convert", slim_checkpoint(), tmp_path / "m.keras", *arguments)
+    assert code == 2 and "without a classifier" in err
     assert not (tmp_path / "m.keras").exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ExportError
-from inception_tf.export.check import main, run_fresh
+from inception_tf.export.fresh_process import main, run_fresh
 
 
 @pytest.fixture(scope="module")
@@ -22,19 +22,19 @@ def needs_python(tmp_path_factory):
     return path
 
 
-def test_what_does_not_run_is_told_in_a_line(needs_python):
+def test_what_does_not_run_is_reported_in_a_line(needs_python):
     with pytest.raises(ExportError, match="(?i)does not run without Keras: .*(pyfunc|callback)") as error:
         run_fresh(needs_python, {"signature": {"x": np.float32([1])}})
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("made, reason", [(True, "it lacks the signature other"), (False, "does not exist")])
-def test_what_the_fresh_process_says_last(needs_python, tmp_path, monkeypatch, made, reason):
+@pytest.mark.parametrize("exists, reason", [(True, "it lacks the signature other"), (False, "does not exist")])
+def test_what_the_fresh_process_says_last(needs_python, tmp_path, monkeypatch, exists, reason):
     (tmp_path / "inputs").write_bytes(pickle.dumps({"other": {"x": np.float32([1])}}))
     for name in ("keras", "tf_keras"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SystemExit, match=reason):
-        main(str(needs_python if made else tmp_path / "nothing"), tmp_path / "inputs", tmp_path / "outputs")
+        main(str(needs_python if exists else tmp_path / "nothing"), tmp_path / "inputs", tmp_path / "outputs")
 
 
 def test_neither_keras_can_be_imported(tmp_path, monkeypatch):

@@ -29,6 +29,9 @@ def photographs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("format", "precision", "limit"),
     [
+        ("litert", "float32", 1e-5),
+        ("onnx", "float32", 1e-5),
+        ("openvino", "float32", 1e-5),
         ("savedmodel", "float16", 1e-2),
         ("savedmodel", "bfloat16", 8e-2),
         ("litert", "float16", 1e-2),

@@ -75,7 +75,7 @@ def test_lenet_equals_the_original_graph():
     for name, variable in variables.items():
         variable.assign(golden.deterministic_weights(name, variable.shape))
     images = golden.deterministic_images(*case["images"])
-    rows = golden.compare(case, itf.feature_extractor(model, list(itf.end_points(model))).predict_on_batch(images))
+    rows = golden.differences(case, itf.feature_extractor(model, list(itf.end_points(model))).predict_on_batch(images))
     expected = "conv1 pool1 conv2 pool2 Flatten fc3 dropout3 Logits Predictions"
     assert " ".join(name for name, *_ in rows) == expected
     assert max(relative for *_, relative in rows) < 1e-5

@@ -60,7 +60,7 @@ def test_the_runs_directory(unbroken, pictures):
     assert (out / "labels.txt").read_text() == "blank\nchecked\nstriped\n"
     assert Recipe.from_dict(yaml.safe_load((out / "config.yaml").read_text())["recipe"]).batch_size == 8
     names = {path.name for path in (out / "report").iterdir()}
-    assert names == {"curves.png", "confusion.png", "mistakes.png", "evaluation.json", "predictions.csv"}
+    assert names == {"curves.png", "confusion.png", "confident_errors.png", "evaluation.json", "predictions.csv"}
     assert any("val_accuracy" in line for line in unbroken.lines)
     events = [
         value.tag
