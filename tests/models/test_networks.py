@@ -166,7 +166,7 @@ def test_keras_file(model, images, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert [variable.path for variable in loaded.weights] == [variable.path for variable in model.weights]
-    assert loaded.card == model.card and type(loaded) is type(model) and loaded.name == model.name
+    assert loaded.card.to_dict() == model.card.to_dict() and type(loaded) is type(model) and loaded.name == model.name
     assert list(itf.end_points(loaded)) == list(itf.end_points(model))
     assert np.array_equal(answers(loaded, images), answers(model, images))
 
