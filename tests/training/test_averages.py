@@ -11,7 +11,7 @@ RECIPE = Recipe(phases=[Phase("all", 2, ("*",), 1e-3)], optimizer="adam", batch_
 
 
 def trained(data, out, recipe):
-    return finetune(None, data, recipe=recipe, out=out, network="lenet", report=False, say=lambda line: None)
+    return finetune(None, data, recipe=recipe, out=out, network="lenet", report=False, log=lambda line: None)
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ def test_a_run_of_two_workers_broken_off_twice(pictures, alone, tmp_path):
 
     done = subprocess.run(words, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert f"Going on from step {kept} of 9." in done.stderr
+    assert f"Resuming at step {kept} of 9." in done.stderr
     compare(out, alone, 1e-5)
 
 
