@@ -13,12 +13,12 @@ from inception_tf.errors import ImageError
 from inception_tf.images.augmentation import Augmentation
 from inception_tf.images.decoding import decode_image
 
-# Decoded photographs that are kept in memory, at most.
+# Decoded photographs are cached in memory up to this size.
 CACHE_BYTES = 2 << 30
 
 
 class Decoded:
-    """The decoded images of `Examples`, kept in memory as far as they fit.
+    """The decoded images of `Examples`, cached in memory as far as they fit.
 
     Args:
         examples: an `Examples`.
@@ -26,25 +26,25 @@ class Decoded:
     """
 
     def __init__(self, examples, limit=CACHE_BYTES):
-        self._examples, self._left, self._kept, self._lock = examples, limit, {}, threading.Lock()
+        self._examples, self._left, self._cache, self._lock = examples, limit, {}, threading.Lock()
 
     def __len__(self):
         return len(self._examples)
 
     def image(self, index):
         """The uint8 image H×W×3 of an index."""
-        kept = self._kept.get(int(index))
-        if kept is not None:
-            return kept
+        cached = self._cache.get(int(index))
+        if cached is not None:
+            return cached
         name = self._examples.names[int(index)]
         try:
             image = decode_image(self._examples.read(int(index)))
         except (ImageError, OSError) as error:
-            raise ImageError(f"{name} could be read when the run began, and cannot any more: {error}") from error
+            raise ImageError(f"{name} was readable when the run began, but no longer is: {error}") from error
         with self._lock:
-            if image.nbytes <= self._left and int(index) not in self._kept:
+            if image.nbytes <= self._left and int(index) not in self._cache:
                 self._left -= image.nbytes
-                self._kept[int(index)] = image
+                self._cache[int(index)] = image
         return image
 
     def graph(self, index):
@@ -57,7 +57,7 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Which examples the steps see: every epoch its own permutation, cut to whole batches.
+    """Which examples the steps see: every epoch its own permutation, cut to full batches.
 
     Attributes:
         examples: how many there are, at least `batch_size`.

@@ -17,25 +17,20 @@ from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import evaluate
 from inception_tf.evaluation.report import write_report
 from inception_tf.images.examples import Examples, open_training_data
-from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.model import check_model
 from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.training import batch_norm, batches, features
 from inception_tf.training.devices import find_devices
-from inception_tf.training.loop import Loop, Program
-from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
-from inception_tf.training.optimizers import optimizer
+from inception_tf.training.loop import Loop
+from inception_tf.training.network import rebuilt
+from inception_tf.training.phases import PhaseBuilder
 from inception_tf.training.recipe import Recipe
 from inception_tf.training.run import BEST, Run, best_row
 from inception_tf.training.state import read_position
 from inception_tf.zoo import create_model, load_model, resolve
-
-# Features of more bytes than this are not cached; the backbone then runs in every step.
-FEATURE_BYTES = 1 << 30
 
 
 @dataclasses.dataclass
@@ -97,7 +92,7 @@ def finetune(
     command=None,
     **loading,
 ):
-    """Trains a network on labelled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
+    """Trains a network on labeled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
 
     A run that was killed resumes at the step where it was when it is called again with the same arguments. Where the
     weights have another number of classes than the data, the heads are new.
@@ -111,7 +106,7 @@ def finetune(
         out: the run's directory, see `Run`. With None, nothing stays on disk.
         network: the network's name, for None, published names, and where detection is not to decide.
         labels, labels_offset, val_fraction: as `open_training_data`.
-        new_head: whether the heads start anew although the weights have as many classes as the data.
+        new_head: whether to train new heads although the weights have as many classes as the data.
         devices: how many GPUs share every batch, or a list of TensorFlow's device names. Default: all GPUs. With those
             of several machines: call `workers.join` first, and this in every worker alike.
         save_seconds, save_steps: the state is saved after so many seconds, or steps, and after every epoch.
@@ -150,30 +145,15 @@ def finetune(
         config = _config(product, train, held_out, recipe)
         run = Run(path, config, writes=devices.worker == 0)
         stack.callback(run.close)
-        train, held_out = _readable(run, train, held_out)
+        train, held_out = _readable(run, out is not None, train, held_out)
         if command:
             run.text("command.txt", shlex.join(command) + "\n")
         run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
         position = read_position(run.state)
         devices.assert_equal({name: str(value) for name, value in {**config, "the saved state": position}.items()})
-        builder = _PhaseBuilder(product, train, held_out, recipe, devices)
+        builder = PhaseBuilder(product, train, held_out, recipe, devices)
         log(builder.describe())
-        loop = Loop(
-            builder.model,
-            product,
-            run,
-            recipe.phases,
-            builder.program,
-            builder.order.steps_per_epoch,
-            recipe.batch_size,
-            devices,
-            callbacks,
-            statistics=builder.training_images if recipe.batch_norm == "recalibrate" else None,
-            position=position,
-            save_seconds=save_seconds,
-            save_steps=save_steps,
-            log=log,
-        )
+        loop = Loop(builder, run, position, callbacks, save_seconds, save_steps, log)
         if position:
             log(f"Resuming at step {position.total} of {loop.steps}.")
         history = loop.train()
@@ -183,118 +163,6 @@ def finetune(
             _report(run, model, held_out, history, log)
     skipped = {**train.skipped, **held_out.skipped}
     return Result(model, history, best_row(history), skipped, Path(out) if out is not None else None)
-
-
-class _PhaseBuilder:
-    """The data and the model of a run, of which it builds the `Program` of each phase."""
-
-    def __init__(self, product, train, held_out, recipe, devices):
-        if recipe.batch_size > len(train):
-            raise UsageError(
-                f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
-                f"Give --batch-size {len(train)} or less."
-            )
-        if recipe.batch_size % devices.replicas:
-            raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
-        devices.check(recipe)
-        self.product, self.recipe, self.devices = product, recipe, devices
-        self.train, self.held_out = train, held_out
-        self.order = batches.Order(len(train), recipe.batch_size, recipe.seed, devices.worker, devices.workers)
-        self.decoded, self.val_decoded = batches.Decoded(train), batches.Decoded(held_out)
-        self.preprocessing = preprocessing_of(product)
-        self.factors = class_factors(recipe.class_weights, train.labels, train.class_names)
-        options = product.card.options
-        dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
-        with devices.scope():
-            self.model = rebuilt(product, recipe.precision, **dropout)
-
-    def describe(self):
-        """A line on what is about to be trained."""
-        recipe, card = self.recipe, self.product.card
-        source = card.weights.source
-        text = (
-            f"{card.network} from {source}, {len(self.train.class_names)} classes, {len(self.train)} training and "
-            f"{len(self.held_out)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "
-            f"epoch. Batch norm: {recipe.batch_norm}"
-        )
-        momenta = [self._momentum(phase) for phase in recipe.phases]
-        if recipe.batch_norm != "frozen" and momenta[0] is not None:
-            own = batch_norm.layers(self.model)[0].momentum
-            text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
-        return text + "."
-
-    def program(self, index):
-        """The `Program` of a phase."""
-        phase = self.recipe.phases[index]
-        recipe = dataclasses.replace(self.recipe, augment=phase.augment)
-        for model in (self.model, self.product):
-            set_trainable(model, recipe, phase, recipe.batch_norm)
-        with self.devices.scope():
-            training = with_losses(self.model, recipe)
-            heads, inputs = self._cached_features(training, phase)
-            training = heads or training
-            compile_for(training, recipe, optimizer(recipe, phase, self.order.steps_per_epoch))
-        inputs = inputs or (
-            batches.images(self.decoded, self.preprocessing, recipe),
-            batches.images(self.val_decoded, self.preprocessing),
-        )
-        targets = [
-            batches.Targets(examples.labels, len(examples.class_names), tuple(training.output), factors)
-            for examples, factors in ((self.train, self.factors), (self.held_out, None))
-        ]
-        return Program(
-            training,
-            batches.training_batches(inputs[0], targets[0], self.order, recipe),
-            batches.validation_batches(inputs[1], targets[1], self.order),
-            self._momentum(phase),
-        )
-
-    def training_images(self):
-        """This worker's part of the training images, once, as for evaluation."""
-        shared = self.devices.workers, self.devices.worker
-        images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size, shared)
-        return (batch.numpy() for batch, _ in images)
-
-    def _momentum(self, phase):
-        if self.recipe.batch_norm_momentum is not None:
-            return self.recipe.batch_norm_momentum
-        own = [layer.momentum for layer in batch_norm.layers(self.model)]
-        return batch_norm.choose_momentum(max(own), phase.epochs * self.order.steps_per_epoch) if own else None
-
-    def _cached_features(self, training, phase):
-        """The heads alone as a model and their two inputs for `batches`; None, None where more than heads changes."""
-        if phase.augment != "none" or self.devices.replicas > 1:
-            return None, None
-        backbone, heads = features.heads_on(self.model, training)
-        below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]
-        moving = [layer for layer in batch_norm.layers(backbone) if layer.trainable]
-        size = sum(np.prod(tensor.shape[1:]) for tensor in backbone.output.values()) * 4
-        if below or moving or size * (len(self.train) + len(self.held_out)) > FEATURE_BYTES:
-            return None, None
-        parts = self.decoded, self.val_decoded
-        images = [batches.all_images(part, self.preprocessing, self.recipe.batch_size) for part in parts]
-        return heads, [
-            batches.features(features.compute(backbone, data, len(part))) for data, part in zip(images, parts)
-        ]
-
-
-def class_factors(class_weights, labels, names):
-    """The factor of every class on the loss of its images: float32 array of shape (classes,), or None for none.
-
-    Args:
-        class_weights: None, "balanced" or a dict from class names, as in `Recipe`.
-        labels: those of the training images.
-        names: the classes'.
-    """
-    if class_weights is None:
-        return None
-    if class_weights == "balanced":
-        counts = np.bincount(labels, minlength=len(names))
-        return (len(labels) / (len(names) * np.maximum(counts, 1))).astype(np.float32)
-    unknown = [name for name in class_weights if name not in names]
-    if unknown:
-        raise UsageError(f"class_weights names classes that are not there: {', '.join(unknown)}.")
-    return np.array([class_weights.get(name, 1.0) for name in names], np.float32)
 
 
 def _examples(data, val, val_fraction, labels, labels_offset):
@@ -385,18 +253,18 @@ def _config(model, train, held_out, recipe):
     }
 
 
-def _readable(run, *parts):
+def _readable(run, shared, *parts):
     """The examples that can be decoded. Those that cannot are looked for once per run, and listed in skipped.txt."""
     file = run.path / "skipped.txt"
-    if run.writes and not file.is_file():
-        parts = [part.checked(complete=i == 0) for i, part in enumerate(parts)]
-        lines = [f"{name}\t{reason}\n" for part in parts for name, reason in part.skipped.items()]
-        run.text(file.name, "".join(lines))
-        return parts
-    while not file.is_file():  # the first worker reads all images, perhaps for hours
+    while shared and not run.writes and not file.is_file():  # the first worker reads all images, perhaps for hours
         time.sleep(0.2)
-    skipped = dict(line.split("\t", 1) for line in file.read_text("utf-8").splitlines())
-    return [_without(part, skipped) for part in parts]
+    if file.is_file():
+        skipped = dict(line.split("\t", 1) for line in file.read_text("utf-8").splitlines())
+        return [_without(part, skipped) for part in parts]
+    parts = [part.checked(complete=i == 0) for i, part in enumerate(parts)]
+    lines = [f"{name}\t{reason}\n" for part in parts for name, reason in part.skipped.items()]
+    run.text(file.name, "".join(lines))
+    return parts
 
 
 def _without(examples, skipped):

@@ -1,7 +1,6 @@
 """The training itself: a `fit` of Keras for each phase, which resumes at the step where a killed run was."""
 
 import contextlib
-import dataclasses
 import math
 import signal
 import threading
@@ -17,68 +16,28 @@ from inception_tf.training.run import BEST, LAST, best_row
 from inception_tf.training.state import Position, read_position, restore_state, save_state
 
 
-@dataclasses.dataclass
-class Program:
-    """What a phase runs.
-
-    Attributes:
-        training: the compiled Keras model with the losses.
-        batches: a function from a step to the endless dataset of the training batches from there on.
-        validation: the dataset of the validation batches.
-        momentum: of batch norm, or None for the network's own.
-    """
-
-    training: keras.Model
-    batches: object
-    validation: object
-    momentum: float = None
-
-
 class Loop(keras.callbacks.Callback):
-    """Runs phases on a model, as the one callback of their `fit`, and saves the state in the run's directory.
+    """Runs the phases, as the one callback of their `fit`, and saves the state in the run's directory.
 
     The callbacks of the user get what Keras sends them, in every phase, with the epochs numbered through all phases and
     our names of the metrics.
 
     Args:
-        network: the model of this library under training.
-        product: a float32 model of the same network, which is saved.
+        builder: a `PhaseBuilder`.
         run: the `Run`.
-        phases: the `Phase`s, learning rates filled in.
-        program: a function from a phase's index to its `Program`; it sets what is trained in `network`.
-        steps_per_epoch, batch_size: of all workers together.
-        devices: a `OneDevice` or another of `devices`.
-        callbacks: a list of `keras.callbacks.Callback`.
-        statistics: a function to batches of images to recompute batch norm's statistics on, or None.
         position: where to begin, from the run's state file.
+        callbacks: a list of `keras.callbacks.Callback`.
         save_seconds: how long a run may go without its state being saved.
         save_steps: the same in steps; None is no limit.
         log: takes the lines that tell how it goes.
     """
 
-    def __init__(
-        self,
-        network,
-        product,
-        run,
-        phases,
-        program,
-        steps_per_epoch,
-        batch_size,
-        devices,
-        callbacks=(),
-        statistics=None,
-        position=None,
-        save_seconds=300.0,
-        save_steps=None,
-        log=print,
-    ):
+    def __init__(self, builder, run, position=None, callbacks=(), save_seconds=300.0, save_steps=None, log=print):
         super().__init__()
-        self.network, self.product, self.run, self.phases, self.program = network, product, run, phases, program
-        self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
-        self.devices, self.statistics = devices, statistics
-        self.resumed = position is not None
-        self.position = position or Position()
+        self.builder, self.run, self.phases, self.devices = builder, run, builder.recipe.phases, builder.devices
+        self.network, self.product = builder.model, builder.product
+        self.steps_per_epoch, self.batch_size = builder.order.steps_per_epoch, builder.order.batch_size
+        self.resumed, self.position = position is not None, position or Position()
         self.save_seconds, self.save_steps, self.log = save_seconds, save_steps, log
         self.users = list(callbacks)
         self._initial = [_counts(callback) for callback in self.users]
@@ -105,42 +64,31 @@ class Loop(keras.callbacks.Callback):
 
     def _run_phase(self):
         position, phase = self.position, self.phases[self.position.phase]
-        if self.resumed:  # before the program, which may compute features with these weights
+        resumed, self.resumed = self.resumed, False
+        if resumed:  # before the program, which may compute features with these weights
             restore_state(self.run.state, self.network.variables, all_of_them=False)
-        program = self.program(position.phase)
-        training = program.training
-        self.set_model(training)
+        program = self.builder.program(phase)
+        self.set_model(program.training)
         with self.devices.scope():
-            training.optimizer.build(training.trainable_variables)
-        if self.resumed:
-            restore_state(self.run.state, self._variables())
-        else:
-            self.save()
-        if position.epoch < phase.epochs:
-            self._fit(program, phase)
-        with averaged(training, keep=True):
-            position.phase, position.epoch = position.phase + 1, 0
-        if position.phase == len(self.phases):
-            copy_weights(self.network, self.product)
-            self.run.save(LAST, self.product)
-            self.save()
-
-    def _fit(self, program, phase):
-        position = self.position
+            self.model.optimizer.build(self.model.trainable_variables)
         before = sum(phase.epochs for phase in self.phases[: position.phase])
         params = {"verbose": 0, "epochs": before + phase.epochs, "steps": self.steps_per_epoch}
-        self.callbacks = keras.callbacks.CallbackList(self.users, model=program.training, **params)
+        self.callbacks = keras.callbacks.CallbackList(self.users, model=self.model, **params)
         self.callbacks.on_train_begin()
-        if self.resumed:
+        if resumed:
+            restore_state(self.run.state, self._variables())
             for callback, counts in zip(self.users, position.callbacks):
                 vars(callback).update(counts)
-        self.resumed = False
+        else:
+            self.save()
         momentum = batch_norm.momentum(self.network, program.momentum) if program.momentum else contextlib.nullcontext()
         with momentum, self._progress, self._averages, self.devices.scope():
+            if position.step:  # Keras creates the metrics, which are to be restored, with the first batch that it sees
+                self.model.evaluate(program.validation, steps=1, verbose=0)
             while position.epoch < phase.epochs:
                 # A `fit` has as many steps in every epoch: the rest of one that was interrupted is a `fit` of its own.
                 epoch = before + position.epoch
-                program.training.fit(
+                self.model.fit(
                     program.batches(position.total),
                     steps_per_epoch=self.steps_per_epoch - position.step,
                     initial_epoch=epoch,
@@ -151,10 +99,17 @@ class Loop(keras.callbacks.Callback):
                     verbose=0,
                 )
         self.callbacks.on_train_end()
+        with averaged(self.model, keep=True):
+            position.phase, position.epoch = position.phase + 1, 0
+        if position.phase == len(self.phases):
+            copy_weights(self.network, self.product)
+            self.run.save(LAST, self.product)
+            self.save()
 
     def on_epoch_begin(self, epoch, logs=None):
-        for variable, value in zip(self.model.metrics_variables, self.position.metrics):
-            variable.assign(value)  # those of the steps before an epoch was interrupted
+        if self.position.step:  # in an epoch that was interrupted
+            for variable, value in zip(self.model.metrics_variables, self.position.metrics, strict=True):
+                variable.assign(value)
         phase = self.phases[self.position.phase]
         self._label = f"{phase.name} {self.position.epoch + 1}/{phase.epochs}"
         images = (self.steps_per_epoch - self.position.step) * self.batch_size
@@ -179,12 +134,13 @@ class Loop(keras.callbacks.Callback):
             self._stop_if_interrupted()
 
     def on_test_begin(self, logs=None):
-        self._speed = (self.position.step - self._done) * self.batch_size / (time.monotonic() - self._started)
+        images = (self.position.step - self._done) * self.batch_size
+        self._speed = images / (time.monotonic() - self._started)
         self._progress.close()
         self._averages.enter_context(averaged(self.model))
-        if self.statistics:
+        if self.builder.recipe.batch_norm == "recalibrate":
             copy_weights(self.network, self.product)
-            batch_norm.recalibrate(self.product, self.statistics(), self.devices.all_reduce_sum)
+            batch_norm.recalibrate(self.product, self.builder.training_images(), self.devices.all_reduce_sum)
             copy_weights(self.product, self.network)
         self.callbacks.on_test_begin()
 

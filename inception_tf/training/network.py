@@ -21,8 +21,7 @@ def rebuilt(model, dtype="float32", new=(), **options):
     Args:
         model: a model of this library.
         dtype: a Keras dtype policy.
-        new: scopes that may be new: those of other options, and those that are to start anew. The others' weights are
-            copied.
+        new: scopes whose weights may be new, because of other options, or are to be. The others' weights are copied.
         **options: as the network's constructor takes them; `input_shape` too.
 
     Raises:

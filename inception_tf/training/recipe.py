@@ -1,7 +1,7 @@
 """How a network is fine-tuned: dataclasses that print as YAML and load from it.
 
 An option is written once, in a field: its default, what it means, and the rule for its values. The docstring of the
-class, the checks, YAML and the options of `inception-tf finetune` are all made from that.
+class, the checks, YAML and the options of `inception-tf finetune` all come from it.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ def option(rule, help, default=dataclasses.MISSING, *, otherwise=None, alias=Non
 
 
 def describe(field):
-    """What a field made by `option` means, and its default."""
+    """What an option means, and its default."""
     default = field.metadata["otherwise"] or field.default
     if isinstance(default, tuple):
         default = ", ".join(default)

@@ -18,7 +18,7 @@ class Run:
     """A run's directory.
 
     Keras's own `ModelCheckpoint`, `CSVLogger` and `BackupAndRestore` write in place, so that a kill leaves half a file,
-    and do not resume within an epoch. Hence these files, each of which is replaced as a whole:
+    and do not resume within an epoch. Hence these files, each of which is replaced at once:
 
     Files:
         config.yaml: the network, the data, the recipe; command.txt: the command; labels.txt: the classes' names;

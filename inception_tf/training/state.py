@@ -1,4 +1,4 @@
-"""All that a training run needs to resume at the step where it was, in one file that is replaced as a whole."""
+"""All that a training run needs to resume at the step where it was, in one file that is replaced at once."""
 
 import dataclasses
 import json

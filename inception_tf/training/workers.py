@@ -179,7 +179,7 @@ class _Worker:
         self.process.wait()
         self.process.stdin.close()
 
-    def told(self):
+    def outcome(self):
         """What `report` has written so far, a dict."""
         try:
             return json.loads(self.report.read_text())
@@ -188,14 +188,14 @@ class _Worker:
 
     def failure(self):
         """(rank, error) of a worker that ended too early; among several, the lowest rank is the cause."""
-        told, code = self.told(), self.process.returncode
-        name = f"Worker {told['worker']}" if "worker" in told else self.name
-        if code == -signal.SIGINT or told.get("error") == "KeyboardInterrupt":
+        outcome, code = self.outcome(), self.process.returncode
+        name = f"Worker {outcome['worker']}" if "worker" in outcome else self.name
+        if code == -signal.SIGINT or outcome.get("error") == "KeyboardInterrupt":
             return 2, KeyboardInterrupt()
-        if told.get("error"):
-            message = told["message"] if told.get("worker", 0) == 0 else f"{name}: {told['message']}"
-            return 0, getattr(errors, told["error"])(message)
-        if told.get("lost") or code == -signal.SIGABRT and "worker" in told:
+        if outcome.get("error"):
+            message = outcome["message"] if outcome.get("worker", 0) == 0 else f"{name}: {outcome['message']}"
+            return 0, getattr(errors, outcome["error"])(message)
+        if outcome.get("lost") or code == -signal.SIGABRT and "worker" in outcome:
             return 3, TrainingError(f"{name} lost another one: it ended, or it has been silent for {SILENT_SECONDS} s.")
         if code == -signal.SIGABRT:
             return 3, TrainingError(
@@ -205,7 +205,7 @@ class _Worker:
         if code < 0:
             return 1, TrainingError(f"{name} was ended by {signal.Signals(-code).name}.")
         lines = self.log.read_text(errors="replace").split("\n")
-        last = told.get("message") or next((line for line in reversed(lines) if line.strip()), "")
+        last = outcome.get("message") or next((line for line in reversed(lines) if line.strip()), "")
         return 1, TrainingError(f"{name} ended with exit code {code}: {last.strip()[:300]}")
 
 
@@ -233,7 +233,7 @@ def _watch(workers, out, stack):
             break
     failures = [worker.failure() for worker in workers if worker.process.poll()]
     if not failures:
-        return next((told["result"] for worker in workers if (told := worker.told()).get("worker") == 0), None)
+        return next((outcome["result"] for worker in workers if (outcome := worker.outcome()).get("worker") == 0), None)
     rank, error = min(failures, key=lambda failure: failure[0])
     if rank and interrupted:
         raise KeyboardInterrupt
@@ -256,41 +256,41 @@ def report(work):
     """
     role = json.loads(os.environ[_ROLE])
     threading.Thread(target=_die_with_the_watcher, daemon=True).start()
-    # Python goes on to write to the terminal; C++ libraries, which write to the descriptor, write to the log.
+    # Python still writes to the terminal; C++ libraries, which write to the descriptor, write to the log.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     with Path(role["log"]).open("ab") as file:
         os.dup2(file.fileno(), 2)
-    told = {"worker": role["worker"] or 0}
+    outcome = {"worker": role["worker"] or 0}
     try:
         if role["addresses"] is None or len(role["addresses"]) > 1:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # C++ waits for the others, and Python's handler for C++
             join(role["addresses"], role["worker"])
             import jax
 
-            told["worker"] = jax.process_index()
+            outcome["worker"] = jax.process_index()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _write(role["report"], told)
-        if told["worker"]:
+        _write(role["report"], outcome)
+        if outcome["worker"]:
             sys.stderr = sys.__stderr__  # to the log
-        told["result"] = work()
+        outcome["result"] = work()
     except KeyboardInterrupt:
-        told["error"] = "KeyboardInterrupt"
+        outcome["error"] = "KeyboardInterrupt"
     except InceptionTFError as error:
-        told |= {"error": type(error).__name__, "message": str(error)}
+        outcome |= {"error": type(error).__name__, "message": str(error)}
     except Exception as error:
         traceback.print_exc(file=sys.__stderr__)
-        told["message"] = f"{type(error).__name__}: {reason(error)}"
+        outcome["message"] = f"{type(error).__name__}: {reason(error)}"
         # What Gloo, JAX and NCCL say of a connection that has ended.
-        told["lost"] = any(word in str(error) for word in ("Gloo", "coordination", "NCCL"))
-    _write(role["report"], told)
+        outcome["lost"] = any(word in str(error) for word in ("Gloo", "coordination", "NCCL"))
+    _write(role["report"], outcome)
     sys.stderr.flush()
     # At a usual end JAX would wait for workers that may be gone.
-    os._exit(0 if "result" in told else 1)
+    os._exit(0 if "result" in outcome else 1)
 
 
-def _write(file, told):
+def _write(file, outcome):
     part = Path(file + ".part")
-    part.write_text(json.dumps(told))
+    part.write_text(json.dumps(outcome))
     part.replace(file)
 
 

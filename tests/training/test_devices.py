@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from histories import assert_same_history
 
 import inception_tf as itf
 from inception_tf.errors import UsageError
@@ -117,27 +118,20 @@ def told(pictures, tmp_path_factory):
     return tell
 
 
-def compare(rows, others, tolerance):
-    for row, other in zip(rows, others, strict=True):
-        assert (row["step"], row["phase"], row["epoch"]) == (other["step"], other["phase"], other["epoch"])
-        for key in ("loss", "objective", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-            assert row[key] == pytest.approx(other[key], rel=tolerance, abs=1e-6), (key, row["step"])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_train_as_one(told, backend):
     """The run on two was broken off at step 5 of 9. `best.keras` was loaded to answer."""
     told = told(backend)
-    compare(told["two"], told["one"], 1e-4)
-    compare(told["two sgd"], told["one sgd"], 1e-4)
+    assert_same_history(told["two"], told["one"], 1e-4)
+    assert_same_history(told["two sgd"], told["one sgd"], 1e-4)
     np.testing.assert_allclose(*told["answers"], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_the_backends_train_alike(told):
     """Features cached, moving averages, and images that the same seed distorts."""
-    compare(told("jax")["one"], told("tensorflow")["one"], 1e-3)
+    assert_same_history(told("jax")["one"], told("tensorflow")["one"], 1e-3)
     assert told("jax")["one sgd"][0]["learning_rate"] == told("tensorflow")["one sgd"][0]["learning_rate"]
 
 
