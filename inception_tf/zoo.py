@@ -40,7 +40,7 @@ ARGUMENTS = """
         aux_logits: whether the auxiliary head is part of the model: not an output, but an end point, `AuxLogits`.
         depth_multiplier: factor on every layer's channels, above 0.
         min_depth: the channels that `depth_multiplier` leaves at least.
-        spatial_squeeze: True for logits of N×classes. False for a map of N×h×w×classes: dense evaluation.
+        spatial_squeeze: True for logits of N×classes. False for a feature map of N×h×w×classes: dense evaluation.
         name: the model's name. Default: the network's Slim scope.
 
     Returns:

@@ -24,7 +24,7 @@ def run(args):
 
     paths = find_images(args.images)
     engine = open_engine(args.model, labels=args.labels, openvino=args.openvino)
-    results, failures = classify(engine, paths, top=args.top, batch=args.batch, exif_rotation=args.exif)
+    results, failures = classify(engine, paths, args.top, args.batch, exif_rotation=args.exif)
     rows = []
     for path, best in results.items():
         rows += [(path if i == 0 else "", name, f"{score:.4f}") for i, (_, name, score) in enumerate(best)]

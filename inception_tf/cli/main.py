@@ -1,6 +1,7 @@
 """`inception-tf`: parses, runs one command, prints its result."""
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -8,42 +9,15 @@ import sys
 import warnings
 
 from inception_tf import __version__
-from inception_tf.cli import (
-    bench,
-    classify,
-    convert,
-    dense,
-    evaluate,
-    explain,
-    export,
-    finetune,
-    inspect,
-    models,
-    profile,
-    request,
-    serve,
-    verify,
-)
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.quiet import start_keras
 
-COMMANDS = {
-    "inspect": inspect,
-    "convert": convert,
-    "verify": verify,
-    "classify": classify,
-    "finetune": finetune,
-    "evaluate": evaluate,
-    "explain": explain,
-    "dense": dense,
-    "export": export,
-    "serve": serve,
-    "request": request,
-    "models": models,
-    "profile": profile,
-    "bench": bench,
-}
+# In the order of `--help`. Each is a module of this package with `add_arguments` and `run`.
+COMMANDS = (
+    *("inspect", "convert", "verify", "classify", "finetune", "evaluate", "explain", "dense"),
+    *("export", "serve", "request", "models", "profile", "bench"),
+)
 
 
 def parser():
@@ -53,18 +27,21 @@ def parser():
         description="TF-Slim Inception checkpoints alive in Keras 3: converted, proven equal to the original, served.",
     )
     top.add_argument("--version", action="version", version=f"inception-tf {__version__}")
+    raw = argparse.RawDescriptionHelpFormatter
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
+    for name in COMMANDS:
+        module = command_module(name)
         summary = module.__doc__.strip().splitlines()[0]
-        command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Formatter)
+        command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=raw)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
         command.add_argument("--debug", action="store_true", help="print a traceback when something fails")
         module.add_arguments(command)
     return top
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    pass
+def command_module(name):
+    """The module of a command."""
+    return importlib.import_module(f"inception_tf.cli.{name}")
 
 
 def main(argv=None):
@@ -77,7 +54,7 @@ def main(argv=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # the names of files may be no text
     try:
-        command = COMMANDS[args.command]
+        command = command_module(args.command)
         keras = getattr(command, "KERAS", True)
         if keras(args) if callable(keras) else keras:
             start_keras()

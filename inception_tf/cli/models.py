@@ -10,8 +10,6 @@ import fnmatch
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import UsageError
 
-KERAS = False  # answers without importing it
-
 SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9}
 
 

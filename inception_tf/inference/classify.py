@@ -9,7 +9,9 @@ import numpy as np
 
 from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.images.decoding import read_image
+from inception_tf.images.files import find_images
 from inception_tf.images.labels import decode_predictions
+from inception_tf.inference.engines import Engine, open_engine
 from inception_tf.progress import Progress
 
 _NOT_FINITE = "its scores are not finite"
@@ -19,8 +21,8 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
     """The best classes of image files.
 
     Args:
-        engine: an `Engine`.
-        paths: the files.
+        engine: an `Engine`, or the path of a model that `open_engine` takes.
+        paths: a sequence of files; or one path, a pattern or a directory, as `find_images` takes it.
         top: how many classes of each.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
@@ -30,11 +32,13 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
         could not be read, or to which the model answers NaN or infinity, to the reason.
 
     Raises:
-        UsageError: `top` or `batch` below 1.
-        CheckpointError: the model answers NaN or infinity to every image.
+        UsageError: `top` or `batch` below 1; a path that matches nothing.
+        CheckpointError, MismatchError: there is no such model; or the model answers NaN or infinity to every image.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
+    paths = find_images(paths) if isinstance(paths, (str, os.PathLike)) else paths
+    engine = engine if isinstance(engine, Engine) else open_engine(engine)
     results, failures, waiting = {}, {}, []
 
     def flush():
@@ -69,7 +73,7 @@ def prepared(prepare, items, ahead):
     """Yields `prepare(item)` of each item in order, or the `ImageError` or `OSError` it raised; threads work ahead.
 
     Args:
-        ahead: how many results to have ready beyond those that are being made.
+        ahead: how many results to have ready beyond those in work.
     """
 
     def attempt(item):

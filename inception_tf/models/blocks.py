@@ -59,7 +59,7 @@ class Conv2D(keras.layers.Conv2D):
 class Conv2DSame(Conv2D):
     """`resnet_utils.conv2d_same`: with strides, the padding is the same on all sides, whatever the image's size.
 
-    `SAME` itself pads an even-sized map less on top and on the left.
+    `SAME` itself pads an even-sized feature map less on top and on the left.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -72,7 +72,7 @@ class Conv2DSame(Conv2D):
 
 @serializable
 class SqueezedConv2D(Conv2D):
-    """A convolution that classifies, squeezed from N×1×1×C to N×C; of a larger map the mean."""
+    """A convolution that classifies, squeezed from N×1×1×C to N×C; of a larger feature map the mean."""
 
     def call(self, inputs, training=None):
         return keras.ops.mean(super().call(inputs, training=training), axis=(1, 2))
@@ -304,9 +304,9 @@ class AuxPooling2D(keras.layers.AveragePooling2D):
     """The pooling that auxiliary heads begin with.
 
     Args:
-        least: the side that smaller maps are padded to with zeros, or None. The convolution after it is 5×5 in a model
-            for images of any size and needs 17×17 here; a smaller image leaves AuxLogits without meaning, but not the
-            model without an output.
+        least: the side that smaller feature maps are padded to with zeros, or None. The convolution after it is 5×5 in
+            a model for images of any size and needs 17×17 here; a smaller image leaves AuxLogits without meaning, but
+            not the model without an output.
         Everything else as in `keras.layers.AveragePooling2D`.
     """
 
@@ -421,8 +421,9 @@ def global_pool(x, pooling):
 def pre_logits(x, kernel, dropout, spatial_squeeze, strides=2):
     """The end point PreLogits: the last feature map, average-pooled, then dropout.
 
-    The pooling is Slim's, `kernel`×`kernel` or the whole map where that is smaller. With `spatial_squeeze`, a map of
-    which Slim's pooling leaves more than 1×1, or one of unknown size, is averaged whole instead, as by `global_pool`.
+    The pooling is Slim's, `kernel`×`kernel` or as large as the feature map where that is smaller. With
+    `spatial_squeeze`, global average pooling replaces it where it would leave more than 1×1, or where the size is
+    unknown.
     """
     pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides, padding="valid")
     if spatial_squeeze and pool.compute_output_shape(x.shape)[1:3] != (1, 1):
@@ -440,15 +441,15 @@ def flattened_logits(x, classes, dropout):
 
 
 def aux_pool(name, x):
-    """The pooling that Slim's auxiliary heads begin with, and the size of the map it makes of `x`.
+    """The pooling that Slim's auxiliary heads begin with, and the size of the feature map it makes of `x`.
 
-    The next convolution is as large as that map. An unknown size counts as the 5×5 of the published networks.
+    The next convolution is as large as that feature map. An unknown size counts as the 5×5 of the published networks.
 
     Raises:
-        UsageError: the map `x` is smaller than the pooling.
+        UsageError: the feature map `x` is smaller than the pooling.
     """
     if any(size is not None and size < 5 for size in x.shape[1:3]):
-        raise UsageError(f"aux_logits needs larger images: the head's map is {x.shape[1]}×{x.shape[2]}, below 5×5.")
+        raise UsageError(f"aux_logits needs larger images: its feature map is {x.shape[1]}×{x.shape[2]}, below 5×5.")
     least = 17 if None in x.shape[1:3] else None
     pool = AuxPooling2D(padding="valid", data_format="channels_last", least=least, name=name)
     return pool, tuple(size or 5 for size in pool.compute_output_shape(x.shape)[1:3])

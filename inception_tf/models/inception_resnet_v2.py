@@ -168,7 +168,7 @@ def block8(name, conv, activation, scale):
 
 
 def aux_head(x, conv, classes):
-    """The layers of AuxLogits on PreAuxLogits `x`. Conv2d_2a_5x5 is as large as its map, whatever its name says."""
+    """The layers of AuxLogits on PreAuxLogits `x`. Conv2d_2a_5x5 is as large as its input, despite its name."""
     pool, kernel = blocks.aux_pool("Conv2d_1a_3x3", x)
     return [
         pool,  # 5×5×1088

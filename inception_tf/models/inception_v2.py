@@ -79,7 +79,7 @@ def base(x, depth, use_separable_conv):
 
 
 def first_conv(name, width, separable):
-    """The first convolution. Separable, it has up to 8 depthwise filters a colour, and a bias, no batch norm."""
+    """The first convolution. Separable, it has up to 8 depthwise filters a color, and a bias, no batch norm."""
     initializer = blocks.trunc_normal(1.0)
     if not separable:
         return conv(name, width, 7, strides=2, kernel_initializer=initializer)
@@ -115,7 +115,7 @@ def mixed(name, depth, direct, branch_1, branch_2, pool, pooled):
 
 
 def strided(name, depth, branch_0, branch_1):
-    """A block that halves the map."""
+    """A block that halves the feature map."""
     return Mixed(
         [
             [

@@ -106,7 +106,7 @@ def base(inputs, depth):
 
 
 def mixed_35(name, depth, conv_5x5, pooled, conv_1x1="Conv2d_0a_1x1"):
-    """A block of the 35×35 maps. Mixed_5c names the convolutions of its 5×5 branch in its own way."""
+    """A block of the 35×35 feature maps. Mixed_5c names the convolutions of its 5×5 branch in its own way."""
     return Mixed(
         [
             [conv("Conv2d_0a_1x1", depth(64), 1)],
@@ -123,7 +123,7 @@ def mixed_35(name, depth, conv_5x5, pooled, conv_1x1="Conv2d_0a_1x1"):
 
 
 def mixed_17(name, depth, width):
-    """A block of the 17×17 maps: 7×7 as 1×7 and 7×1, `width` channels between them."""
+    """A block of the 17×17 feature maps: 7×7 as 1×7 and 7×1, `width` channels between them."""
     return Mixed(
         [
             [conv("Conv2d_0a_1x1", depth(192), 1)],
@@ -146,7 +146,7 @@ def mixed_17(name, depth, width):
 
 
 def mixed_8(name, depth, conv_3x1):
-    """A block of the 8×8 maps: 1×3 and 3×1 side by side."""
+    """A block of the 8×8 feature maps: 1×3 and 3×1 side by side."""
     return Mixed(
         [
             [conv("Conv2d_0a_1x1", depth(320), 1)],
@@ -166,7 +166,7 @@ def mixed_8(name, depth, conv_3x1):
 
 
 def aux_head(x, depth, classes):
-    """The layers of AuxLogits on Mixed_6e `x`. The 5×5 convolution is as large as its map, and named after that."""
+    """The layers of AuxLogits on Mixed_6e `x`. The 5×5 convolution is as large as its input, and named after that."""
     pool, size = blocks.aux_pool("AvgPool_1a_5x5", x)
     height, width = reduced_kernel(size, 5)
     return [

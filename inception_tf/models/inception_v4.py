@@ -91,7 +91,7 @@ def base(inputs):
 
 
 def inception_a(name):
-    """`block_inception_a`, of the 35×35 maps."""
+    """`block_inception_a`, of the 35×35 feature maps."""
     return Mixed(
         [
             [conv("Conv2d_0a_1x1", 96, 1)],
@@ -120,7 +120,7 @@ def reduction_a(name):
 
 
 def inception_b(name):
-    """`block_inception_b`, of the 17×17 maps: 7×7 as 1×7 and 7×1."""
+    """`block_inception_b`, of the 17×17 feature maps: 7×7 as 1×7 and 7×1."""
     return Mixed(
         [
             [conv("Conv2d_0a_1x1", 384, 1)],
@@ -160,7 +160,7 @@ def reduction_b(name):
 
 
 def inception_c(name):
-    """`block_inception_c`, of the 8×8 maps: 1×3 and 3×1 side by side."""
+    """`block_inception_c`, of the 8×8 feature maps: 1×3 and 3×1 side by side."""
     return Mixed(
         [
             [conv("Conv2d_0a_1x1", 256, 1)],
@@ -181,7 +181,7 @@ def inception_c(name):
 
 
 def aux_head(x, classes):
-    """The layers of AuxLogits on Mixed_6h `x`. Conv2d_2a is as large as its map."""
+    """The layers of AuxLogits on Mixed_6h `x`. Conv2d_2a is as large as its feature map."""
     pool, kernel = blocks.aux_pool("AvgPool_1a_5x5", x)
     return [
         pool,  # 5×5×1024

@@ -37,7 +37,7 @@ def LeNet(
     classifier_activation="softmax",
     dropout=0.5,
 ):
-    """LeNet for grey images, the network of research/slim's nets/lenet.py.
+    """LeNet for gray images, the network of research/slim's nets/lenet.py.
 
     Its fully connected layers depend on the image's size, which must be known with the top.
     """

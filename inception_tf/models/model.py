@@ -21,8 +21,9 @@ class SlimModel(keras.Model):
         card: its `Card`; None for one that Keras made of its layers, such as a clone.
     """
 
-    def __init__(self, inputs, outputs, name=None, *, card=None, **kwargs):
-        super().__init__(inputs, outputs, name=name, **kwargs)
+    # As Keras 3.12 and 3.15 alike want it of a functional model that they are to save: inputs, outputs, name, ….
+    def __init__(self, *args, card=None, **kwargs):
+        super().__init__(*args, **kwargs)
         self.card = Card.from_dict(card) if isinstance(card, dict) else card
 
     def get_config(self):

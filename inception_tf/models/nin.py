@@ -1,6 +1,6 @@
 """Network in Network (arXiv 1312.4400): an n×n convolution followed by 1×1 convolutions, a small perceptron at every
-place of the map; global average pooling in place of fully connected layers. It has no Slim checkpoint. Shapes in
-comments are for 224×224 images, or 32×32 ones.
+position of the feature map; global average pooling in place of fully connected layers. It has no Slim checkpoint.
+Shapes in comments are for 224×224 images, or 32×32 ones.
 """
 
 from functools import partial
@@ -62,9 +62,9 @@ def NetworkInNetwork(
 
     `layout`: "imagenet", the authors' network for 224×224 images, or "cifar10", the paper's for 32×32 ones, which
     `input_shape` must then say. `convolutions_1x1`: how many 1×1 convolutions follow the n×n of every block, 2 in the
-    paper; 0 makes it a plain network of the same widths. `fully_connected`: a fully connected layer on the last map in
-    place of global average pooling, which the paper compares with; the image's size must then be known.
-    `rectified_logits`: whether the last maps pass a ReLU, as all of the paper do. Without, it learns faster.
+    paper; 0 makes it a plain network of the same widths. `fully_connected`: a fully connected layer on the last
+    feature map in place of global average pooling, which the paper compares with; the image's size must then be known.
+    `rectified_logits`: whether the last feature maps pass a ReLU, as all of the paper do. Without, it learns faster.
     """
     check(inputs, layout, convolutions_1x1, fully_connected and include_top, spatial_squeeze)
     depth = blocks.scaled(depth_multiplier, min_depth)

@@ -34,9 +34,9 @@ def resnet_v1(depth):
     ):
         """ResNet v1 (arXiv 1512.03385), the network of TF-Slim's nets/resnet_v1.py.
 
-        `spatial_squeeze` stands for Slim's `global_pool` too: without it the logits are a map. `output_stride` is the
-        ratio of the image's side to the last map's: 4, 8, 16, or 32 where it is None. Below 32, dilated convolutions
-        make up for the strides left out.
+        `spatial_squeeze` stands for Slim's `global_pool` too: without it there are logits at every position.
+        `output_stride` is the ratio of the image's side to the last feature map's: 4, 8, 16, or 32 where it is None.
+        Below 32, dilated convolutions make up for the strides left out.
         """
         check_output_stride(output_stride)
         x = conv("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 112×112×64
@@ -80,7 +80,7 @@ def bottleneck(width, strides, rate, widens):
 def stack(x, units, bottleneck, output_stride):
     """`stack_blocks_dense`: block1 to block4 of `units` residual units each.
 
-    Strides that would take the map below the image's size / `output_stride` become dilation rates.
+    Strides that would take the feature map below the image's size / `output_stride` become dilation rates.
     """
     stride, rate = 4, 1
     for i, width in enumerate((64, 128, 256, 512)):

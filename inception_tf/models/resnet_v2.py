@@ -23,9 +23,9 @@ def resnet_v2(depth):
     ):
         """ResNet v2 (arXiv 1603.05027), the network of TF-Slim's nets/resnet_v2.py.
 
-        `spatial_squeeze` stands for Slim's `global_pool` too: without it the logits are a map. `output_stride` is the
-        ratio of the image's side to the last map's: 4, 8, 16, or 32 where it is None. Below 32, dilated convolutions
-        make up for the strides left out.
+        `spatial_squeeze` stands for Slim's `global_pool` too: without it there are logits at every position.
+        `output_stride` is the ratio of the image's side to the last feature map's: 4, 8, 16, or 32 where it is None.
+        Below 32, dilated convolutions make up for the strides left out.
         """
         check_output_stride(output_stride)
         x = linear("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 150×150×64
