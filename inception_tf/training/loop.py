@@ -7,6 +7,7 @@ import threading
 import time
 
 import keras
+import numpy as np
 
 from inception_tf.errors import TrainingError
 from inception_tf.progress import Progress
@@ -190,7 +191,7 @@ class Loop(keras.callbacks.Callback):
         """Saves the state."""
         _sync(self.model)
         position = self.position
-        position.metrics = [float(value) for value in self.model.metrics_variables] if position.step else []
+        position.metrics = [np.asarray(value).item() for value in self.model.metrics_variables] if position.step else []
         position.callbacks = [
             {name: value for name, value in _counts(callback).items() if initial.get(name, initial) is not value}
             for callback, initial in zip(self.users, self._initial)
