@@ -21,8 +21,6 @@ from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.model import check_model
 from inception_tf.models.registry import find_network
-from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import detect
 from inception_tf.training.devices import find_devices
 from inception_tf.training.loop import Loop
 from inception_tf.training.network import rebuilt
@@ -132,7 +130,7 @@ def finetune(
     recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
     keras.utils.set_random_seed(recipe.seed)
-    model = _opened(weights, len(train.class_names), network, new_head, loading)
+    model = _opened(weights, len(train.class_names), network, loading)
     product = _started(model, len(train.class_names), recipe, new_head)
     if product.card.labels:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
@@ -186,24 +184,20 @@ def _in_order_of(model, examples):
     return part
 
 
-def _opened(weights, classes, name, new_head, loading):
+def _opened(weights, classes, name, loading):
     """The model that `weights` stands for; a Slim checkpoint's with heads of so many classes."""
-    found = None if weights is None or isinstance(weights, keras.Model) else resolve(weights)
-    if found and found.kind == "keras":
-        weights = load_model(found.value)
+    if weights is not None and not isinstance(weights, keras.Model):
+        found = resolve(weights)
+        if found.kind == "checkpoint":
+            return load_model(weights, name, classes=classes, **loading)
+        if found.kind == "keras":
+            weights = load_model(found.value)
     if isinstance(weights, keras.Model):
         refuse_fused(check_model(weights), "Fine-tuning")
         if loading or name not in (None, weights.card.network):
             raise UsageError(f"The weights are a Keras model of {weights.card.network}, and are taken as they are.")
         return weights
-    if found and found.kind == "checkpoint":
-        weights = open_checkpoint(found.value)
-        loading = {**loading, "detection": detect(weights, name, loading.get("scope"), partial=True)}
-        name = loading["detection"].network
-    name = name or "inception_v3"
-    if found and new_head:
-        loading = {**loading, "exclude_scopes": list(find_network(name).heads)}
-    return create_model(name, weights=weights, classes=classes, **loading)
+    return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
 
 
 def _started(model, classes, recipe, new_head):
