@@ -30,7 +30,7 @@ _PUBLIC = {
     "load_slim": "slim.load",
     "open_checkpoint": "slim.checkpoint",
     "open_engine": "inference.engines",
-    "open_examples": "images.examples",
+    "open_examples": "images.sources",
     "preprocess_input": "images.preprocessing",
     "profile": "analysis.profile",
     "save_slim": "slim.save",

@@ -4,7 +4,7 @@ import re
 
 
 class InceptionTFError(Exception):
-    """Something the user can mend. The message says what is wrong and what to do next."""
+    """Something the user can fix. The message says what is wrong and what to do next."""
 
 
 class UsageError(InceptionTFError, ValueError):
@@ -16,7 +16,7 @@ class CheckpointError(InceptionTFError):
 
 
 class MismatchError(InceptionTFError, ValueError):
-    """A checkpoint and a model that do not fit. `report`, where given, holds every difference."""
+    """A checkpoint and a model that do not fit. `report`, where there is one, lists every difference."""
 
     def __init__(self, message, report=None):
         super().__init__(message)
@@ -28,7 +28,7 @@ class ImageError(InceptionTFError, ValueError):
 
 
 class DownloadError(InceptionTFError):
-    """A published checkpoint that could not be had."""
+    """A published checkpoint that could not be downloaded."""
 
 
 class ExportError(InceptionTFError):
@@ -36,7 +36,7 @@ class ExportError(InceptionTFError):
 
 
 class TrainingError(InceptionTFError):
-    """A training that cannot go on. What was reached before is kept."""
+    """A training run that cannot continue. What it saved before stays."""
 
 
 def reason(error):
@@ -49,3 +49,9 @@ def reason(error):
     line = next((line for line in lines if not re.match(r"\s*$|Exception from |Check '", line)), lines[0])
     line = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\]", "", line)
     return re.sub(r"^/\S+; ", "", line)[:200]
+
+
+def listed(values, most=5):
+    """The first values in a sentence: "a, b, c, d, e and 7 more"."""
+    values = list(map(str, values))
+    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")

@@ -1,5 +1,6 @@
-"""Pictures, drawn with matplotlib where that is installed. Never through pyplot, whose state is the whole process's."""
+"""Figures, drawn with matplotlib where that is installed. Never through pyplot, whose state is the whole process's."""
 
+import contextlib
 from pathlib import Path
 
 from inception_tf.errors import InceptionTFError, UsageError
@@ -13,7 +14,7 @@ class NoMatplotlibError(InceptionTFError, ImportError):
 
 
 def check(path, overwrite=False):
-    """What would keep `save` from writing a picture to `path`, found out before long work.
+    """What would keep `save` from writing a figure to `path`, found out before long work.
 
     Raises:
         UsageError: the name is not that of a picture, or is taken.
@@ -30,11 +31,21 @@ def figure(width, height, layout="constrained", dpi=100):
     return _figure_class()(figsize=(width, height), layout=layout, dpi=dpi, facecolor="white")
 
 
-def save(picture, path, overwrite=False):
-    """Writes a figure whole or not at all. Errors as `check`, and where the operating system refuses."""
+@contextlib.contextmanager
+def style(settings):
+    """A context in which matplotlib has its default style and `settings`, a dict, whatever else the process has set."""
+    _figure_class()
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", settings]):
+        yield
+
+
+def save(figure, path, overwrite=False):
+    """Writes a figure by `atomic_write`. Errors as `check`, and where the operating system refuses."""
     check(path, overwrite)
     with atomic_write(path, overwrite) as part:
-        picture.savefig(part)
+        figure.savefig(part)
 
 
 def _figure_class():

@@ -1,50 +1,56 @@
-"""Progress of long work, shown on a terminal and nowhere else."""
+"""Progress of long work, shown on a terminal and in notebooks."""
 
 import sys
-import time
 
 
 class Progress:
-    """A line on standard error that counts up: `label  42%  12.3 MB/s  0:07 left`.
+    """A bar on standard error: `label ━━━━━━━━ 42/100 5.6 images/s 0:00:07`. It disappears at the end.
 
-    Use as a context manager and call `advance(n)`. Silent where standard error is not a terminal.
+    Use as a context manager and call `advance(n)`. `label` may change meanwhile. Silent where standard error is not a
+    terminal, except in notebooks.
 
     Args:
         label: what is under way.
         total: the count at the end, or None when unknown.
-        unit: what is counted; "B" prints sizes in MB.
+        unit: what is counted; "B" shows sizes in MB.
     """
 
-    def __init__(self, label, total=None, unit="", stream=None):
+    def __init__(self, label, total=None, unit=""):
         self.label, self.total, self.unit = label, total, unit
-        self.stream = stream or sys.stderr
-        self.shown = self.stream.isatty()
-        self.done = 0
-        self.start = self.last = time.monotonic()
+        self.bar = self._task = None
 
     def __enter__(self):
+        if sys.stderr.isatty() or "ipykernel" in sys.modules:
+            self.bar = _rich_bar(self.unit)
+            self._task = self.bar.add_task(self.label, total=self.total)
+            self.bar.start()
         return self
 
     def __exit__(self, *_):
-        if self.shown:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
+        if self.bar:
+            self.bar.stop()
 
     def advance(self, count=1):
-        """Counts `count` more; redraws at most ten times a second."""
-        self.done += count
-        now = time.monotonic()
-        if self.shown and (now - self.last > 0.1 or self.done == self.total):
-            self.last = now
-            self.stream.write("\r\x1b[K" + self._line(now))
-            self.stream.flush()
+        """Counts `count` more."""
+        if self.bar:
+            self.bar.update(self._task, advance=count, description=self.label)
 
-    def _line(self, now):
-        rate = self.done / max(now - self.start, 1e-9)
-        scale, unit = (1e6, "MB") if self.unit == "B" else (1, self.unit)
-        line = f"{self.label}  {self.done / scale:.{1 if scale > 1 else 0}f} {unit}".rstrip()
-        if self.total:
-            left = (self.total - self.done) / rate
-            line += f"  {100 * self.done / self.total:.0f}%"
-            line += f"  {rate / scale:.1f} {unit}/s  {int(left // 60)}:{int(left % 60):02d} left"
-        return line
+
+def _rich_bar(unit):
+    from rich import console, progress
+
+    class Speed(progress.ProgressColumn):
+        def render(self, task):
+            return f"{task.finished_speed or task.speed or 0:.1f} {unit}/s"
+
+    counts = [progress.MofNCompleteColumn(), Speed()]
+    if unit == "B":
+        counts = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
+    label = progress.TextColumn("{task.description}", markup=False)
+    return progress.Progress(
+        *(label, progress.BarColumn(), *counts, progress.TimeRemainingColumn()),
+        console=console.Console(stderr=True),
+        transient=True,
+        refresh_per_second=4,  # the bar must not slow down what is measured
+        redirect_stdout=sys.stdout.isatty(),  # else what is printed to a file would land on the terminal
+    )

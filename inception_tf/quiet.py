@@ -1,4 +1,4 @@
-"""Keeping TensorFlow's chatter off the terminal."""
+"""Keeping TensorFlow's log messages off the terminal."""
 
 import contextlib
 import logging
@@ -15,9 +15,7 @@ def start_keras():
         import keras
 
         if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            start_tensorflow()
 
 
 def start_tensorflow():
@@ -37,7 +35,7 @@ def suppress_stderr():
         os.dup2(log.fileno(), 2)
         try:
             yield
-        except Exception:  # Ctrl-C is none of the libraries'
+        except Exception:  # not Ctrl-C, which is the user's
             log.seek(0)
             os.write(stderr, log.read())
             raise
@@ -49,7 +47,7 @@ def suppress_stderr():
 
 @contextlib.contextmanager
 def no_deprecations():
-    """Without the warnings that graphs of TensorFlow 1 bring about: they are old on purpose."""
+    """Silences the warnings that graphs of TensorFlow 1 cause: they are old on purpose."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

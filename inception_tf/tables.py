@@ -31,3 +31,11 @@ def markdown(rows, header, left=1):
     """A Markdown table, the first `left` columns to the left and the others to the right."""
     lines = [header, ("---",) * left + ("---:",) * (len(header) - left), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def short(number, unit=""):
+    """4.3 k, 23.9 M, 5.71 G; with a unit, 4.3 kB."""
+    for factor, prefix, digits in ((1e9, "G", 2), (1e6, "M", 1), (1e3, "k", 1)):
+        if number >= factor:
+            return f"{number / factor:.{digits}f} {prefix}{unit}"
+    return f"{number} {unit}".rstrip()

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def memory_given_back():
+def release_memory():
     """After each file: its models are cycles of references, and glibc keeps what was freed."""
     yield
     gc.collect()
@@ -51,10 +51,10 @@ def slim_variables():
 
 @pytest.fixture(scope="session")
 def slim_graph(slim_variables):
-    """A function that builds a TF-Slim graph and returns its variables, a dict from names to shapes; it keeps them.
+    """A function that builds a TF-Slim graph and returns its variables, a dict from names to shapes, cached.
 
     Only what changes the graph builds another: a scope is a prefix, the number of classes a side of the heads' shapes.
-    Of a network as published the facts are there.
+    For a network as published the facts are on file.
 
     Args:
         network: its name.
@@ -75,8 +75,8 @@ def slim_graph(slim_variables):
 
     def variables(network="inception_v3", scope=None, classes=5, aux_logits=False, **options):
         info = find_network(network)
-        made = options or network in SMALL
-        shapes, own_classes = (build(network, **options), 5) if made else (slim_variables(network), info.classes)
+        is_built = options or network in SMALL
+        shapes, own_classes = (build(network, **options), 5) if is_built else (slim_variables(network), info.classes)
         return {
             scoped(info.scope if scope is None else scope, name.removeprefix(f"{info.scope}/")): (
                 (*shape[:-1], classes) if shape[-1] == own_classes else shape
@@ -90,9 +90,9 @@ def slim_graph(slim_variables):
 
 @pytest.fixture(scope="session")
 def slim_checkpoint(tmp_path_factory, slim_graph):
-    """A function from `slim_graph`'s arguments, and `format`, to the checkpoint of that graph; it keeps them.
+    """A function from `slim_graph`'s arguments, and `format`, to the checkpoint of that graph, cached.
 
-    The weights follow from the names. Tests read these files; what a test damages it copies first.
+    The weights follow from the names. Tests read these files; a test copies what it damages first.
     """
 
     @functools.cache
@@ -105,19 +105,19 @@ def slim_checkpoint(tmp_path_factory, slim_graph):
 
 
 @pytest.fixture(scope="module")
-def originals_kept():
-    """For modules that compare with TF-Slim's graph of a checkpoint often: it runs once on the same images."""
+def cached_originals():
+    """For modules that often compare with TF-Slim's graph of a checkpoint: it runs once for the same images."""
     from inception_tf.models.registry import find_network
     from inception_tf.slim import verify
 
-    run, kept = verify.run_original, {}
+    run, cache = verify.run_original, {}
 
     def run_original(checkpoint, images, found, ema="auto", graph=None):
         options = find_network(found.network).options_for(**{**(graph or {}), **found.options})
         key = str(checkpoint.path), images.shape, images.tobytes(), found.scope, ema, str(options)
-        if key not in kept:
-            kept[key] = run(checkpoint, images, found, ema, graph)
-        return kept[key]
+        if key not in cache:
+            cache[key] = run(checkpoint, images, found, ema, graph)
+        return cache[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "run_original", run_original)

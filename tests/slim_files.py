@@ -1,14 +1,22 @@
-"""Makes and reads checkpoints with TensorFlow and TF-Slim alone, for the tests."""
+"""Writes and reads checkpoints with TensorFlow and TF-Slim alone, for the tests."""
 
 import contextlib
 from pathlib import Path
 
 import numpy as np
 
+from inception_tf.slim.checkpoint import Checkpoint
 from inception_tf.slim.golden import deterministic_weights
 
 # Every name and block of the network, a hundredth of its weights.
 SMALL = {"inception_v3": {"depth_multiplier": 0.1}}
+
+
+class Names(Checkpoint):
+    """A checkpoint of names and shapes alone: detection reads no tensor."""
+
+    def __init__(self, shapes):
+        super().__init__("model.ckpt", "none", shapes, {})
 
 
 def build_slim(network="inception_v3", scope=None, size=None, channels=None, **options):

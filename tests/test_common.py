@@ -43,12 +43,11 @@ def test_a_directory_replaces_what_was_there(tmp_path, old):
     if old == "directory":
         (target / "stale").mkdir(parents=True)
     elif old == "file":
-        target.write_text("stale")
+        target.touch()
     with atomic_write(target, overwrite=True) as part:
         part.mkdir()
         (part / "fresh").touch()
-    assert [path.name for path in target.iterdir()] == ["fresh"]
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(tmp_path.rglob("*")) == [target, target / "fresh"]
 
 
 def test_a_file_never_replaces_a_directory(tmp_path):
@@ -77,19 +76,24 @@ def test_tables_align_numbers_right():
     assert tables.render([]) == ""
 
 
-def test_progress_is_for_terminals_only():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    pipe, terminal = io.StringIO(), Terminal()
-    for stream in (pipe, terminal):
-        with Progress("Reading", 100, "images", stream) as progress:
-            progress.last -= 1
+
+@pytest.mark.parametrize("unit, shown", [("images", "40/100 0.0 images/s"), ("B", "40/100 bytes")])
+def test_progress_is_for_terminals_only(monkeypatch, unit, shown):
+    for name, value in {"TERM": "xterm", "TTY_COMPATIBLE": "1", "NO_COLOR": "1", "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr("sys.stderr", stream)
+        with Progress("Reading", 100, unit) as progress:
+            progress.label = "Writing"
             progress.advance(40)
-            progress.advance(60)
-    assert pipe.getvalue() == ""
-    assert "40%" in terminal.getvalue() and "100%" in terminal.getvalue()
+            if progress.bar:
+                progress.bar.refresh()
+        text = stream.getvalue()
+        assert all(word in text for word in ("Reading", "0/100", "Writing", shown)) if stream.isatty() else text == ""
 
 
 def test_importing_the_package_imports_neither_keras_nor_tensorflow():

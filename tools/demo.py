@@ -150,7 +150,9 @@ def compare(checkpoint, keras_file, servable, photographs, truth, picture):
     engine, exported = open_engine(keras_file), open_engine(servable)
     images = engine.preprocessing(photographs)
     original = verify.run_original(checkpoint, images, itf.detect(checkpoint))
-    report = verify.compare("inception_v3", "TF-Slim's graph", verify.run_keras(engine.model, images), original)
+    report = verify.compare_end_points(
+        "inception_v3", "TF-Slim's graph", verify.run_keras(engine.model, images), original
+    )
     answers = {
         "TF-Slim's graph, the checkpoint": original["Predictions"].argmax(-1).tolist(),
         "Keras, the .keras file": best(engine, photographs),

@@ -82,8 +82,8 @@ def keras_applications(data, weights, epochs):
     """The two phases with keras.applications.InceptionV3 and `fit`, on the batches of our pipeline."""
     import keras
 
-    from inception_tf.images.examples import open_training_data
     from inception_tf.images.preprocessing import Preprocessing
+    from inception_tf.images.sources import open_training_data
     from inception_tf.training import batches
     from inception_tf.training.recipe import Recipe
 

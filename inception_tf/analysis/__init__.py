@@ -1,1 +1,1 @@
-"""What networks cost, what they see, and where: costs, receptive fields, class maps, dense evaluation."""
+"""What networks cost, and where in an image they find what: costs, receptive fields, class maps, dense evaluation."""

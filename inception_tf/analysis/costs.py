@@ -1,14 +1,15 @@
-"""What a network costs: its parameters and multiply-adds, counted from its layers or read off the table `costs.tsv`.
+"""What a network costs: its parameters and multiply-adds, read off the table `costs.tsv`, which needs no Keras.
 
-Importing this and reading the table needs no Keras.
+`python -m inception_tf.analysis.costs` writes the table, counted from the networks' layers.
 """
 
+import dataclasses
 import functools
-from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Cost:
     """What a network costs as it was published: its default options, with the classifier, without the auxiliary head.
 
@@ -29,7 +30,7 @@ class Cost:
 
 
 def cost_of(network):
-    """The `Cost` of a network, off the table; counted where it is not in there yet (tools/costs.py writes it)."""
+    """The `Cost` of a network: off the table, or counted where the table does not have it."""
     return table().get(network) or measure(network)
 
 
@@ -37,7 +38,7 @@ def cost_of(network):
 def table():
     """The table `costs.tsv`, a dict from the networks' names to their `Cost`."""
     text = resources.files("inception_tf.analysis").joinpath("costs.tsv").read_text(encoding="utf-8")
-    rows = [row.split("\t") for row in text.splitlines()[1:]]
+    rows = [line.split("\t") for line in text.splitlines()[1:]]
     return {network: Cost(network, *map(int, numbers)) for network, *numbers in rows}
 
 
@@ -53,3 +54,20 @@ def measure(network):
         model = build_model(info)
         counts = model.count_params(), total(profile(model).layers, "multiply_adds")
     return Cost(network, info.input_size, info.channels, info.classes, *counts)
+
+
+def main():
+    """Writes `costs.tsv`."""
+    from inception_tf.files import atomic_write
+    from inception_tf.models.registry import list_models
+    from inception_tf.quiet import start_keras
+
+    start_keras()
+    rows = [[field.name for field in dataclasses.fields(Cost)]]
+    rows += [map(str, dataclasses.astuple(measure(network))) for network in list_models()]
+    with atomic_write(Path(__file__).with_name("costs.tsv"), overwrite=True) as part:
+        part.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from inception_tf.analysis import heat_maps
-from inception_tf.analysis.class_maps import class_activation_maps, class_map_end_point, grad_cam, split
+from inception_tf.analysis.class_maps import backbone_end_point, class_activation_maps, class_map_model, grad_cam, split
 from inception_tf.analysis.profile import profile
 from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.images.decoding import read_image
@@ -19,15 +19,15 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model sees where in a photograph.
+    """Where in a photograph the evidence for its top classes is.
 
     Attributes:
         path: the photograph's file.
         image: its pixels, uint8 H×W×3.
         classes: a list of (class index, name, score), best first.
-        maps: float32 H×W×k in the order of `classes`, at the photograph's resolution; NaN where the network does not
-            see it, since the preprocessing crops.
-        at: the end point that the maps are of.
+        maps: float32 H×W×k in the order of `classes`, at the photograph's resolution; NaN where the preprocessing
+            crops it away.
+        at: the end point whose positions the maps have.
         method: "class activation map" or "Grad-CAM".
     """
 
@@ -43,7 +43,7 @@ class Explanation:
         return tuple(map(int, np.unravel_index(np.nanargmax(self.maps[..., i]), self.maps.shape[:2])))
 
 
-def explain(engine, paths, top=3, at=None, classes=None, exif_rotation=False, jit_compile=False):
+def explain(engine, paths, top=3, at=None, classes=None, exif_rotation=False):
     """Explains photographs, many at a time.
 
     Args:
@@ -53,7 +53,6 @@ def explain(engine, paths, top=3, at=None, classes=None, exif_rotation=False, ji
         at: the end point for Grad-CAM. None: class activation maps.
         classes: names or indices of classes to explain in place of the best.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
-        jit_compile: whether to have XLA compile the network.
 
     Returns:
         A list of `Explanation`.
@@ -67,46 +66,43 @@ def explain(engine, paths, top=3, at=None, classes=None, exif_rotation=False, ji
     if top < 1:
         raise UsageError(f"top must be at least 1. Received: {top}")
     if not isinstance(engine, KerasEngine):
-        raise UsageError("A SavedModel does not show its maps. Give the .keras file or the checkpoint it was made of.")
-    if at is None:
-        class_map_end_point(engine.model)
-    else:
+        raise UsageError("An export does not show its feature maps. Give the .keras file or the checkpoint it is of.")
+    if at:  # refused before any work
         split(engine.model, at)
+    else:
+        class_map_model(engine.model)
     chosen = None if classes is None else [find_class(engine.labels, name) for name in classes]
     images = [read_image(path, exif_rotation) for path in paths]
     found = []
     with Progress("Explaining", len(images), "images") as progress:
         for i in range(0, len(images), BATCH):
             part = images[i : i + BATCH]
-            found += _explain(engine, paths[i : i + BATCH], part, top, at, chosen, jit_compile)
+            found += _explain(engine, paths[i : i + BATCH], part, top, at, chosen)
             progress.advance(len(part))
     return found
 
 
-def _explain(engine, paths, images, top, at, chosen, jit_compile):
-    model = engine.model
-    inputs = np.concatenate([engine.preprocessing(image) for image in images])
+def _explain(engine, paths, images, top, at, chosen):
+    model, preprocessing = engine.model, engine.preprocessing
+    inputs = np.concatenate([preprocessing(image) for image in images])
     scores = keras.ops.convert_to_numpy(model.as_probabilities(model(inputs, training=False)))
     if np.isnan(scores).any():
         raise CheckpointError("The model answers NaN: `inspect` tells which of its weights are broken.")
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top] if chosen is None else [chosen] * len(images)
-    best = np.array(best)
-    if at is None:
-        maps = class_activation_maps(model, inputs, best, jit_compile)
-    else:
-        maps = grad_cam(model, inputs, best, at, jit_compile)
-    place = at or class_map_end_point(model)
-    field = profile(model, engine.preprocessing.size).end_points[place]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    classes = best if chosen is None else np.array([chosen] * len(images))
+    maps = grad_cam(model, inputs, classes, at) if at else class_activation_maps(model, inputs, classes)
+    end_point = at or backbone_end_point(model)
+    feature_map = profile(model, preprocessing.size).end_points[end_point]
     return [
         Explanation(
             path=Path(path),
             image=image,
             classes=[(int(index), engine.labels[index], float(row[index])) for index in indices],
-            maps=heat_maps.on_image(own, field, *engine.preprocessing.positions(*image.shape[:2])),
-            at=place,
+            maps=heat_maps.on_image(own, feature_map, *preprocessing.positions(*image.shape[:2])),
+            at=end_point,
             method="Grad-CAM" if at else "class activation map",
         )
-        for path, image, row, indices, own in zip(paths, images, scores, best, maps)
+        for path, image, row, indices, own in zip(paths, images, scores, classes, maps)
     ]
 
 
@@ -130,12 +126,10 @@ def find_class(labels, name):
     return found[0]
 
 
-def picture(explanations):
+def figure(explanations):
     """A figure: a row for every photograph, itself and a heat map for each class, at the photograph's resolution."""
     rows = []
     for one in explanations:
-        panels = [
-            heat_maps.Panel(f"{name}\n{score:.4f}", one.maps[..., i]) for i, (_, name, score) in enumerate(one.classes)
-        ]
+        panels = [(f"{name}\n{score:.4f}", one.maps[..., i]) for i, (_, name, score) in enumerate(one.classes)]
         rows.append((f"{one.path.name}\n{one.method} at {one.at}", one.image, panels))
     return heat_maps.draw(rows)

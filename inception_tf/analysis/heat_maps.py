@@ -1,7 +1,6 @@
-"""Maps of a network laid on the photograph: each value where its place sees the image, at the image's resolution."""
+"""Heat maps on a photograph: each value where its receptive field lies, at the photograph's resolution."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,20 +10,20 @@ from inception_tf.errors import UsageError
 LARGEST_PICTURE = 2**16  # pixels a side, matplotlib's limit
 
 
-def on_image(maps, place, rows, columns):
+def on_image(maps, feature_map, rows, columns):
     """Maps at the resolution of the image that they are of, bilinear between the middles of their receptive fields.
 
     Args:
         maps: float array h×w×k.
-        place: the `models.profile.Map` of the end point that the maps have the places of.
-        rows, columns: for every row and column of the image its place in the network's input, NaN where it has none;
+        feature_map: the `FeatureMap` of the end point whose positions the maps have.
+        rows, columns: for every row and column of the image its position in the network's input, NaN where it has none;
             as `Preprocessing.positions` gives them.
 
     Returns:
-        float32 array H×W×k, NaN where the network does not see the image.
+        float32 array H×W×k, NaN where the image is no part of the network's input.
     """
     down, across = (
-        _weights(positions, maps.shape[axis], place.center[axis], place.stride[axis])
+        _weights(positions, maps.shape[axis], feature_map.center[axis], feature_map.stride[axis])
         for axis, positions in enumerate((rows, columns))
     )
     return np.einsum("Hh,hwk,Ww->HWk", down, maps, across, optimize=True).astype("float32")
@@ -37,21 +36,13 @@ def _weights(positions, count, center, stride):
     return np.maximum(1 - np.abs(index[:, None] - np.arange(count)), 0)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A heat map to draw: its `title`, and `values`, float H×W, NaN where there are none."""
-
-    title: str
-    values: np.ndarray
-
-
 def draw(rows, smallest=240, largest=1600):
-    """A figure with a row for every photograph: itself, and its heat maps over it, each with its own scale of colours.
+    """A figure with a row for every photograph: itself, and its heat maps over it, each with its own color scale.
 
     A pixel of the photograph is a pixel of the figure, but for photographs smaller or larger than the limits.
 
     Args:
-        rows: a list of (title, image uint8 H×W×3, list of `Panel`).
+        rows: a list of (title, image uint8 H×W×3, heat maps), a heat map as (title, float H×W, NaN where it has none).
         smallest, largest: the limits of a photograph's longer side, in pixels of the figure.
 
     Raises:
@@ -70,30 +61,28 @@ def draw(rows, smallest=240, largest=1600):
     high = sum(height + head + margin for height, _ in sizes)
     if max(wide, high) >= LARGEST_PICTURE:
         raise UsageError(f"{len(rows)} photographs are too many for one picture: it would be {wide}×{high} pixels.")
-    picture = figures.figure(wide / dots, high / dots)
-    picture.set_layout_engine("none")
+    figure = figures.figure(wide / dots, high / dots)
+    figure.set_layout_engine("none")
     top = 0
     for (title, image, panels), (height, width) in zip(rows, sizes):
+        bottom = (high - top - head - height) / high
 
-        def axes(left, across, top=top, height=height):
-            bottom = high - top - head - height
-            return picture.add_axes((left / wide, bottom / high, across / wide, height / high))
+        def axes(left, across, bottom=bottom, height=height):
+            return figure.add_axes((left / wide, bottom, across / wide, height / high))
 
-        font = max(9, width / 55)
-        photograph = axes(margin, width)
-        photograph.imshow(image)
-        photograph.set_title(title, fontsize=font)
-        photograph.axis("off")
-        left = 2 * margin + width
-        for panel in panels:
-            drawn = axes(left, width)
-            seen = np.isfinite(panel.values)
-            grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-            drawn.imshow(np.where(seen[..., None], grey, 0.5 * grey + 64).astype("uint8"))
-            heat = drawn.imshow(np.ma.masked_invalid(panel.values), cmap="inferno", alpha=0.6)
-            drawn.set_title(panel.title, fontsize=font)
-            drawn.axis("off")
-            picture.colorbar(heat, cax=axes(left + width + 4, 12)).ax.tick_params(labelsize=8)
-            left += width + scale_width + margin
+        gray = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+        left = margin
+        for text, values in [(title, None), *panels]:
+            shown = axes(left, width)
+            shown.set_title(text, fontsize=max(9, width / 55))
+            shown.axis("off")
+            left += width + margin
+            if values is None:
+                shown.imshow(image)
+                continue
+            shown.imshow(np.where(np.isfinite(values)[..., None], gray, 0.5 * gray + 64).astype("uint8"))
+            heat = shown.imshow(np.ma.masked_invalid(values), cmap="inferno", alpha=0.6)
+            figure.colorbar(heat, cax=axes(left - margin + 4, 12)).ax.tick_params(labelsize=8)
+            left += scale_width
         top += height + head + margin
-    return picture
+    return figure

@@ -28,11 +28,11 @@ DESIGNS = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """A convolution: (height, width) of its kernel, its filters, and the places of its output map."""
+    """A convolution: (height, width) of its kernel, its filters, and the positions of its output."""
 
     size: tuple
     filters: int
-    places: int
+    positions: int
 
     def weights(self, channels):
         """Its weights on an input of that many channels."""
@@ -50,8 +50,8 @@ class NaiveBlock:
             (a list within for kernels side by side). Without the projection.
         projection: the `Kernel` after the pooling, or None.
         rest: the (`Kernel`, input channels) that follow the branches, in a residual unit.
-        channels: what it puts out.
-        unprojected: what it would put out without the projection: the pooling hands on all channels it gets.
+        channels: those of its output.
+        unprojected: those it would have without the projection: the pooling hands on all channels it gets.
         all_unprojected: the same if no block before it had one either.
     """
 
@@ -65,25 +65,27 @@ class NaiveBlock:
     unprojected: int
     all_unprojected: int
 
+    def kernels(self, design):
+        """A dict from the branches of a design to the (`Kernel`, its input channels) of each, in order."""
+        return {branch: list(_with_inputs(steps, self.input)) for branch, steps in self.designs[design].items()}
+
     def weights(self, design):
         """The weights of a design's kernels, without the projection."""
-        return self._sum(design, lambda kernel, channels: kernel.weights(channels))
+        return sum(kernel.weights(channels) for kernel, channels in self._all(design))
 
     def multiply_adds(self, design):
         """The multiply-adds of a design's kernels, without the projection."""
-        return self._sum(design, lambda kernel, channels: kernel.places * kernel.weights(channels))
+        return sum(kernel.positions * kernel.weights(channels) for kernel, channels in self._all(design))
 
-    def _sum(self, design, cost):
-        pairs = [pair for branch in self.designs[design].values() for pair in with_inputs(branch, self.input)]
-        return sum(cost(*pair) for pair in (*pairs, *self.rest))
+    def _all(self, design):
+        return [*(pair for pairs in self.kernels(design).values() for pair in pairs), *self.rest]
 
 
-def with_inputs(branch, channels):
-    """(`Kernel`, its input channels) of a branch's kernels, in order."""
+def _with_inputs(branch, channels):
     for step in branch:
         side_by_side = step if isinstance(step, list) else [step]
         yield from ((kernel, channels) for kernel in side_by_side)
-        channels = sum(kernel.filters for kernel in side_by_side)
+        channels = _filters(step)
 
 
 def naive_blocks(profile):
@@ -100,27 +102,23 @@ def naive_blocks(profile):
             f"{profile.name} has no mixed blocks, so there is no naive design to compare with. "
             "The Inceptions have: inception_v1, inception_v2, inception_v3, inception_v4, inception_resnet_v2."
         )
-    maps = {layer.path: layer.map for layer in profile.layers}
-    groups = profile.by("end_point")
-    at = {}
-    for block in profile.blocks:
-        at.setdefault(block.end_point, []).append(block)
-    blocks, wide = [], None  # wide: the channels so far where nothing is projected
-    for end_point, layers in groups.items():
-        for block in at.get(end_point, ()):
-            blocks.append(_naive_block(block, maps, PAPER_KERNELS.get(profile.name, {}), wide))
-        if end_point in at:
-            wide = blocks[-1].all_unprojected
+    outputs = {layer.path: layer.output for layer in profile.layers}
+    blocks, width = [], None  # width: the channels so far where nothing is projected
+    for end_point, layers in profile.by("end_point").items():
+        found = [block for block in profile.blocks if block.end_point == end_point]
+        blocks += [_naive_block(block, outputs, PAPER_KERNELS.get(profile.name, {}), width) for block in found]
+        if found:
+            width = blocks[-1].all_unprojected
         elif any(layer.parameters for layer in layers):
-            wide = None
+            width = None
     return blocks
 
 
-def _naive_block(block, maps, paper, wide):
+def _naive_block(block, outputs, paper, width):
     branches, projection, pooled = {}, None, False
     side_by_side, *rest = block.layer.steps
     for branch in side_by_side:
-        kernels = [_kernels(step, f"{block.path}/{branch.name}", maps) for step in branch.steps]
+        kernels = [_kernels(step, f"{block.path}/{branch.name}", outputs) for step in branch.steps]
         kernels = [kernel for kernel in kernels if kernel]
         if isinstance(branch.steps[0], POOLINGS):
             pooled, projection = True, kernels[0] if kernels else None
@@ -130,7 +128,7 @@ def _naive_block(block, maps, paper, wide):
     direct = sum(_filters(kernels[-1]) for kernels in branches.values())
     out = direct + (projection.filters if projection else channels if pooled else 0)
     if rest:
-        rest = [(_kernels(step, block.path, maps), direct) for step in rest]
+        rest = [(_kernels(step, block.path, outputs), direct) for step in rest]
         out = rest[-1][0].filters
     return NaiveBlock(
         path=block.path,
@@ -141,17 +139,17 @@ def _naive_block(block, maps, paper, wide):
         rest=tuple(rest),
         channels=out,
         unprojected=direct + channels if pooled else out,
-        all_unprojected=direct + (wide or channels) if pooled else out,
+        all_unprojected=direct + (width or channels) if pooled else out,
     )
 
 
-def _kernels(step, path, maps):
+def _kernels(step, path, outputs):
     """The `Kernel` of a convolution, a list of them for layers side by side, None for a pooling."""
     if isinstance(step, list):
-        return [_kernels(layer, path, maps) for layer in step]
+        return [_kernels(layer, path, outputs) for layer in step]
     if not isinstance(step, keras.layers.Conv2D):
         return None
-    return Kernel(step.kernel_size, step.filters, math.prod(maps[f"{path}/{step.name}"].shape[:2]))
+    return Kernel(step.kernel_size, step.filters, math.prod(outputs[f"{path}/{step.name}"].shape[:2]))
 
 
 def _filters(step):
@@ -165,10 +163,9 @@ def _designs(branches, paper):
             name: [_enlarged(kernel, paper[name]) for kernel in kernels] if name in paper else kernels
             for name, kernels in branches.items()
         }
-    unreduced = {name: without_reduction(kernels) for name, kernels in branches.items()}
-    designs["unreduced"] = unreduced
+    designs["unreduced"] = {name: without_reduction(kernels) for name, kernels in branches.items()}
     designs["unfactorized"] = {name: without_factorization(kernels) for name, kernels in branches.items()}
-    designs["naive"] = {name: without_factorization(kernels) for name, kernels in unreduced.items()}
+    designs["naive"] = {name: without_factorization(kernels) for name, kernels in designs["unreduced"].items()}
     return designs
 
 
@@ -184,18 +181,18 @@ def without_reduction(branch):
 
 def without_factorization(branch):
     """A branch with one square kernel for every two that stand for it: 1×n and n×1, after or beside each other; 3×3
-    and 3×3. It has the filters and the map of the second, or of both where they are side by side."""
-    whole, steps = [], list(branch)
+    and 3×3. It has the filters and the output of the second, or of both where they are side by side."""
+    merged, steps = [], list(branch)
     while steps:
         step, *steps = steps
         if isinstance(step, list):
             sizes = {kernel.size for kernel in step}
             if len(sizes) == 2 and _square(*sizes):
-                step = Kernel(_square(*sizes), _filters(step), step[0].places)
+                step = Kernel(_square(*sizes), _filters(step), step[0].positions)
         elif steps and not isinstance(steps[0], list) and (square := _square(step.size, steps[0].size)):
             step, *steps = dataclasses.replace(steps[0], size=square), *steps[1:]
-        whole.append(step)
-    return whole
+        merged.append(step)
+    return merged
 
 
 def _square(first, second):

@@ -1,4 +1,4 @@
-"""What a network costs layer by layer, and what its maps see of the image. Read off the layers: nothing is run.
+"""What a network costs layer by layer, and the receptive fields of its feature maps. Read off the layers, not run.
 
 Receptive fields as in Araujo, Norris, Sim: "Computing Receptive Fields of Convolutional Neural Networks" (Distill,
 2019), whose published table for TF-Slim's networks these agree with.
@@ -13,7 +13,6 @@ import keras
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import (
     Auxiliary,
-    AuxPooling2D,
     Conv2D,
     Conv2DSame,
     Repeat,
@@ -22,7 +21,7 @@ from inception_tf.models.blocks import (
     SqueezedConv2D,
 )
 
-# Layers that leave every place of a map where it is and compute next to nothing.
+# Layers that leave every position of a feature map where it is and compute next to nothing.
 POINTWISE = (
     keras.layers.Activation,
     keras.layers.BatchNormalization,
@@ -38,55 +37,53 @@ SUMS = (keras.layers.Add, keras.layers.Multiply, keras.layers.Average, keras.lay
 
 
 @dataclass(frozen=True)
-class Map:
-    """A feature map of one image, and where in the image its places lie. Pairs are (height, width).
+class FeatureMap:
+    """The feature map of one image, and where in the image its positions lie. Pairs are (height, width).
 
     Attributes:
-        shape: (height, width, channels), or (channels,) once the places are gone.
-        stride: pixels between the fields of neighbouring places; 0 where there is one place, for all of the image.
-        low, high: the first and the last pixel that place 0 sees. Pixels outside the image are padding.
-        inner: (first, last) place of each axis that padding had no part in; last < first where there is none.
+        shape: (height, width, channels), or (channels,) once the positions are gone.
+        stride: pixels between the receptive fields of neighboring positions; 0 where there is one position in all.
+        low, high: the first and the last pixel of position 0's receptive field. Pixels outside the image are padding.
     """
 
     shape: tuple
     stride: tuple = (1, 1)
     low: tuple = (0, 0)
     high: tuple = (0, 0)
-    inner: tuple = None
-
-    def __post_init__(self):
-        if self.inner is None:
-            object.__setattr__(self, "inner", tuple((0, side - 1) for side in self.shape[:2]))
 
     @property
     def receptive_field(self):
-        """(height, width) of what a place sees, padding included."""
+        """(height, width) of a position's receptive field, padding included."""
         return tuple(high - low + 1 for low, high in zip(self.low, self.high))
 
     @property
     def center(self):
-        """(y, x) of the middle of what place 0 sees, in pixels; the middle of the first pixel is 0."""
+        """(y, x) of the middle of position 0's receptive field, in pixels; the middle of the first pixel is 0."""
         return tuple((low + high) / 2 for low, high in zip(self.low, self.high))
 
-    def window(self, shape, kernel, strides, dilation=(1, 1), before=(0, 0)):
-        """The map of that `shape` that a sliding window makes of this one, `before` places of padding ahead of it."""
-        axes = []
-        for axis in (0, 1):
-            step, (first, last), pad = self.stride[axis], self.inner[axis], before[axis]
-            reach = dilation[axis] * (kernel[axis] - 1)
-            inner = (-(-(first + pad) // strides[axis]), (last + pad - reach) // strides[axis])
-            low, high = self.low[axis] - pad * step, self.high[axis] + (reach - pad) * step
-            axes.append((step * strides[axis], low, high, (inner[0], min(inner[1], shape[axis] - 1))))
-        return Map(tuple(shape), *zip(*axes))
+    def without_padding(self, image):
+        """The positions that no padding of any layer reached, a range for each axis, on an image of (height, width)."""
+        axes = zip(self.shape, image, self.stride, self.low, self.high)
+        return tuple(
+            range(max(0, -(low // (step or 1))), min(count, (side - 1 - high) // (step or 1) + 1))
+            for count, side, step, low, high in axes
+        )
 
-    def whole(self, shape):
-        """What is made of all places of this map at once."""
+    def window(self, shape, kernel, strides, dilation=(1, 1), before=(0, 0)):
+        """The feature map of that `shape` that a sliding window makes of this one, padded by `before` ahead of it."""
+        axes = []
+        for step, low, high, size, move, apart, pad in zip(
+            self.stride, self.low, self.high, kernel, strides, dilation, before
+        ):
+            axes.append((step * move, low - pad * step, high + (apart * (size - 1) - pad) * step))
+        return FeatureMap(tuple(shape), *zip(*axes))
+
+    def pooled(self, shape):
+        """What is made of all positions of this feature map at once."""
         if len(self.shape) == 1:
             return dataclasses.replace(self, shape=tuple(shape))
-        sides = self.shape[:2]
-        high = tuple(h + (side - 1) * step for h, side, step in zip(self.high, sides, self.stride))
-        inner = tuple((0, 0) if span == (0, side - 1) else (0, -1) for span, side in zip(self.inner, sides))
-        return Map(tuple(shape), (0, 0), self.low, high, inner)
+        high = tuple(high + (side - 1) * step for high, side, step in zip(self.high, self.shape, self.stride))
+        return FeatureMap(tuple(shape), (0, 0), self.low, high)
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class LayerCost:
         multiply_adds: of a convolution or a fully connected layer.
         activation_bytes: of its output as float32. Batch norm, activations, sums and concatenations are counted as
             done in place: 0.
-        map: its output, a `Map`.
+        output: its output, a `FeatureMap`.
     """
 
     path: str
@@ -112,17 +109,17 @@ class LayerCost:
     parameters: int
     multiply_adds: int
     activation_bytes: int
-    map: Map
+    output: FeatureMap
 
 
 @dataclass(frozen=True)
 class Block:
-    """A layer with branches side by side: `path`, `end_point`, the `layer`, and its input `Map`."""
+    """A layer with branches side by side: its `path`, its `end_point`, the `layer`, and its input `FeatureMap`."""
 
     path: str
     end_point: str
     layer: Scope
-    input: Map
+    input: FeatureMap
 
 
 @dataclass(frozen=True)
@@ -133,8 +130,8 @@ class Profile:
         name: of its network, or the model's own where it is not of this library.
         input: the shape of the image, (height, width, channels).
         layers: a `LayerCost` each, in order.
-        end_points: a dict from the end points' names, as `models.model.end_points` has them, to their `Map`.
-        branches: a dict from (end point, branch) to the `Map` of the branch, the last of a scope of units.
+        end_points: a dict from the end points' names, as `models.model.end_points` has them, to their `FeatureMap`.
+        branches: a dict from (end point, branch) to the `FeatureMap` of the branch.
         blocks: the blocks with branches, in order.
     """
 
@@ -145,12 +142,11 @@ class Profile:
     branches: dict
     blocks: tuple
 
-    def by(self, key):
-        """The layers in groups: a dict from what `key`, an attribute or a function of a layer, says to their list."""
-        key = key if callable(key) else lambda layer, name=key: getattr(layer, name)
+    def by(self, attribute):
+        """The layers in groups: a dict from the values of an attribute of `LayerCost` to the layers that have it."""
         groups = {}
         for layer in self.layers:
-            groups.setdefault(key(layer), []).append(layer)
+            groups.setdefault(getattr(layer, attribute), []).append(layer)
         return groups
 
 
@@ -181,14 +177,14 @@ def profile(model, size=None):
         raise UsageError(f"{model.name} takes images of {own[0]}×{own[1]}. Received: {shape[0]}×{shape[1]}")
     walk = _Walk()
     try:
-        ends = walk.model(model, Map(shape))
+        walk.model(model, FeatureMap(shape))
     except ValueError as error:
         if isinstance(error, UsageError):
             raise
         reason = str(error).splitlines()[0]
         raise UsageError(f"{model.name} cannot take images of {shape[0]}×{shape[1]}: {reason}") from error
     name = model.card.network if getattr(model, "card", None) else model.name
-    return Profile(name, shape, tuple(walk.layers), ends, walk.branches, tuple(walk.blocks))
+    return Profile(name, shape, tuple(walk.layers), walk.end_points, walk.branches, tuple(walk.blocks))
 
 
 class _Walk:
@@ -198,7 +194,7 @@ class _Walk:
         self.layers, self.blocks, self.branches, self.end_points = [], [], {}, {}
 
     def model(self, model, image):
-        """The end points of a model, a dict from names to maps."""
+        """Notes the layers of a model."""
         maps = {id(model.inputs[0]): image}
         tangled = UsageError(f"{model.name} is no chain of layers that are used once each: its costs are not known.")
         for layer in model.layers:
@@ -211,14 +207,13 @@ class _Walk:
             maps[id(output)] = self.top(layer, inputs)
         if id(model.outputs[0]) not in maps:
             raise tangled
-        return self.end_points
 
     def top(self, layer, inputs):
-        """The map that a layer of the model itself makes of its input maps."""
+        """The output of a layer of the model itself."""
+        x, *_ = inputs
         if isinstance(layer, Auxiliary):
-            return inputs[0]
+            return x
         if isinstance(layer, Repeat):
-            (x,) = inputs
             for part in layer.layers:
                 self.end_point = f"{layer.name}/{part.name}"
                 x = self.end_points[self.end_point] = self.one(part, x, layer.name)
@@ -227,12 +222,12 @@ class _Walk:
         if isinstance(layer, (*SUMS, keras.layers.Concatenate)):
             x = joined(inputs, isinstance(layer, keras.layers.Concatenate))
         else:
-            x = self.one(layer, *inputs)
+            x = self.one(layer, x)
         self.end_points[layer.name] = x
         return x
 
     def one(self, layer, x, path="", branch=None):
-        """The map that a layer under `path` makes of the map `x`."""
+        """The output of a layer under `path` on the feature map `x`."""
         path = f"{path}/{layer.name}" if path else layer.name
         if isinstance(layer, Residual):
             start = self.one(layer.preact, x, path, branch) if layer.preact else x
@@ -250,6 +245,7 @@ class _Walk:
         return out
 
     def steps(self, scope, x, path, branch):
+        """The output of the steps of a scope."""
         for step in scope.steps:
             if not isinstance(step, list):
                 x = self.one(step, x, path, branch)
@@ -264,36 +260,31 @@ class _Walk:
 
 
 def joined(maps, concatenated=True):
-    """Maps of one size concatenated on the channels, or added: a place sees what it sees in any of them."""
+    """Feature maps of one size concatenated on the channels, or added: the receptive field covers those of all."""
     first = maps[0]
     shape = (*first.shape[:-1], sum(x.shape[-1] for x in maps)) if concatenated else first.shape
-    low, high = (
-        tuple(best(getattr(x, end)[axis] for x in maps) for axis in (0, 1))
-        for end, best in (("low", min), ("high", max))
-    )
-    inner = tuple(
-        (max(x.inner[axis][0] for x in maps), min(x.inner[axis][1] for x in maps)) for axis in range(len(first.inner))
-    )
-    return Map(shape, first.stride, low, high, inner)
+    low = tuple(map(min, zip(*(x.low for x in maps))))
+    high = tuple(map(max, zip(*(x.high for x in maps))))
+    return FeatureMap(shape, first.stride, low, high)
 
 
 def leaf(layer, x, path):
-    """The kind, the output `Map` and the multiply-adds of a layer that has no layers with kernels in it."""
+    """The kind, the output `FeatureMap` and the multiply-adds of a layer that has no layers with kernels in it."""
     if getattr(layer, "data_format", "channels_last") != "channels_last":
-        raise UsageError(f"Maps are expected with the channels last. Received: {path}")
+        raise UsageError(f"Feature maps are expected with the channels last. Received: {path}")
     if isinstance(layer, CONVOLUTIONS):
         return convolution(layer, x)
     if isinstance(layer, keras.layers.Dense):
         if len(x.shape) == 3 and x.shape[:2] != (1, 1):
-            raise UsageError(f"The costs of a Dense on a map are not known: {path}.")
-        return "fully connected", x.whole((*x.shape[:-1], layer.units)), math.prod(layer.kernel.shape)
+            raise UsageError(f"The costs of a Dense on a feature map are not known: {path}.")
+        return "fully connected", x.pooled((*x.shape[:-1], layer.units)), math.prod(layer.kernel.shape)
     shape = tuple(layer.compute_output_shape((None, *x.shape))[1:])
     if isinstance(layer, POOLINGS):
         return "pooling", windowed(layer, x, shape, layer.pool_size), 0
     if isinstance(layer, GLOBAL_POOLINGS):
-        return "pooling", x.whole(shape), 0
+        return "pooling", x.pooled(shape), 0
     if isinstance(layer, keras.layers.Flatten) or isinstance(layer, keras.layers.Reshape) and len(shape) == 1:
-        return "other", x.whole(shape), 0
+        return "other", x.pooled(shape), 0
     if isinstance(layer, keras.layers.ZeroPadding2D):
         before = tuple(pad[0] for pad in layer.padding)
         return "other", x.window(shape, (1, 1), (1, 1), before=before), 0
@@ -304,29 +295,26 @@ def leaf(layer, x, path):
 
 def convolution(layer, x):
     """`leaf` of a convolution."""
-    rule = Conv2D if isinstance(layer, SqueezedConv2D) else type(layer)
+    squeezed = isinstance(layer, SqueezedConv2D)
+    rule = Conv2D if squeezed else type(layer)
     shape = tuple(rule.compute_output_shape(layer, (None, *x.shape))[1:])
     out = windowed(layer, x, shape, layer.kernel_size)
     kernels = [weight for weight in layer._trainable_variables if weight.name.endswith("kernel")]
     multiply_adds = shape[0] * shape[1] * sum(math.prod(kernel.shape) for kernel in kernels)
-    if isinstance(layer, SqueezedConv2D):
-        out = out.whole(shape[2:])
     suffix = {keras.layers.SeparableConv2D: " separable", keras.layers.DepthwiseConv2D: " depthwise"}
     kind = "×".join(map(str, layer.kernel_size)) + suffix.get(type(layer), "")
-    return kind, out, multiply_adds
+    return kind, out.pooled(shape[2:]) if squeezed else out, multiply_adds
 
 
 def windowed(layer, x, shape, kernel):
-    """The map of a convolution or a pooling."""
+    """The feature map of a convolution or a pooling."""
     dilation = getattr(layer, "dilation_rate", (1, 1))
     before = (0, 0)
     if isinstance(layer, Conv2DSame) and layer.strides != (1, 1):
         before = tuple((size - 1) // 2 for size in kernel)
     elif layer.padding == "same":
         before = tuple(
-            max((shape[i] - 1) * layer.strides[i] + dilation[i] * (kernel[i] - 1) + 1 - x.shape[i], 0) // 2
-            for i in (0, 1)
+            max((out - 1) * step + apart * (size - 1) + 1 - side, 0) // 2
+            for out, step, apart, size, side in zip(shape, layer.strides, dilation, kernel, x.shape)
         )
-    elif isinstance(layer, AuxPooling2D) and layer.least:
-        x = dataclasses.replace(x, shape=(*(max(side, layer.least) for side in x.shape[:2]), x.shape[2]))
     return x.window(shape, kernel, layer.strides, dilation, before)

@@ -1,10 +1,8 @@
 """A map of class scores over a larger photograph in one pass, as an NPZ file and a picture.
 
 The fully connected layers run as convolutions, so what would take many crops takes one pass; --crops runs those too
-and says how fast they are and where they agree.
+and says how fast they are and how far they agree.
 """
-
-import argparse
 
 from inception_tf.cli.outcome import Outcome
 from inception_tf.cli.profile import size
@@ -33,16 +31,11 @@ def add_arguments(parser):
 
 
 def side(text):
-    """A short side, or (height, width), or "original"."""
+    """A short side, (height, width), or "original"."""
     if text == "original":
         return text
-    if text.isdecimal() and int(text):
-        return int(text)
-    try:
-        return size(text)
-    except argparse.ArgumentTypeError:
-        message = f"384, 384x512 or original is expected. Received: {text!r}"
-        raise argparse.ArgumentTypeError(message) from None
+    height, width = size(text)
+    return height if text.isdecimal() else (height, width)
 
 
 def run(args):
@@ -57,9 +50,9 @@ def run(args):
     from inception_tf.inference.engines import KerasEngine, open_engine
 
     prefix = args.out or f"{Path(args.image).stem}.dense"
-    table, overlay = Path(f"{prefix}.npz"), Path(f"{prefix}.png")
-    figures.check(overlay, args.force)
-    refuse_existing(table, args.force)
+    npz, png = Path(f"{prefix}.npz"), Path(f"{prefix}.png")
+    figures.check(png, args.force)
+    refuse_existing(npz, args.force)
     if args.top < 1:
         raise UsageError(f"top must be at least 1. Received: {args.top}")
     image = read_image(args.image, args.exif)
@@ -72,55 +65,35 @@ def run(args):
     model = dense_model(engine.model)
     result = score_map(model, image, engine.labels, image.shape[:2] if args.size == "original" else args.size)
     crops = compare_with_crops(model, result.inputs, min(engine.preprocessing.size)) if args.crops else None
-    picture = result.picture(Path(args.image).name, shown or [result.best(1)[0][0]])
-    with atomic_write(table, args.force) as part:
-        result.save(part)
-    figures.save(picture, overlay, args.force)
-
     best = result.best(args.top)
-    height, width = result.scores.shape[:2]
+    figure = result.figure(Path(args.image).name, shown or [best[0][0]])
+    with atomic_write(npz, args.force) as part:
+        result.save(part)
+    figures.save(figure, png, args.force)
+
+    data = {
+        "scores": list(result.scores.shape),
+        "resized": list(result.inputs.shape[1:3]),
+        "stride": list(result.positions.stride),
+        "classes": [dict(zip(("index", "name", "mean", "largest"), one)) for one in best],
+        "npz": str(npz),
+        "picture": str(png),
+    }
     rows = [(name, f"{mean:.4f}", f"{largest:.4f}") for _, name, mean, largest in best]
-    resized = "×".join(map(str, result.inputs.shape[1:3]))
     text = [
-        f"{height}×{width} scores of {len(engine.labels)} classes on {resized} pixels, {result.place.stride[0]} apart.",
+        "{}×{} scores of {} classes on {}×{} pixels, {} apart.".format(
+            *data["scores"], *data["resized"], data["stride"][0]
+        ),
         tables.render(rows, ("class", "mean score", "largest"), "<>>"),
     ]
-    data = {
-        "scores": [height, width, len(engine.labels)],
-        "resized": list(result.inputs.shape[1:3]),
-        "stride": list(result.place.stride),
-        "classes": [{"index": i, "name": name, "mean": mean, "largest": largest} for i, name, mean, largest in best],
-        "npz": str(table),
-        "picture": str(overlay),
-    }
     if crops:
-        text.append(_crops_text(crops, tables))
-        data["crops"] = {**vars(crops), "ratio": crops.ratio}
-    return Outcome("\n\n".join([*text, f"Written: {table}, {overlay}"]), data)
-
-
-def _crops_text(crops, tables):
-    def shown(value):
-        return "–" if value is None else f"{value:.1e}"
-
-    rows = [
-        (
-            row["end_point"],
-            "×".join(map(str, row["map"])),
-            "×".join(map(str, row["inner"])) if all(row["inner"]) else "none",
-            shown(row["difference_inside"]),
-            shown(row["difference_outside"]),
+        data["crops"] = crops
+        text.append(
+            "{crops} crops of {side}×{side} take {ratio:.1f} times as long as one pass: {crops_seconds:.2f} s to "
+            "{pass_seconds:.2f} s, for {work:.1f} times the multiply-adds.\n"
+            "The best class is the same at {same_class} of {crops} positions; largest difference of a score "
+            "{score_difference:.2g}.\n"
+            "Beyond a crop's border lies padding; in the one pass the image goes on there. No padding reached {free} "
+            "of the pass's {crops} scores.".format(**crops)
         )
-        for row in crops.end_points
-    ]
-    header = ("end point", "a crop's map", "free of padding", "difference there", "elsewhere")
-    own = "all" if all(crops.end_points[-1]["inner"]) else "none"
-    lines = [
-        f"{crops.crops} crops of {crops.side}×{crops.side} take {crops.ratio:.1f} times as long as one pass: "
-        f"{crops.crops_seconds:.2f} s to {crops.pass_seconds:.2f} s, for {crops.work:.1f} times the multiply-adds.",
-        f"The best class is the same at {crops.same_class} of {crops.crops} places; largest difference of a score "
-        f"{crops.score_difference:.2g}.",
-        "Beyond a crop's border there is padding, in the one pass the image goes on. What no padding reached agrees:",
-        f"of the scores that is {crops.free} of {crops.crops} in the one pass, {own} of the crops'.",
-    ]
-    return "\n".join([*lines, "", tables.render(rows, header, "<>>>>")])
+    return Outcome("\n\n".join([*text, f"Written: {npz}, {png}"]), data)

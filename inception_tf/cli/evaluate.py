@@ -1,4 +1,4 @@
-"""How good MODEL is on labelled images: accuracy, precision and recall of every class, calibration; CSV and pictures.
+"""How good MODEL is on labeled images: accuracy, precision and recall of every class, calibration; CSV and pictures.
 
 A bad file is named at the end, not fatal.
 """
@@ -29,7 +29,7 @@ def add_arguments(parser):
     parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
     parser.add_argument("--csv", metavar="FILE", help="write a row for every image")
     parser.add_argument(
-        "--out", metavar="DIR", help="write evaluation.json, predictions.csv, confusion.png and mistakes.png"
+        "--out", metavar="DIR", help="write evaluation.json, predictions.csv, confusion.png and confident_errors.png"
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
@@ -38,8 +38,8 @@ def run(args):
     from inception_tf.evaluation.evaluate import evaluate, write_predictions
     from inception_tf.evaluation.report import refuse_report, write_report
     from inception_tf.files import refuse_existing
-    from inception_tf.images.examples import open_examples
     from inception_tf.images.labels import class_names
+    from inception_tf.images.sources import open_examples
     from inception_tf.inference.engines import open_engine
 
     if args.csv:

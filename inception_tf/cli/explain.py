@@ -1,4 +1,4 @@
-"""Where in photographs a model sees its top classes: one picture, a heat map for each.
+"""Where in photographs the evidence for a model's top classes is: one picture, a heat map for each.
 
 Class activation maps are exact: their mean is the class's logit. They need global average pooling ahead of a linear
 classifier, as the Inceptions, the ResNets and Network in Network have it. Grad-CAM (--at) works on any network.
@@ -23,7 +23,7 @@ def run(args):
     from pathlib import Path
 
     from inception_tf import figures, tables
-    from inception_tf.analysis.explain import explain, picture
+    from inception_tf.analysis.explain import explain, figure
     from inception_tf.images.files import find_images
     from inception_tf.inference.engines import open_engine
 
@@ -32,7 +32,7 @@ def run(args):
     figures.check(out, args.force)
     engine = open_engine(args.model, labels=args.labels)
     found = explain(engine, paths, args.top, args.at, args.classes, args.exif)
-    figures.save(picture(found), out, args.force)
+    figures.save(figure(found), out, args.force)
     rows, data = [], []
     for one in found:
         classes = []

@@ -1,6 +1,6 @@
 """What is in a checkpoint: its container, its network, its classes, and everything else it carries.
 
-Every tensor is read, so a damaged file is found out. With a second checkpoint: what is different in it, scope by scope.
+Every tensor is read, so a damaged file does not go unnoticed. With a second checkpoint: what differs, scope by scope.
 """
 
 from inception_tf.cli.outcome import Outcome
@@ -19,12 +19,14 @@ def add_arguments(parser):
 
 
 def run(args):
-    if args.other:
-        from inception_tf.slim.compare import compare
+    import dataclasses
 
-        comparison = compare(args.checkpoint, args.other, args.ema)
-        return Outcome(str(comparison), comparison.data())
+    if args.other:
+        from inception_tf.slim.diff import diff
+
+        found = diff(args.checkpoint, args.other, args.ema)
+        return Outcome(str(found), {"identical": found.identical, **dataclasses.asdict(found)})
     from inception_tf.slim.summary import summarize
 
     summary = summarize(args.checkpoint, args.variables)
-    return Outcome(summary.text(), summary.data())
+    return Outcome(str(summary), dataclasses.asdict(summary))

@@ -30,17 +30,6 @@ def number(text):
         raise argparse.ArgumentTypeError(f"a number such as 25M or 5.8G is expected. Received: {text!r}") from None
 
 
-def short(number):
-    """4.3 k, 23.9 M, 5.71 G."""
-    return (
-        f"{number / 1e9:.2f} G"
-        if number >= 1e9
-        else f"{number / 1e6:.1f} M"
-        if number >= 1e6
-        else f"{number / 1e3:.1f} k"
-    )
-
-
 def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=None):
     """The networks with their published weights, as far as they match.
 
@@ -79,7 +68,7 @@ def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=Non
     ]
     if not fits:
         least = [f"{min(getattr(cost, fact) for cost, _ in found):,} {fact.replace('_', '-')}" for fact in limits]
-        raise UsageError(f"None is as small. The least that is to be had: {', '.join(least)}.")
+        raise UsageError(f"No network is that small. The smallest have {' and '.join(least)}.")
     return fits
 
 
@@ -100,8 +89,8 @@ def run(args):
                     entry and entry.weights,
                     entry.classes if entry else cost.classes,
                     f"{cost.input_size}×{cost.input_size}×{cost.channels}",
-                    short(cost.parameters),
-                    short(cost.multiply_adds),
+                    tables.short(cost.parameters),
+                    tables.short(cost.multiply_adds),
                     entry and entry.top1,
                     entry and entry.top5,
                     entry and entry.provenance,
@@ -109,15 +98,5 @@ def run(args):
             )
         published = [dataclasses.asdict(e) | {"name": e.name, "url": e.url} for e in entries if e]
         data.append({**dataclasses.asdict(cost), "weights": published})
-    header = (
-        "network",
-        "weights",
-        "classes",
-        "input",
-        "parameters",
-        "multiply-adds",
-        "top-1 %",
-        "top-5 %",
-        "provenance",
-    )
+    header = "network", "weights", "classes", "input", "parameters", "multiply-adds", "top-1 %", "top-5 %", "provenance"
     return Outcome(tables.render(rows, header, "<<><>>>><"), data)

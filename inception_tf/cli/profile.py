@@ -34,7 +34,7 @@ def size(text):
 
 def run(args):
     from inception_tf import figures
-    from inception_tf.analysis.profile_report import COMPARED, Report, compare
+    from inception_tf.analysis import profile_report as report
     from inception_tf.errors import UsageError
 
     if args.plot:
@@ -43,20 +43,24 @@ def run(args):
         if args.naive or args.block:
             raise UsageError("--naive and --block are about one network. Leave --compare out.")
         first = [args.model] if args.model else []
-        result = compare([*first, *(args.compare or COMPARED)], args.input, args.classes)
-        text, data = result.text(), result.data()
+        data = report.compare_networks([*first, *(args.compare or report.COMPARED)], args.input, args.classes)
+        text = report.comparison_text(data)
     else:
         if not args.model:
             raise UsageError("Which network? Give its name or a model's file, or --compare.")
-        result = Report.of(args.model, args.input, args.classes)
-        text, data = result.text(), result.data()
+        found = report.profile_of(args.model, args.input, args.classes)
         if args.block:
-            block = result.block(args.block)
-            text = result.block_text(args.block)
-            data = next(entry for entry in data["naive"] if entry["block"] == block.path)
+            data = report.block_data(found, args.block)
+            text = report.block_text(found.name, data)
         elif args.naive:
-            text, data = result.naive_text(), data["naive"]
+            data = report.naive_data(found)
+            text = report.naive_text(data)
+        else:
+            data = report.profile_data(found)
+            text = report.profile_text(data)
     if args.plot:
-        figures.save(result.picture(), args.plot, args.force)
+        compared = args.compare is not None
+        figure = report.comparison_figure(data) if compared else report.profile_figure(report.profile_data(found))
+        figures.save(figure, args.plot, args.force)
         text += f"\n\nWritten: {args.plot}"
     return Outcome(text, data)

@@ -26,16 +26,13 @@ def run(args):
     from inception_tf.slim.verify import verify
     from inception_tf.zoo import load_model
 
-    checkpoint = open_checkpoint(args.checkpoint)
+    checkpoint, images = open_checkpoint(args.checkpoint), None
     model = load_model(args.model) if args.model else None
-    images = None
+    detection = detect(checkpoint, args.network or (model and model.card.network), args.scope)
     if args.images:
-        if model is not None:
-            preprocessing = Preprocessing.from_config(dict(model.card.preprocessing))
-        else:
-            info = find_network(detect(checkpoint, args.network, args.scope).network)
-            preprocessing = Preprocessing(info.preprocessing, info.input_size)
-        images = preprocessing(find_images(args.images))
-    report = verify(checkpoint, model, images, args.tolerance, network=args.network, **options.loading(args))
+        info = find_network(detection.network)
+        published = {"kind": info.preprocessing, "size": info.input_size}
+        images = Preprocessing.from_config(model.card.preprocessing if model else published)(find_images(args.images))
+    report = verify(checkpoint, model, images, args.tolerance, args.ema, detection=detection)
     data = {**dataclasses.asdict(report), "passed": report.passed, "worst": report.worst}
     return Outcome(str(report), data, 0 if report else 1)

@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images."""
+"""How good a classifier is on labeled images."""
 
 import collections
 import csv
@@ -24,16 +24,16 @@ _TABLE_ROWS, _WORST = 40, 20
 
 @dataclasses.dataclass
 class Evaluation:
-    """A classifier's answers to N labelled images, and what follows from them.
+    """A classifier's answers to N labeled images, and what follows from them.
 
     Attributes:
         labels: the names of the model's classes.
-        index: int64 array (N,), the images' places in the data.
+        index: int64 array (N,), the images' positions in the data.
         names: their names, a list.
         truth, predicted: int64 arrays (N,), their classes and the model's answers, in the order of `labels`. Of equal
             scores the first class's counts.
         score, truth_score: float32 arrays (N,), the probabilities of the answer and of the truth.
-        rank: int64 array (N,), the truth's place among the answers: 1 where the model is right.
+        rank: int64 array (N,), the truth's rank among the answers: 1 where the model is right.
         skipped: a dict from the names of images that could not be read to the reason. They are not among the N.
         images_per_second: from encoded images to scores, after the first batch where there are more.
         published: the `Published` checkpoint whose weights these are, when the data has ImageNet's classes; or None.
@@ -58,12 +58,12 @@ class Evaluation:
 
     @property
     def top1(self):
-        """The share of images whose class is the model's answer."""
+        """The fraction of images whose class is the model's answer."""
         return float(np.mean(self.rank == 1))
 
     @property
     def top5(self):
-        """The share of images whose class is among the first five answers; of all where there are fewer classes."""
+        """The fraction of images whose class is among the first five answers; of all where there are fewer classes."""
         return float(np.mean(self.rank <= 5))
 
     @property
@@ -92,13 +92,14 @@ class Evaluation:
         return metrics.class_scores(self.confusion, self.labels)
 
     @property
-    def mistakes(self):
-        """int64 array, the rows with a wrong answer, the surest first."""
+    def errors(self):
+        """int64 array, the rows with a wrong answer, those with the highest score first."""
         wrong = np.flatnonzero(self.rank != 1)
         return wrong[np.argsort(-self.score[wrong], kind="stable")]
 
     def to_json(self):
-        """All but the answers to single images (see `write_predictions`), as JSON takes it; shares are 0 to 1."""
+        """All but the answers to single images (see `write_predictions`), as JSON takes it; fractions are 0 to 1."""
+        known = self.published
         return {
             "images": len(self),
             "top1": self.top1,
@@ -106,12 +107,8 @@ class Evaluation:
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
             "images_per_second": self.images_per_second,
-            "published": self.published
-            and {
-                "checkpoint": self.published.archive,
-                "top1": round(self.published.top1 / 100, 4),
-                "top5": round(self.published.top5 / 100, 4),
-            },
+            "published": known
+            and {"checkpoint": known.archive, "top1": round(known.top1 / 100, 4), "top5": round(known.top5 / 100, 4)},
             "classes": [dataclasses.asdict(scores) for scores in self.classes],
             "confusion": self.confusion.tolist(),
             "calibration": [dataclasses.asdict(bin) for bin in self.calibration],
@@ -150,18 +147,18 @@ def _short(name, most=40):
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _percent(share):
-    return "–" if share is None else f"{100 * share:.1f} %"
+def _percent(fraction):
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def evaluate(engine, examples, batch=32, exif_rotation=False):
-    """Runs a classifier over labelled images.
+    """Runs a classifier over labeled images.
 
     Images that cannot be read are listed and left out.
 
     Args:
         engine: an `Engine`.
-        examples: an `Examples`. Its classes and the model's are brought together by `match_classes`.
+        examples: an `Examples`, whose classes `match_classes` finds among the model's.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
@@ -250,16 +247,15 @@ def match_classes(names, labels):
     by_wnid = [imagenet_wnids(len(labels) == 1001)] if unnamed and len(labels) in (1000, 1001) else []
     for candidates in (labels, *by_wnid):
         # Where a name comes twice, as "crane" does in ImageNet's list, by its turn.
-        place = {key: i for i, key in enumerate(_in_turn(candidates))}
-        keys = list(_in_turn(names[i] for i in named))
-        if named and all(key in place for key in keys):
+        position = {key: i for i, key in enumerate(_numbered(candidates))}
+        keys = list(_numbered(names[i] for i in named))
+        if named and all(key in position for key in keys):
             there, wanted = collections.Counter(candidates), collections.Counter(names)
-            twice = [name for name, _ in keys if wanted[name] < there[name]]
-            if twice:
+            if twice := [name for name, _ in keys if wanted[name] < there[name]]:
                 raise UsageError(f"The model has several classes called {_listed(twice)}. Name them by WordNet ids.")
-            places = np.full(len(names), -1)
-            places[named] = [place[key] for key in keys]
-            return places
+            positions = np.full(len(names), -1)
+            positions[named] = [position[key] for key in keys]
+            return positions
     # What has classes without a name counts its classes.
     if unnamed and (len(names) == len(labels) or len(named) < len(names) <= len(labels)):
         numbers = all(name.isdecimal() for name in names)  # folders 0 to 10, which sort as 0, 1, 10, 2
@@ -293,34 +289,31 @@ def write_predictions(evaluation, path, overwrite=False):
         InceptionTFError: it cannot be written.
     """
     e = evaluation
+    labels = ([e.labels[i] for i in column] for column in (e.truth, e.predicted))
     with (
         atomic_write(path, overwrite) as part,
         part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(("image", "label", "predicted", "score", "label_score", "label_rank"))
-        for name, truth, predicted, score, truth_score, rank in zip(
-            e.names, e.truth, e.predicted, e.score, e.truth_score, e.rank
-        ):
-            writer.writerow((name, e.labels[truth], e.labels[predicted], score, truth_score, rank))
+        writer.writerows(zip(e.names, *labels, e.score, e.truth_score, e.rank))
 
 
 def _truth(engine, examples):
     """The model's class of each example."""
-    labels, places = np.asarray(examples.labels, np.int64), match_classes(examples.class_names, engine.labels)
-    outside = (labels < 0) | (labels >= len(places))
-    if outside.any():
-        first = np.flatnonzero(outside)[0]
+    labels, positions = np.asarray(examples.labels, np.int64), match_classes(examples.class_names, engine.labels)
+    outside = np.flatnonzero((labels < 0) | (labels >= len(positions)))
+    if outside.size:
         raise UsageError(
-            f"{examples.names[first]} has the label {labels[first]}. Expected 0 to {len(places) - 1}. "
+            f"{examples.names[outside[0]]} has the label {labels[outside[0]]}. Expected 0 to {len(positions) - 1}. "
             "labels_offset (--labels-offset) is subtracted from the data's labels."
         )
-    truth = places[labels]
-    if (truth < 0).any():
-        first = np.flatnonzero(truth < 0)[0]
+    truth = positions[labels]
+    unnamed = np.flatnonzero(truth < 0)
+    if unnamed.size:
         raise UsageError(
-            f"{examples.names[first]} has the label {labels[first]}, which has no name, and other labels have. Give "
-            "the names of all classes (--labels)."
+            f"{examples.names[unnamed[0]]} has the label {labels[unnamed[0]]}, which has no name, and other labels "
+            "have. Give the names of all classes (--labels)."
         )
     return truth
 
@@ -359,7 +352,7 @@ def _published(engine, classes):
     return published if published and published.top1 else None
 
 
-def _in_turn(names):
+def _numbered(names):
     """Each name with how often it came before."""
     seen = collections.Counter()
     for name in names:

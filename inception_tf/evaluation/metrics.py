@@ -12,8 +12,8 @@ class ClassScores:
     Attributes:
         name: its name.
         support: its images.
-        precision: of the images that were called so, the share that is; None when none was.
-        recall: of its images, the share that was called so; None when it has none.
+        precision: of the images that were called so, the fraction that is; None when none was.
+        recall: of its images, the fraction that was called so; None when it has none.
         f1: the harmonic mean of the two, 2·TP / (2·TP + FP + FN); None when it has no images and was never answered.
     """
 
@@ -26,7 +26,7 @@ class ClassScores:
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """The answers whose score is above `low` and at most `high`; their mean score and the share that is right.
+    """The answers whose score is above `low` and at most `high`; their mean score and the fraction that is right.
 
     Both are None where there are no such answers.
     """
@@ -54,7 +54,7 @@ def class_scores(confusion, names):
     """A list of `ClassScores` out of a `confusion_matrix`."""
     right, support, answered = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return [
-        ClassScores(name, int(n), _share(r, a), _share(r, n), _share(2 * r, n + a))
+        ClassScores(name, int(n), _fraction(r, a), _fraction(r, n), _fraction(2 * r, n + a))
         for name, r, n, a in zip(names, right, support, answered)
     ]
 
@@ -77,7 +77,8 @@ def calibration(score, correct, bins=15):
     error = np.abs(accuracy - confidence).sum() / len(score)
     rows = zip(edges[:-1], edges[1:], count, confidence, accuracy)
     return float(error), [
-        Bin(float(low), float(high), int(n), _share(sure, n), _share(right, n)) for low, high, n, sure, right in rows
+        Bin(float(low), float(high), int(n), _fraction(sure, n), _fraction(right, n))
+        for low, high, n, sure, right in rows
     ]
 
 
@@ -87,5 +88,5 @@ def log_loss(probability):
     return float(-np.log(np.clip(np.asarray(probability, np.float64), epsilon, 1 - epsilon)).mean())
 
 
-def _share(part, whole):
-    return float(part / whole) if whole else None
+def _fraction(part, total):
+    return float(part / total) if total else None

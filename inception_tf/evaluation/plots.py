@@ -1,6 +1,7 @@
-"""Pictures of a training run and of an evaluation."""
+"""The figures of a training run and of an evaluation."""
 
 import bisect
+import contextlib
 import math
 import warnings
 
@@ -10,15 +11,40 @@ from inception_tf import figures
 from inception_tf.errors import ImageError
 from inception_tf.images.decoding import decode_image
 
-_INK, _GREY, _FAINT = "#1d2330", "#6b7280", "#e5e7eb"
-_BLUE, _ORANGE = "#2f6db3", "#d1571f"
+_GRAY, _BLUE, _ORANGE = "#6b7280", "#2f6db3", "#d1571f"
+_STYLE = {
+    "text.parse_math": False,  # a class may be called "costs $5 or $6"
+    "text.color": "#1d2330",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "grid.color": "#e5e7eb",
+}
+# matplotlib's own font has no Chinese, Japanese and Korean.
+_CJK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei")
 _DPI = 150
-_MARGIN = 0.35  # inches, as all lengths here
 
 # More classes than these make a matrix without numbers, and one without names.
 _NUMBERED, _NAMED = 30, 100
 
 
+@contextlib.contextmanager
+def _style():
+    """A context, and a decorator, for drawing in our style, with fonts for the names of classes and files."""
+    with figures.style(_STYLE), warnings.catch_warnings():
+        import matplotlib
+        from matplotlib import font_manager
+
+        installed = {font.name for font in font_manager.fontManager.ttflist}
+        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
+        warnings.simplefilter("ignore")  # of letters that no font here has
+        yield
+
+
+@_style()
 def learning_curves(rows, path, overwrite=False):
     """Draws loss and accuracy over the steps of a training run, its phases marked.
 
@@ -31,36 +57,32 @@ def learning_curves(rows, path, overwrite=False):
     Raises:
         NoMatplotlibError, UsageError, InceptionTFError: as `figures.save`.
     """
-    left, top, width, height, gap = 0.75, 1.0, 4.9, 3.3, 0.95
-    sheet = _Sheet(left + 2 * width + gap + _MARGIN, top + height + 1.1)
+    figure = figures.figure(12, 5, dpi=_DPI)
     last = max((row["step"] for row in rows), default=1)
-    legend = {}
-    for title, key, best in (("Loss", "loss", min), ("Accuracy", "accuracy", max)):
-        axes = sheet.axes(left, top, width, height)
-        _frame(axes)
-        axes.set_xlim(0, 1.02 * last)
-        axes.set_xlabel("step", color=_GREY)
-        sheet.text(left, 0.45, title, 13, weight="bold")
+    lines = {}
+    for axes, (title, key, best) in zip(figure.subplots(1, 2), (("Loss", "loss", min), ("Accuracy", "accuracy", max))):
         train, val = _series(rows, key), _series(rows, f"val_{key}")
-        legend |= _curves(axes, train, val)
-        if not len(train[1]) + len(val[1]):
-            axes.text(0.5, 0.5, "no values", color=_GREY, ha="center", transform=axes.transAxes)
+        lines |= _curves(axes, train, val)
+        axes.grid()
+        axes.set(xlim=(0, 1.02 * last), xlabel="step")
+        axes.set_title(title, loc="left", size=13, weight="bold", pad=22)
+        if not train[1] + val[1]:
+            axes.text(0.5, 0.5, "no values", color=_GRAY, ha="center", transform=axes.transAxes)
         elif key == "accuracy":
-            low = math.floor(10 * min([*train[1], *val[1]]) - 1e-9) / 10
+            low = math.floor(10 * min(train[1] + val[1]) - 1e-9) / 10
             axes.set_ylim(max(low, 0), 1 + 0.02 * (1 - low))
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value < 1.001 else "")
         else:
             # Single steps may leap: they are not to flatten the rest.
             axes.set_ylim(0, 1.08 * max([np.percentile(train[1] or [0], 99), *val[1]]) or 1)
         if val[1]:
-            value, step = best(val[1]), val[0][val[1].index(best(val[1]))]
-            value = f"{100 * value:.1f} %" if key == "accuracy" else f"{value:.4f}"
-            sheet.text(left + width, 0.45, f"best on validation: {value}, step {step:,}", 9, _GREY, ha="right")
-        _mark_phases(sheet, axes, rows, left, width)
-        left += width + gap
-    style = {"ncols": 2, "frameon": False, "fontsize": 9, "labelcolor": _INK}
-    sheet.figure.legend(legend.values(), legend.keys(), loc="lower center", **style)
-    sheet.save(path, overwrite)
+            value = best(val[1])
+            step, value = val[0][val[1].index(value)], f"{100 * value:.1f} %" if key == "accuracy" else f"{value:.4f}"
+            axes.set_title(f"best on validation: {value}, step {step:,}", loc="right", color=_GRAY, pad=22)
+        _mark_phases(axes, rows, last)
+    if lines:
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False)
+    figures.save(figure, path, overwrite)
 
 
 def _series(rows, key):
@@ -72,46 +94,36 @@ def _series(rows, key):
 
 def _curves(axes, train, val):
     """Draws them; a dict from their names to the lines."""
-    (steps, values), legend = train, {}
+    (steps, values), lines = train, {}
     if len(values) >= 100:
         axes.plot(steps, values, color=_BLUE, alpha=0.25, linewidth=0.8)
         window = len(values) // 50
         values = np.convolve(values, np.ones(window) / window, "valid")
         steps = steps[window // 2 :][: len(values)]
-        (legend[f"training, mean of {window}"],) = axes.plot(steps, values, color=_BLUE, linewidth=1.8)
+        (lines[f"training, mean of {window}"],) = axes.plot(steps, values, color=_BLUE, linewidth=1.8)
     elif values:
-        (legend["training"],) = axes.plot(steps, values, color=_BLUE, linewidth=1.8, marker="o", markersize=3)
+        (lines["training"],) = axes.plot(steps, values, color=_BLUE, linewidth=1.8, marker="o", markersize=3)
     if val[1]:
-        (legend["validation"],) = axes.plot(*val, color=_ORANGE, linewidth=1.8, marker="o", markersize=4)
-    return legend
+        (lines["validation"],) = axes.plot(*val, color=_ORANGE, linewidth=1.8, marker="o", markersize=4)
+    return lines
 
 
-def _mark_phases(sheet, axes, rows, left, width):
+def _mark_phases(axes, rows, last):
     # A row is written at the end of its steps, so a phase begins at the row before its first.
     starts = [
         (before.get("step", 0), row["phase"])
         for before, row in zip([{}, *rows], rows)
         if row.get("phase") not in (None, before.get("phase"))
     ]
-    _, last = axes.get_xlim()
-    for i, (start, phase) in enumerate(starts):
-        end = starts[i + 1][0] if i + 1 < len(starts) else last
-        text = sheet.fit(phase, width * (end - start) / last - 0.1, 9)
+    for (start, phase), (end, _) in zip(starts, [*starts[1:], (last, None)]):
+        text = _fit(phase, 5 * (end - start) / last - 0.1, 9)
         if text != "…":
-            sheet.text(left + width * start / last + 0.05, 0.92, text, 9, _GREY)
-        if i:
-            axes.axvline(start, color=_GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.text(start, 1.02, text, size=9, color=_GRAY, transform=axes.get_xaxis_transform())
+        if start:
+            axes.axvline(start, color=_GRAY, linewidth=0.8, linestyle="--")
 
 
-def _frame(axes):
-    axes.grid(color=_FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_GREY, labelsize=9, length=3)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_GREY)
-
-
+@_style()
 def confusion_matrix(evaluation, path, overwrite=False):
     """Draws which class was called which: with numbers for up to 30 classes, else as a heat map beside a list of the
     most frequent confusions.
@@ -122,159 +134,87 @@ def confusion_matrix(evaluation, path, overwrite=False):
         evaluation: an `Evaluation`.
         path, overwrite: as in `learning_curves`, errors too.
     """
-    counts, columns, names = evaluation.confusion, list(evaluation.labels), list(evaluation.labels)
-    seen = np.flatnonzero(counts.sum(axis=1))
-    if 2 * len(seen) < len(names):
-        rest = counts[seen].sum(axis=1) - counts[np.ix_(seen, seen)].sum(axis=1)
-        names = [names[i] for i in seen]
-        counts, columns = counts[np.ix_(seen, seen)], names
-        if rest.any():
-            counts, columns = np.column_stack([counts, rest]), [*names, "other classes"]
-    draw = _numbered_matrix if len(names) <= _NUMBERED else _heat_map
-    draw(evaluation, counts, names, columns).save(path, overwrite)
+    counts, names, columns = _present_classes(evaluation)
+    numbered, named = len(names) <= _NUMBERED, len(names) <= _NAMED
+    # A cell of a heat map has a pixel at least, or lines would vanish.
+    cell = max(2.5 / len(names), 0.42) if numbered else 0.08 if named else max(7 / len(names), 1.2 / _DPI)
+    width, aside = cell * len(columns) + 2.5, 0 if numbered else 4.5
+    figure = figures.figure(max(width, 6) + aside, cell * len(names) + 2.5, dpi=_DPI)
+    legend = "Number: images. Color: fraction of the true class." if numbered else "Color: fraction of the true class."
+    figure.suptitle(f"Confusion matrix\n{_summary(evaluation)}. {legend}", size=9)
+    if numbered:
+        axes = figure.subplots()
+        _write_numbers(axes, counts)
+    else:
+        axes, text = figure.subplots(1, 2, width_ratios=(max(width, 6), aside))
+        text.axis("off")
+        text.text(0, 1, _frequent_confusions(counts[:, : len(names)], names), size=8, va="top", linespacing=1.6)
+    axes.imshow(_colors(counts, 0.05 if numbered else 0.3), aspect="auto", interpolation="nearest")
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true")
+    if named:
+        size, inches = (9, 2.2) if numbered else (5, 1.6)
+        labels = {name: _fit(name, inches, size) for name in columns}
+        angle = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if numbered else {"rotation": 90}
+        axes.set_xticks(range(len(columns)), [labels[name] for name in columns], size=size, **angle)
+        axes.set_yticks(range(len(names)), [labels[name] for name in names], size=size)
+        axes.tick_params(length=0)
+    figures.save(figure, path, overwrite)
 
 
-def _subtitle(evaluation):
+def _present_classes(evaluation):
+    """The confusion matrix, the names of its rows and those of its columns, as `confusion_matrix` draws them."""
+    counts, names = evaluation.confusion, list(evaluation.labels)
+    present = np.flatnonzero(counts.sum(axis=1))
+    if 2 * len(present) >= len(names):
+        return counts, names, names
+    rest = counts[present].sum(axis=1) - counts[np.ix_(present, present)].sum(axis=1)
+    counts, names = counts[np.ix_(present, present)], [names[i] for i in present]
+    return (np.column_stack([counts, rest]), names, [*names, "other classes"]) if rest.any() else (counts, names, names)
+
+
+def _write_numbers(axes, counts):
+    """The counts in their cells, recall at the end of the rows, precision on top of the columns."""
+    size = min(10, 30 / len(str(counts.max())))
+    for i, j in zip(*np.nonzero(counts + np.eye(*counts.shape, dtype=int))):
+        dark = counts[i, j] > (0.6 if i == j else 0.9) * counts[i].sum()
+        axes.text(j, i, str(counts[i, j]), size=size, color="white" if dark else "black", ha="center", va="center")
+    for i, (support, answered) in enumerate(zip(counts.sum(axis=1), counts.sum(axis=0))):
+        recall, precision = (f"{100 * counts[i, i] / n:.0f} %" if n else "–" for n in (support, answered))
+        axes.text(counts.shape[1] - 0.4, i, recall, size=8, color=_GRAY, va="center")
+        axes.text(i, -0.6, precision, size=8, color=_GRAY, ha="center")
+    axes.text(counts.shape[1] - 0.4, -0.6, "recall", size=8, color=_GRAY, style="italic")
+    axes.text(-0.6, -0.6, "precision", size=8, color=_GRAY, ha="right", style="italic")
+
+
+def _frequent_confusions(counts, names):
+    wrong = counts * (1 - np.eye(len(names), dtype=np.int64))
+    frequent = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:20]]
+    pairs = [(wrong[i, j], *(_fit(names[k], 1.9, 8) for k in (i, j))) for i, j in frequent if wrong[i, j]]
+    lines = [f"{count:,}: {true} → {predicted}" for count, true, predicted in pairs]
+    return "\n".join(["Most frequent confusions, true → predicted", *lines] if lines else ["No errors"])
+
+
+def _summary(evaluation):
     return f"{len(evaluation):,} images, top-1 {100 * evaluation.top1:.1f} %"
 
 
-def _colours(counts, faintest):
-    """float array (rows, columns, 3): the share of the row, right answers blue, wrong ones orange from `faintest`."""
+def _colors(counts, faintest):
+    """float array (rows, columns, 3): the fraction of the row, right answers blue, errors orange from `faintest`."""
     import matplotlib
 
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fraction = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     blues, oranges = matplotlib.colormaps["Blues"], matplotlib.colormaps["Oranges"]
     right = np.eye(*counts.shape, dtype=bool)[..., None]
-    image = np.where(
-        right, blues(0.15 + 0.75 * share)[..., :3], oranges(faintest + (0.7 - faintest) * np.sqrt(share))[..., :3]
-    )
+    errors = oranges(faintest + (0.7 - faintest) * np.sqrt(fraction))
+    image = np.where(right, blues(0.15 + 0.75 * fraction), errors)[..., :3]
     image[counts == 0] = matplotlib.colors.to_rgb("#f6f7f9")
     return image
 
 
-def _numbered_matrix(evaluation, counts, names, columns):
-    cell = float(np.clip(5 / len(columns), 0.42, 0.95))
-    width, height = cell * len(columns), cell * len(names)
-    measure = _Sheet(1, 1)
-    names, columns = ([measure.fit(name, 2.2, 9) for name in some] for some in (names, columns))
-    across = max(measure.width_of(name, 9) for name in names)
-    down = max(measure.width_of(name, 9) for name in columns)
-    level = down <= cell - 0.06
-    below = 0.25 if level else 0.25 + 0.71 * down
-
-    title, subtitle = "Confusion matrix", f"{_subtitle(evaluation)}. Number: images. Colour: share of the true class."
-    left = max(_MARGIN + 0.3 + across + 0.1, 0 if level else _MARGIN + 0.71 * down - cell / 2)
-    right = 0.75
-    total = max(left + width + right, 2 * _MARGIN + measure.width_of(subtitle, 9))
-    top = 1.3
-    sheet = _Sheet(total, top + height + below + 0.6)
-    sheet.text(_MARGIN, 0.45, title, 13, weight="bold")
-    sheet.text(_MARGIN, 0.72, subtitle, 9, _GREY)
-
-    image = _colours(counts, 0.05)
-    axes = sheet.axes(left, top, width, height)
-    axes.set_axis_off()
-    axes.imshow(image, aspect="auto", extent=(0, len(columns), len(names), 0))
-    for i in range(len(names) + 1):
-        axes.axhline(i, color="white", linewidth=1.2)
-    for j in range(len(columns) + 1):
-        axes.axvline(j, color="white", linewidth=1.2)
-    size = min(11, cell * 72 * 0.85 / (0.62 * len(str(counts.max()))))
-    for i, row in enumerate(counts):
-        for j, count in enumerate(row):
-            if count or i == j:
-                dark = image[i, j] @ (0.299, 0.587, 0.114) < 0.55
-                x, y = left + cell * (j + 0.5), top + cell * (i + 0.5)
-                sheet.text(x, y, str(count), size, "white" if dark else _INK, ha="center", va="center")
-
-    support, answered = counts.sum(axis=1), counts.sum(axis=0)
-    for i, name in enumerate(names):
-        y = top + cell * (i + 0.5)
-        sheet.text(left - 0.1, y, name, 9, ha="right", va="center")
-        recall = f"{100 * counts[i, i] / support[i]:.0f} %" if support[i] else "–"
-        sheet.text(left + width + 0.1, y, recall, 8, _GREY, va="center")
-    for j, name in enumerate(columns):
-        x = left + cell * (j + 0.5)
-        if level:
-            sheet.text(x, top + height + 0.1, name, 9, ha="center", va="top")
-        else:
-            turned = {"ha": "right", "va": "center", "rotation": 45, "rotation_mode": "anchor"}
-            sheet.text(x, top + height + 0.13, name, 9, **turned)
-        if j < len(names):
-            # Of all answers, those to the classes left out have no images.
-            precision = f"{100 * counts[j, j] / answered[j]:.0f} %" if answered[j] else "–"
-            sheet.text(x, top - 0.1, precision, 8, _GREY, ha="center")
-    sheet.text(left + width + 0.1, top - 0.1, "recall", 8, _GREY, style="italic")
-    sheet.text(left - 0.1, top - 0.1, "precision", 8, _GREY, ha="right", style="italic")
-    sheet.text(_MARGIN + 0.1, top + height / 2, "true", 9, _GREY, ha="center", va="center", rotation=90)
-    sheet.text(left + width / 2, top + height + below + 0.3, "predicted", 9, _GREY, ha="center")
-    return sheet
-
-
-def _heat_map(evaluation, counts, names, columns):
-    pixels = 12 if len(names) <= _NAMED else max(1, round(1100 / len(names)))  # whole ones, or lines would vanish
-    cell = pixels / _DPI
-    width, height = cell * len(columns), cell * len(names)
-    size = cell * 72 * 0.9
-    measure = _Sheet(1, 1)
-    labelled = len(names) <= _NAMED
-    if labelled:
-        names_shown, columns_shown = ([measure.fit(name, 1.6, size) for name in some] for some in (names, columns))
-        across = max(measure.width_of(name, size) for name in names_shown)
-        below = 0.2 + max(measure.width_of(name, size) for name in columns_shown)
-    else:
-        across, below = measure.width_of("0000", 8), 0.3
-    left, top, side = _MARGIN + 0.3 + across + 0.1, 1.2, 4.3
-    aside = left + width + 0.5
-    sheet = _Sheet(aside + side + _MARGIN, top + max(height, 5.2) + below + 0.55)
-    sheet.text(_MARGIN, 0.45, "Confusion matrix", 13, weight="bold")
-    sheet.text(
-        _MARGIN, 0.72, f"{_subtitle(evaluation)}, {len(names):,} classes. Colour: share of the true class.", 9, _GREY
-    )
-
-    axes = sheet.axes(left, top, width, height)
-    axes.imshow(_colours(counts, 0.3), aspect="auto", interpolation="nearest", extent=(0, len(columns), len(names), 0))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(_FAINT)
-    if labelled:
-        for i, name in enumerate(names_shown):
-            sheet.text(left - 0.08, top + cell * (i + 0.5), name, size, ha="right", va="center")
-        for j, name in enumerate(columns_shown):
-            x = left + cell * (j + 0.5)
-            sheet.text(x, top + height + 0.08, name, size, ha="center", va="top", rotation=90)
-    else:
-        step = 10 ** math.floor(math.log10(len(names) / 2))
-        for i in range(0, len(names), step):
-            sheet.text(left - 0.08, top + cell * (i + 0.5), str(i), 8, _GREY, ha="right", va="center")
-            sheet.text(left + cell * (i + 0.5), top + height + 0.08, str(i), 8, _GREY, ha="center", va="top")
-    sheet.text(_MARGIN + 0.1, top + height / 2, "true", 9, _GREY, ha="center", va="center", rotation=90)
-    sheet.text(left + width / 2, top + height + below + 0.25, "predicted", 9, _GREY, ha="center")
-
-    wrong = counts[:, : len(names)] * (1 - np.eye(len(names), dtype=np.int64))
-    frequent = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:20]]
-    frequent = [(i, j) for i, j in frequent if wrong[i, j]]
-    sheet.text(
-        aside, top + 0.1, "Most frequent confusions, true → predicted" if frequent else "No mistakes", 10, weight="bold"
-    )
-    for line, (i, j) in enumerate(frequent):
-        y = top + 0.42 + 0.235 * line
-        sheet.text(aside + 0.4, y, f"{wrong[i, j]:,}", 9, _ORANGE, ha="right")
-        sheet.text(aside + 0.5, y, _pair(sheet, names[i], names[j], side - 0.5, 9), 9)
-    return sheet
-
-
-def _pair(sheet, true, answered, width, size):
-    """ "true → answered" within a width; the longer name gives way first."""
-    room = width - sheet.width_of(" → ", size)
-    long = [sheet.width_of(name, size) for name in (true, answered)]
-    share = [max(room / 2, room - other) for other in reversed(long)]
-    return " → ".join(sheet.fit(name, limit, size) for name, limit in zip((true, answered), share))
-
-
-def worst_mistakes(evaluation, examples, path, count=24, overwrite=False):
-    """Draws a sheet of the images with the wrong answers the model was surest of: true class → answer, score, file.
+@_style()
+def confident_errors(evaluation, examples, path, count=24, overwrite=False):
+    """Draws a sheet of the images whose wrong answers have the highest scores: true class → answer, score, file.
 
     Args:
         evaluation: an `Evaluation`.
@@ -282,116 +222,38 @@ def worst_mistakes(evaluation, examples, path, count=24, overwrite=False):
         path, overwrite: as in `learning_curves`, errors too.
         count: the most images to show.
     """
-    e, rows = evaluation, evaluation.mistakes[:count]
-    across = 6 if len(rows) > 8 else max(min(len(rows), 4), 3)
-    width, height, gap, top, size = 1.95, 1.6, 0.22, 1.0, 9
-    total = 2 * _MARGIN + across * (width + gap) - gap
-    if not len(e.mistakes):
-        sheet = _Sheet(total, 1.3)
-        sheet.text(_MARGIN, 0.45, "No mistakes", 13, weight="bold")
-        sheet.text(_MARGIN, 0.8, f"All {len(e):,} images are classified as their labels say.", 9, _GREY)
-        return sheet.save(path, overwrite)
-
-    measure = _Sheet(1, 1)
-    captions = [(e.labels[e.truth[i]], e.labels[e.predicted[i]], f" {e.score[i]:.2f}") for i in rows]
-    one_line = all(measure.width_of(f"{true} → {answer}{score}", size) <= width for true, answer, score in captions)
-    below = 0.62 if one_line else 0.81
-    sheet = _Sheet(total, top + math.ceil(len(rows) / across) * (height + below) + 0.1)
-    title = "The surest mistakes" if len(rows) < len(e.mistakes) else "The mistakes, the surest first"
-    sheet.text(_MARGIN, 0.45, title, 13, weight="bold")
-    shown = f"{len(rows)} of {len(e.mistakes):,} mistakes; {_subtitle(e)}. True class → prediction and its score."
-    sheet.text(_MARGIN, 0.72, shown, 9, _GREY)
-    for place, (i, (true, answer, score)) in enumerate(zip(rows, captions)):
-        x = _MARGIN + place % across * (width + gap)
-        y = top + place // across * (height + below)
-        _thumbnail(sheet.axes(x, y, width, height), examples, e.index[i], e.exif_rotation, width / height)
-        y += height + 0.18
-        if one_line:
-            sheet.text(x, y, f"{true} → ", size)
-            sheet.text(x + sheet.width_of(f"{true} → ", size), y, answer + score, size, _ORANGE)
-        else:
-            sheet.text(x, y, sheet.fit(true, width, size), size)
-            room = width - sheet.width_of(f"→ {score}", size)
-            y += 0.19
-            sheet.text(x, y, f"→ {sheet.fit(answer, room, size)}{score}", size, _ORANGE)
+    e, rows = evaluation, evaluation.errors[:count]
+    across = max(min(len(rows), 6), 3)
+    down = math.ceil(len(rows) / across)
+    figure = figures.figure(2.2 * across, 0.7 + 2.5 * down, dpi=_DPI)
+    shown = f"{len(rows)} of {len(e.errors):,} errors; {_summary(e)}. True class → prediction and its score."
+    figure.suptitle(f"Most confident errors\n{shown}" if len(rows) else f"No errors\n{_summary(e)}", size=9)
+    for position, i in enumerate(rows):
+        axes = figure.add_subplot(down, across, position + 1, xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        try:
+            image = decode_image(examples.read(e.index[i]), e.exif_rotation)
+            axes.imshow(image[:: len(image) // 400 + 1, :: len(image[0]) // 400 + 1])
+        except (ImageError, OSError):  # it was there a moment ago
+            axes.text(0.5, 0.5, "cannot be read", color=_GRAY, ha="center", transform=axes.transAxes)
+        answer = f"→ {_fit(e.labels[e.predicted[i]], 1.4, 9)} {e.score[i]:.2f}"
+        axes.set_title(f"{_fit(e.labels[e.truth[i]], 1.9, 9)}\n{answer}", color=_ORANGE)
         name = e.names[i].replace("\\", "/").rpartition("/")[2]
-        sheet.text(x, y + 0.17, sheet.fit(name, width, 6.5), 6.5, _GREY)
-    return sheet.save(path, overwrite)
+        axes.set_xlabel(_fit(name, 1.9, 6.5), size=6.5, color=_GRAY)
+    figures.save(figure, path, overwrite)
 
 
-def _thumbnail(axes, examples, index, exif_rotation, aspect):
-    from PIL import Image
+def _fit(text, inches, size):
+    """A text on a line, or as much of its beginning as fits a width, with an ellipsis; names of files hold anything."""
+    measured = figures.figure(1, 1, dpi=_DPI).text(0, 0, "", size=size)
 
-    axes.set_facecolor(_FAINT)
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    try:
-        image = Image.fromarray(decode_image(examples.read(index), exif_rotation))
-        image.thumbnail((400, 400))
-        width, height = (side / max(image.width / aspect, image.height) for side in image.size)
-        extent = ((aspect - width) / 2, (aspect + width) / 2, (1 - height) / 2, (1 + height) / 2)
-        axes.imshow(image, extent=extent, aspect="auto", interpolation="antialiased")
-    except (ImageError, OSError):  # it was there a moment ago
-        axes.text(aspect / 2, 0.5, "cannot be read", color=_GREY, ha="center")
-    axes.set(xlim=(0, aspect), ylim=(0, 1))
+    def width(part):
+        measured.set_text(part)
+        return measured.get_window_extent().width / _DPI
 
-
-def _clean(text):
-    """Text that can be drawn, on a line: names of files may hold anything."""
     text = str(text).encode("utf-8", "replace").decode()
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-class _Sheet:
-    """A picture measured in inches from its top left corner."""
-
-    def __init__(self, width, height):
-        self.width, self.height = width, height
-        self.figure = figures.figure(width, height, None, _DPI)
-
-        from matplotlib import font_manager
-        from matplotlib.backends.backend_agg import RendererAgg
-
-        # matplotlib's own font has no Chinese, Japanese and Korean.
-        there = {font.name for font in font_manager.fontManager.ttflist}
-        asian = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Hiragino Sans", "Microsoft YaHei")
-        self._fonts = ["DejaVu Sans", *(name for name in asian if name in there)]
-        self._properties = font_manager.FontProperties
-        self._renderer = RendererAgg(1, 1, _DPI)
-
-    def axes(self, left, top, width, height):
-        w, h = self.width, self.height
-        return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h), facecolor="white")
-
-    def text(self, x, y, text, size, color=_INK, **style):
-        self.figure.text(
-            x / self.width,
-            1 - y / self.height,
-            _clean(text),
-            fontsize=size,
-            color=color,
-            family=self._fonts,
-            parse_math=False,
-            usetex=False,
-            **style,
-        )
-
-    def width_of(self, text, size):
-        font = self._properties(family=self._fonts, size=size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self._renderer.get_text_width_height_descent(_clean(text), font, False)[0] / _DPI
-
-    def fit(self, text, width, size):
-        """The text, or as much of its beginning as fits, with an ellipsis."""
-        text = _clean(text)
-        if self.width_of(text, size) <= width:
-            return text
-        end = bisect.bisect_right(range(len(text)), width, key=lambda n: self.width_of(text[:n] + "…", size))
-        return text[: max(end - 1, 0)].rstrip() + "…"
-
-    def save(self, path, overwrite):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of letters that no font here has
-            figures.save(self.figure, path, overwrite)
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    if width(text) <= inches:
+        return text
+    end = bisect.bisect_right(range(len(text)), inches, key=lambda n: width(text[:n] + "…"))
+    return text[: max(end - 1, 0)].rstrip() + "…"

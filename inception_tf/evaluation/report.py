@@ -7,22 +7,22 @@ from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import write_predictions
 from inception_tf.files import atomic_write, refuse_existing
 
-NUMBERS, PREDICTIONS, CONFUSION, MISTAKES = "evaluation.json", "predictions.csv", "confusion.png", "mistakes.png"
+FILES = ("evaluation.json", "predictions.csv", "confusion.png", "confident_errors.png")
 
 
 def refuse_report(directory, overwrite=False):
     """Raises a `UsageError` when one of a report's files exists and may not be replaced: call it before long work."""
-    for name in (NUMBERS, PREDICTIONS, CONFUSION, MISTAKES):
+    for name in FILES:
         refuse_existing(Path(directory, name), overwrite)
 
 
 def write_report(evaluation, examples, directory, overwrite=False):
-    """Writes evaluation.json, predictions.csv, and, where matplotlib is there, confusion.png and mistakes.png.
+    """Writes evaluation.json, predictions.csv, and, with matplotlib, confusion.png and confident_errors.png.
 
     Args:
         evaluation: an `Evaluation`.
         examples: the `Examples` it is of.
-        directory: where to; made where it is missing.
+        directory: where to; created where it is missing.
         overwrite: whether files that are there may be replaced.
 
     Returns:
@@ -32,15 +32,13 @@ def write_report(evaluation, examples, directory, overwrite=False):
         UsageError: a file exists, and `overwrite` is false.
         InceptionTFError: it cannot be written.
     """
-    numbers, predictions, confusion, mistakes = (
-        Path(directory, name) for name in (NUMBERS, PREDICTIONS, CONFUSION, MISTAKES)
-    )
+    paths = numbers, predictions, confusion, errors = [Path(directory, name) for name in FILES]
     with atomic_write(numbers, overwrite) as part:
         part.write_text(json.dumps(evaluation.to_json()) + "\n", "utf-8")
     write_predictions(evaluation, predictions, overwrite)
     try:
         plots.confusion_matrix(evaluation, confusion, overwrite)
-        plots.worst_mistakes(evaluation, examples, mistakes, overwrite=overwrite)
+        plots.confident_errors(evaluation, examples, errors, overwrite=overwrite)
     except ImportError as error:
-        return [numbers, predictions], str(error)
-    return [numbers, predictions, confusion, mistakes], None
+        return paths[:2], str(error)
+    return paths, None

@@ -1,6 +1,6 @@
 """Encoded images in a graph, each with its own fate: one that cannot be read does not fail the others."""
 
-from inception_tf.images.decoding import decode_image_graph, image_problem_graph
+from inception_tf.images.decoding import decode_image_graph, inspect_header_graph
 
 # The key of an image's bytes in a tf.Example, as TF-Slim's datasets and TensorFlow's object detection have it.
 FEATURE = "image/encoded"
@@ -42,7 +42,7 @@ def preprocess_each(data, preprocessing, max_pixels, examples=False):
         return preprocessing.graph(decode_image_graph(encoded(one), max_pixels)), tf.constant("")
 
     def explained(one):
-        problem = image_problem_graph(encoded(one), max_pixels)
+        _, problem = inspect_header_graph(encoded(one), max_pixels)
         return blank, tf.where(problem == "", broken, problem)
 
     def undecodable(one):

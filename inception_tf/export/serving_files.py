@@ -41,26 +41,16 @@ def batching_params(batches):
     return "".join(f"{line}\n" for line in lines)
 
 
-def models_config(paths, labels=None, versions=None):
-    """Serving's `ModelServerConfig`.
+def models_config(paths):
+    """Serving's `ModelServerConfig`: the latest version of every model.
 
     Args:
         paths: a dict from models' names to their base directories, as the server sees them.
-        labels: a dict from models' names to dicts from version labels to versions.
-        versions: a dict from models' names to the versions to serve. Default: the labelled ones, where there are
-            labels, since Serving takes either versions by number or the latest; else the latest.
     """
     lines = ["model_config_list {"]
     for name, path in paths.items():
         lines += ["  config {", f"    name: {_quoted(name)}", f"    base_path: {_quoted(path)}"]
-        lines += ['    model_platform: "tensorflow"']
-        named = (labels or {}).get(name, {})
-        numbers = (versions or {}).get(name, named.values())
-        if numbers:
-            numbers = " ".join(f"versions: {number}" for number in sorted(set(numbers)))
-            lines += [f"    model_version_policy {{ specific {{ {numbers} }} }}"]
-        lines += [f"    version_labels {{ key: {_quoted(label)} value: {number} }}" for label, number in named.items()]
-        lines += ["  }"]
+        lines += ['    model_platform: "tensorflow"', "  }"]
     return "\n".join([*lines, "}"]) + "\n"
 
 

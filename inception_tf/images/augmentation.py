@@ -1,11 +1,13 @@
 """Slim's training preprocessing in TensorFlow ops, every random draw from a seed."""
 
 import dataclasses
+import functools
 
 import numpy as np
+import tensorflow as tf
 
 from inception_tf.errors import UsageError
-from inception_tf.images.preprocessing import MEAN_RGB, Preprocessing, grey, resize_bilinear, resize_short_side
+from inception_tf.images.preprocessing import MEAN_RGB, Preprocessing, resize_short_side, to_gray
 
 MODES = ("fast", "full", "none")
 # Of preprocess_for_train of inception_preprocessing.py: its 1.33 is not quite 4/3.
@@ -18,6 +20,7 @@ _FULL_ORDERS = (
     ("contrast", "hue", "brightness", "saturation"),
     ("hue", "saturation", "contrast", "brightness"),
 )
+_RESIZES = [getattr(tf.raw_ops, f"Resize{method}") for method in ("Bilinear", "NearestNeighbor", "Bicubic", "Area")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Augmentation:
             "fast" and "full" are the same.
         "lenet": as for evaluation. So are all kinds in the mode "none".
 
-    All resizing is TensorFlow 1's. A network of grey images gets the grey of the coloured result, as in Slim.
+    All resizing is TensorFlow 1's. A network of gray images gets the gray of the colored result, as in Slim.
 
     Args:
         preprocessing: the network's `Preprocessing`.
@@ -63,8 +66,6 @@ class Augmentation:
         Raises:
             tf.errors.InvalidArgumentError, at run time: for "vgg", an image too long and narrow to resize.
         """
-        import tensorflow as tf
-
         image = tf.convert_to_tensor(image)
         if image.dtype != tf.uint8 or image.shape.rank != 3 or image.shape[-1] not in (1, 3):
             raise UsageError(
@@ -81,8 +82,6 @@ class Augmentation:
         return tf.ensure_shape(image, (*self.preprocessing.size, self.preprocessing.channels))
 
     def _inception(self, image, seed, draws):
-        import tensorflow as tf
-
         begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
             tf.shape(image),
             tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
@@ -93,72 +92,54 @@ class Augmentation:
             max_attempts=_ATTEMPTS,
         )
         image = tf.cast(tf.slice(image, begin, size), tf.float32) * np.float32(1 / 255)
-        methods = [resize_bilinear, *map(_resize_by, ("ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea"))]
         image = tf.ensure_shape(image, (None, None, 3))[tf.newaxis]
-        if self.mode == "fast":
-            image = resize_bilinear(image, self.preprocessing.size)[0]
-        else:
-            image = _one_of(draws[0], [lambda f=f: f(image, self.preprocessing.size)[0] for f in methods])
-        image = _flipped(image, draws[1])
+        resize = {"images": image, "size": self.preprocessing.size, "align_corners": False}
+        resizes = [functools.partial(op, **resize) for op in _RESIZES]
+        image = (resizes[0]() if self.mode == "fast" else _random_choice(draws[0], resizes))[0]
+        image = _random_flip(image, draws[1])
         factors = {
-            "brightness": _between(draws[2], -_BRIGHTNESS, _BRIGHTNESS),
-            "saturation": _between(draws[3], *_SATURATION),
-            "hue": _between(draws[4], -_HUE, _HUE),
-            "contrast": _between(draws[5], *_CONTRAST),
+            "brightness": _uniform(draws[2], -_BRIGHTNESS, _BRIGHTNESS),
+            "saturation": _uniform(draws[3], *_SATURATION),
+            "hue": _uniform(draws[4], -_HUE, _HUE),
+            "contrast": _uniform(draws[5], *_CONTRAST),
         }
         if self.mode == "fast":
-            image = _coloured(image, _FAST_ORDER, factors)
+            image = _distort_color(image, _FAST_ORDER, factors)
         else:
-            image = _one_of(draws[6], [lambda o=order: _coloured(image, o, factors) for order in _FULL_ORDERS])
+            orders = [functools.partial(_distort_color, image, order, factors) for order in _FULL_ORDERS]
+            image = _random_choice(draws[6], orders)
         image = tf.clip_by_value(image, 0.0, 1.0)
         if self.preprocessing.channels == 1:
-            image = grey(image)
+            image = to_gray(image)
         return (image - 0.5) * 2.0
 
     def _vgg(self, image, draws):
-        import tensorflow as tf
-
         side = self.preprocessing.resize_side
-        image = resize_short_side(image[tf.newaxis], side + _below(draws[0], side + 1))[0]
+        image = resize_short_side(image[tf.newaxis], side + _uniform_int(draws[0], side + 1))[0]
         height, width = self.preprocessing.size
         free = tf.shape(image)[:2] - (height, width)
-        top, left = _below(draws[1], free[0] + 1), _below(draws[2], free[1] + 1)
-        return _flipped(image[top : top + height, left : left + width], draws[3]) - MEAN_RGB
+        top, left = _uniform_int(draws[1], free[0] + 1), _uniform_int(draws[2], free[1] + 1)
+        return _random_flip(image[top : top + height, left : left + width], draws[3]) - MEAN_RGB
 
 
-def _resize_by(op):
-    import tensorflow as tf
-
-    op = getattr(tf.raw_ops, op)
-    return lambda images, size: op(images=images, size=size, align_corners=False)
-
-
-def _coloured(image, order, factors):
-    import tensorflow as tf
-
+def _distort_color(image, order, factors):
     for name in order:
         image = getattr(tf.image, f"adjust_{name}")(image, factors[name])
     return image
 
 
-def _flipped(image, draw):
-    import tensorflow as tf
-
+def _random_flip(image, draw):
     return tf.cond(draw < 0.5, lambda: tf.reverse(image, [1]), lambda: image)
 
 
-def _one_of(draw, branches):
-    import tensorflow as tf
-
-    return tf.switch_case(_below(draw, len(branches)), branches)
+def _random_choice(draw, branches):
+    return tf.switch_case(_uniform_int(draw, len(branches)), branches)
 
 
-def _between(draw, low, high):
+def _uniform(draw, low, high):
     return low + draw * (high - low)
 
 
-def _below(draw, count):
+def _uniform_int(draw, count):
     """A draw of [0, 1) to an integer of 0 … count - 1."""
-    import tensorflow as tf
-
     return tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)

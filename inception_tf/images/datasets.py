@@ -1,11 +1,15 @@
 """Any tf.data.Dataset of images and labels as `Examples`."""
 
-from pathlib import Path
+import tensorflow as tf
 
 from inception_tf.errors import UsageError
 from inception_tf.images.examples import Examples, numbered_classes
-from inception_tf.images.labels import load_labels
 from inception_tf.progress import Progress
+
+_EXPECTED = (
+    "Expected a tf.data.Dataset of (image, label), the image encoded or uint8 (H, W, 3), the label an integer; not "
+    "batched (dataset.unbatch()); of tensorflow_datasets, load(…, as_supervised=True)."
+)
 
 
 class DatasetExamples(Examples):
@@ -27,27 +31,21 @@ def open_dataset(dataset, labels=None, labels_offset=0):
     Args:
         dataset: a finite `tf.data.Dataset` of (image, label), not batched: the image a string scalar (an encoded
             image) or uint8 of shape (H, W, 3) or (H, W, 1), the label an integer scalar.
-        labels, labels_offset: see `examples.open_examples`. Default: "class 0", "class 1", …
+        labels, labels_offset: see `sources.open_examples`. Default: "class 0", "class 1", …
 
     Raises:
         UsageError: other elements; an infinite or an empty dataset; labels out of range.
     """
-    import tensorflow as tf
-
-    expected = "Expected a tf.data.Dataset of (image, label): an encoded image or uint8 (H, W, 3), and an integer."
     spec = dataset.element_spec
     if not (isinstance(spec, (tuple, list)) and len(spec) == 2 and all(isinstance(s, tf.TensorSpec) for s in spec)):
-        raise UsageError(f"{expected} Of tensorflow_datasets: load(…, as_supervised=True). Received: {spec}")
+        raise UsageError(f"{_EXPECTED} Received: {spec}")
     image, label = spec
     rank = {tf.string: 0, tf.uint8: 3}.get(image.dtype)
-    if rank is None or not label.dtype.is_integer:
-        raise UsageError(f"{expected} Received: {image.dtype.name} and {label.dtype.name}")
-    if image.shape.rank == rank + 1 and label.shape.rank == 1:
-        raise UsageError(f"{expected} The dataset is batched: pass dataset.unbatch(). Received: {image.shape}")
-    if label.shape.rank not in (0, None) or image.shape.rank not in (rank, None):
-        raise UsageError(f"{expected} Received: shapes {image.shape} and {label.shape}")
-    if rank and image.shape.rank and image.shape[-1] not in (1, 3, None):
-        raise UsageError(f"{expected} Received: {image.shape[-1]} channels")
+    ranks_fit = image.shape.rank in (rank, None) and label.shape.rank in (0, None)
+    channels_fit = not rank or not image.shape.rank or image.shape[-1] in (1, 3, None)
+    if rank is None or not label.dtype.is_integer or not ranks_fit or not channels_fit:
+        received = (f"{part.dtype.name} of shape {part.shape}" for part in spec)
+        raise UsageError(f"{_EXPECTED} Received: {' and '.join(received)}")
     count = dataset.cardinality()
     if count == tf.data.INFINITE_CARDINALITY:
         raise UsageError("The dataset never ends, so it cannot be held in memory. Remove repeat(), or add take(n).")
@@ -67,7 +65,4 @@ def open_dataset(dataset, labels=None, labels_offset=0):
     if not images:
         raise UsageError("The dataset is empty.")
     names = [f"element {i}" for i in range(len(images))]
-    if isinstance(labels, (str, Path)):
-        labels = load_labels(labels)[labels_offset:]
-    numbers, class_names = numbered_classes(raw, labels_offset, labels, "the labels given", names)
-    return DatasetExamples(images, numbers, class_names, names)
+    return DatasetExamples(images, *numbered_classes(raw, labels_offset, labels, names), names)

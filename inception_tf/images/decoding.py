@@ -13,17 +13,18 @@ from inception_tf.errors import ImageError, UsageError
 MAX_PIXELS = 89_478_485
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 _FORMATS_TEXT = "JPEG, PNG, GIF, BMP or WEBP"
+_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(data, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tensorflow"):
     """Decodes JPEG, PNG, GIF (first frame), BMP or WEBP (first frame).
 
-    Greyscale, palette and CMYK images become RGB; 16 bits a channel keep the upper 8; an alpha channel is dropped, not
+    Grayscale, palette and CMYK images become RGB; 16 bits a channel keep the upper 8; an alpha channel is dropped, not
     blended, and a GIF's transparent pixels are black, all as TensorFlow does it.
 
     The decoders give the same pixels but for JPEG, where TensorFlow, and so Slim, takes libjpeg's fast transform and
     Pillow the accurate one: 1.1 of 255 apart on average over 202 photographs, 21 at most. GIF, BMP and WEBP always go
-    through Pillow: TensorFlow takes a BMP palette's indices for grey values, misplaces a GIF frame that is smaller than
+    through Pillow: TensorFlow takes a BMP palette's indices for gray values, misplaces a GIF frame that is smaller than
     its canvas, and does not read WEBP with animation, nor drop a WEBP's alpha.
 
     Args:
@@ -114,12 +115,12 @@ def _decode_tensorflow(data, kind):
 def _decode_pillow(image):
     kind = image.format
     try:
-        if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip, not scale
-            grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
+        if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip, not scale
+            gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+            return np.repeat(gray[:, :, None], 3, axis=2)
         image.load()  # before the mode is looked at: a GIF gets its own on loading
         transparent = image.info.get("transparency") if kind == "GIF" and image.mode in ("P", "L") else None
-        with _quiet():  # of transparency, which is meant to go
+        with _quiet():  # about transparency, which is dropped on purpose
             pixels = np.array(image.convert("RGB"))
         if transparent is not None:
             pixels[np.asarray(image) == transparent] = 0
@@ -129,17 +130,12 @@ def _decode_pillow(image):
 
 
 def _rotated(pixels, header):
-    try:
-        orientation = header.getexif().get(0x0112, 1)
-    except Exception:  # a broken EXIF block is no broken image
-        return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(pixels)
+    with contextlib.suppress(Exception):  # a broken EXIF block is no broken image
+        image.getexif()[_ORIENTATION] = header.getexif().get(_ORIENTATION, 1)
+    return np.array(ImageOps.exif_transpose(image))
 
 
 def decode_image_graph(data, max_pixels=MAX_PIXELS):
@@ -162,7 +158,7 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
     """
     import tensorflow as tf
 
-    size, problem = _header_graph(data, max_pixels)
+    size, problem = inspect_header_graph(data, max_pixels)
     with tf.control_dependencies([tf.debugging.Assert(problem == "", [problem])]):
         data = tf.identity(data)
     kind = tf.strings.substr(data, 0, 4)
@@ -177,24 +173,19 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
         return tf.ensure_shape(image, (None, None, 3))
 
 
-def image_problem_graph(data, max_pixels=MAX_PIXELS):
-    """What the beginning of a file tells against decoding it, in TensorFlow ops.
+def inspect_header_graph(data, max_pixels=MAX_PIXELS):
+    """What the beginning of a file says about its size, and against decoding it, in TensorFlow ops.
 
     Args:
-        data: scalar string tensor, the bytes of one file.
-        max_pixels: as in `decode_image`.
+        data, max_pixels: as in `decode_image_graph`.
 
     Returns:
-        Scalar string tensor: a sentence, or empty where `decode_image_graph` would go on to the decoder.
+        The (height, width) as an int64 tensor, and a scalar string tensor: a sentence, or empty where
+        `decode_image_graph` would go on to the decoder.
 
     Raises:
         tf.errors.InvalidArgumentError, at run time: a JPEG without a readable header.
     """
-    return _header_graph(data, max_pixels)[1]
-
-
-def _header_graph(data, max_pixels):
-    """The (height, width) in a file's header, int64, and why it is not to be decoded: empty where nothing is wrong."""
     import tensorflow as tf
 
     head = tf.cast(tf.io.decode_raw(data, tf.uint8, fixed_length=68), tf.int64)
@@ -211,40 +202,30 @@ def _header_graph(data, max_pixels):
     jpeg, png, gif = starts(b"\xff\xd8\xff"), starts(b"\x89PNG\r\n\x1a\n"), starts(b"GIF8")
     bmp, webp = starts(b"BM"), starts(b"RIFF") & starts(b"WEBP", 8)
 
-    def webp_size():
-        lossless = little(21, 4)
-        return tf.case(
-            [
-                (starts(b"VP8X", 12), lambda: [little(27, 3) + 1, little(24, 3) + 1]),
-                (starts(b"VP8L", 12), lambda: [(lossless // 2**14) % 2**14 + 1, lossless % 2**14 + 1]),
-            ],
-            default=lambda: [little(28, 2) % 2**14, little(26, 2) % 2**14],
-        )
-
-    def bmp_height():  # signed: negative where the rows run down
-        height = little(22, 4)
-        return tf.minimum(height, 2**32 - height)
-
-    height, width = tf.case(
-        [
-            (jpeg, lambda: tf.unstack(tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64))),
-            (png, lambda: [big(20), big(16)]),
-            (gif, lambda: [little(8, 2), little(6, 2)]),
-            (bmp, lambda: [bmp_height(), little(18, 4)]),
-        ],
-        default=webp_size,
-    )
+    vp8x, vp8l, lossless, signed = webp & starts(b"VP8X", 12), webp & starts(b"VP8L", 12), little(21, 4), little(22, 4)
+    size = tf.zeros(2, tf.int64)
+    for found, height, width in [
+        (png, big(20), big(16)),
+        (gif, little(8, 2), little(6, 2)),
+        (bmp, tf.minimum(signed, 2**32 - signed), little(18, 4)),  # negative where the rows run down
+        (webp, little(28, 2) % 2**14, little(26, 2) % 2**14),
+        (vp8x, little(27, 3) + 1, little(24, 3) + 1),
+        (vp8l, (lossless // 2**14) % 2**14 + 1, lossless % 2**14 + 1),
+    ]:
+        size = tf.where(found, [height, width], size)
+    size = tf.cond(jpeg, lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64), lambda: size)
+    height, width = tf.unstack(size)
     masks = (little(54, 4) == 0xFF0000) & (little(58, 4) == 0xFF00) & (little(62, 4) == 0xFF)
     depth, compression = little(28, 2), little(30, 4)
     plain = (little(14, 4) >= 40) & (
         ((compression == 0) & ((depth == 24) | (depth == 32))) | ((compression == 3) & (depth == 32) & masks)
     )
-    animated = starts(b"VP8X", 12) & (head[20] // 2 % 2 == 1)
+    animated = vp8x & (head[20] // 2 % 2 == 1)
     pixels = tf.strings.join([tf.as_string(width), " × ", tf.as_string(height)])
     problem = tf.constant("")
-    for wrong, text in [  # the last that is wrong is told
+    for wrong, text in [  # the last that is wrong counts
         (bmp & ~plain, "Only BMP of 24 or 32 bits without compression is read here."),
-        (webp & animated, "An animated WEBP is not read here."),
+        (animated, "An animated WEBP is not read here."),
         # Division, since the product of two 32-bit sizes may overflow.
         (
             height > max_pixels // tf.maximum(width, 1),
@@ -254,7 +235,7 @@ def _header_graph(data, max_pixels):
         (tf.strings.length(data) == 0, "The file is empty."),
     ]:
         problem = tf.where(wrong, text, problem)
-    return tf.stack([height, width]), problem
+    return size, problem
 
 
 def _assert_size(size, header):
@@ -270,7 +251,7 @@ def _first_frame_graph(data, size):
 
     octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
 
-    def table(flags):  # the bytes of a colour table
+    def table(flags):  # the bytes of a color table
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
     # `inside` a block the sub-blocks are skipped: 1 in an extension, 2 in the frame; 3 when that is over.

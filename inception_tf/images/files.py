@@ -1,4 +1,4 @@
-"""Which images a list of arguments means."""
+"""Finds the files that a list of arguments stands for."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ def find_images(paths):
 
     A directory is searched to the bottom for `IMAGE_SUFFIXES` in either case; hidden files and directories (`.name`)
     and linked directories are left out. A pattern (`*`, `?`, `[…]`, `**`) means what it matches, as if the shell had
-    expanded it. The arguments keep their order, each one's files are sorted, and a file comes once.
+    expanded it. The arguments keep their order, each one's files are sorted, and no file is listed twice.
 
     Args:
         paths: a path or a sequence of them.
@@ -26,37 +26,46 @@ def find_images(paths):
     Raises:
         UsageError: an argument that matches nothing, a directory without images or that cannot be read; no argument.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not paths:
-        raise UsageError("No images given. Pass files, patterns such as 'photos/*.jpg', or directories.")
     found = {}
-    for argument in map(os.fspath, paths):
-        matches = _matches(os.path.expanduser(argument))
-        if not matches:
-            raise UsageError(f"No such file or directory, and no pattern that matches one: {argument!r}.")
-        files = [file for match in matches for file in (_walk(match) if match.is_dir() else [match])]
+    for argument, matches in expand(paths):
+        files = [file for match in matches for file in (walk_images(match) if match.is_dir() else [match])]
         if not files:
             raise UsageError(f"No images in {argument!r}. Looked for files that end in {', '.join(IMAGE_SUFFIXES)}.")
         for file in files:
             found.setdefault(os.path.abspath(file), file)
+    if not found:
+        raise UsageError("No images given. Pass files, patterns such as 'photos/*.jpg', or directories.")
     return list(found.values())
 
 
-def _matches(argument):
-    # An existing name is never a pattern: `photo[1].jpg` is a common name of a download.
-    if argument and Path(argument).exists():
-        return [Path(argument)]
-    return sorted(map(Path, glob.glob(argument, recursive=True)))
+def expand(paths):
+    """Yields each argument with the files and directories it stands for, as a path or as a pattern.
+
+    Raises:
+        UsageError: an argument that matches nothing.
+    """
+    for argument in map(os.fspath, [paths] if isinstance(paths, (str, os.PathLike)) else paths):
+        path = os.path.expanduser(argument)
+        # An existing name is never a pattern: `photo[1].jpg` is a common name of a download.
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise UsageError(f"No such file or directory, and no pattern that matches one: {argument!r}.")
+        yield argument, list(map(Path, matches))
 
 
-def _walk(directory):
+def walk_images(directory):
+    """The image files at any depth below a directory, sorted; see `find_images`."""
+
     def fail(error):
         raise UsageError(f"Cannot read the directory {error.filename}: {error.strerror}.") from error
 
     files = []
     for folder, subfolders, names in os.walk(directory, onerror=fail):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [
-            Path(folder, name) for name in names if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-        ]
+        files += [Path(folder, name) for name in names if is_image_name(name)]
     return sorted(files)
+
+
+def is_image_name(name):
+    """Whether a file of that name counts as an image inside a directory."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)

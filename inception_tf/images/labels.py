@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import UsageError
+from inception_tf.errors import UsageError, listed
 
 _PREDICTION_KEYS = ("Predictions", "probabilities")
 
@@ -55,41 +55,21 @@ def load_labels(path):
         raise UsageError(f"{path}, line {lines.index('') + 1} is blank, so the classes after it would be miscounted.")
 
     matches = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
-    if all(matches):
-        names = _by_index(path, [(int(m[1]), m[2]) for m in matches])
-    elif any(matches):
-        indexed = bool(matches[0])
-        odd = next(i for i, m in enumerate(matches) if bool(m) != indexed)
-        raise UsageError(
-            f"{path} mixes `index:name` lines with others. Expected one form throughout. "
-            f"Received: line {odd + 1}, {lines[odd][:60]!r}."
-        )
-    else:
-        names = lines
+    if any(matches):
+        odd = next((i for i, match in enumerate(matches) if bool(match) != bool(matches[0])), None)
+        if odd is not None:
+            raise UsageError(f"{path} mixes `index:name` lines with others: line {odd + 1}, {lines[odd][:60]!r}.")
+        pairs = sorted((int(match[1]), match[2]) for match in matches)
+        wrong = next((i for i, (index, _) in enumerate(pairs) if index != i), None)
+        if wrong is not None:
+            problem = f"{wrong} is left out" if pairs[wrong][0] > wrong else f"{wrong - 1} comes twice"
+            raise UsageError(f"{path}: {len(pairs)} classes have the indices 0 to {len(pairs) - 1}, but {problem}.")
+        lines = [name for _, name in pairs]
     allowed = {name for name, count in Counter(imagenet_labels()).items() if count > 1}
-    twice = [name for name, count in Counter(names).items() if count > 1 and name not in allowed]
+    twice = [name for name, count in Counter(lines).items() if count > 1 and name not in allowed]
     if twice:
-        raise UsageError(f"{path} holds names twice: {_some(twice)}. Every class needs a name of its own.")
-    return names
-
-
-def _by_index(path, pairs):
-    counts = Counter(index for index, _ in pairs)
-    twice = [index for index, count in sorted(counts.items()) if count > 1]
-    if twice:
-        raise UsageError(f"{path} gives an index twice: {_some(twice)}.")
-    if max(counts) != len(pairs) - 1:
-        # A huge index must not become a huge range.
-        missing = [index for index in range(min(max(counts), len(pairs))) if index not in counts]
-        raise UsageError(
-            f"{path} leaves out the index {_some(missing)}: {len(pairs)} classes are numbered 0 to {len(pairs) - 1}. "
-            f"Received: up to {max(counts)}."
-        )
-    return [name for _, name in sorted(pairs)]
-
-
-def _some(values, most=5):
-    return ", ".join(map(str, values[:most])) + (f" and {len(values) - most} more" if len(values) > most else "")
+        raise UsageError(f"{path} holds names twice: {listed(twice)}. Every class needs a name of its own.")
+    return lines
 
 
 def class_names(classes, labels=None):
@@ -139,25 +119,17 @@ def decode_predictions(preds, top=5, labels=None):
         preds = preds[key]
     preds = np.asarray(preds)
     if preds.ndim != 2:
-        raise UsageError(
-            f"decode_predictions expects a batch of predictions, shape (N, classes). Received: {preds.shape}"
-        )
+        raise UsageError(f"Expected a batch of predictions, shape (N, classes). Received: {preds.shape}")
     if top < 1:
         raise UsageError(f"`top` must be at least 1. Received: {top}")
     if np.isnan(preds).any():
         raise UsageError("The predictions hold NaN: were the images or the weights broken?")
 
     classes = preds.shape[1]
-    if labels is not None:
-        names, ids = class_names(classes, labels), range(classes)
-    elif classes in (1000, 1001):
-        names, ids = imagenet_labels(classes == 1001), imagenet_wnids(classes == 1001)
-    else:
-        what = (
-            "the 2015 Inception graph, which has its own label map"
-            if classes == 1008
-            else "not ImageNet's 1000 or 1001"
-        )
-        raise UsageError(f"Pass labels=, the names of the classes in order. Received: {classes} classes ({what}).")
+    if labels is None and classes not in (1000, 1001):
+        known = ", as the 2015 Inception graph with its own label map" if classes == 1008 else ""
+        raise UsageError(f"Pass labels=, the names of the classes in order. Received: {classes} classes{known}.")
+    names = class_names(classes, labels)
+    ids = range(classes) if labels is not None else imagenet_wnids(classes == 1001)
     best = np.argsort(-preds.astype(np.float64), axis=1, kind="stable")[:, :top]
     return [[(ids[i], names[i], float(row[i])) for i in order] for row, order in zip(preds, best)]

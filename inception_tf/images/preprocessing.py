@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from inception_tf.errors import ImageError, UsageError
-from inception_tf.images.decoding import MAX_PIXELS, decode_image, decode_image_graph, read_image
+from inception_tf.images.decoding import MAX_PIXELS, decode_image, read_image
 
 _DEFAULTS = {"inception": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
 _RESIZE_SIDE = 256  # before the crop to 224, "vgg"
@@ -16,7 +16,7 @@ MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its images: the evaluation preprocessing of research/slim/preprocessing.
+    """How a network's images are prepared: the evaluation preprocessing of research/slim/preprocessing.
 
     Kinds, by Slim's file:
         "inception" (inception_preprocessing.py; the Inceptions, ResNet v2): to [0, 1], the central `central_fraction`
@@ -25,7 +25,7 @@ class Preprocessing:
             `size`, minus the mean RGB (123.68, 116.78, 103.94).
         "lenet" (lenet_preprocessing.py): centrally cropped or padded with zeros to `size`, to [-1, 1).
 
-    Bilinear is that of TensorFlow 1: no half-pixel centres, no antialiasing. Other libraries' gives other pixels.
+    Bilinear is that of TensorFlow 1: no half-pixel centers, no antialiasing. Other libraries' gives other pixels.
 
     Args:
         kind: "inception", "vgg" or "lenet".
@@ -33,8 +33,8 @@ class Preprocessing:
         central_fraction: "inception" only, in (0, 1]; 1 or None: no crop.
         resize_side: "vgg" only, at least `size`. Default: Slim's 256; for a larger `size` in the proportion of 256 to
             224, 366 for 320.
-        channels: 3 for RGB, 1 for grey. Default: 3; 1 for "lenet". RGB becomes grey with the weights 0.2989, 0.5871,
-            0.1140, by which an image that is grey already stays what it is.
+        channels: 3 for RGB, 1 for gray. Default: 3; 1 for "lenet". RGB becomes gray with the weights 0.2989, 0.5871,
+            0.1140, by which an image that is gray already stays what it is.
     """
 
     kind: str = "inception"
@@ -44,39 +44,28 @@ class Preprocessing:
     channels: int = None
 
     def __post_init__(self):
-        if self.kind not in _DEFAULTS:
-            raise UsageError(f"`kind` must be one of {', '.join(_DEFAULTS)}. Received: {self.kind!r}")
+        _require(self.kind in _DEFAULTS, "kind", f"one of {', '.join(_DEFAULTS)}", self.kind)
         default_size, default_channels = _DEFAULTS[self.kind]
         size = default_size if self.size is None else self.size
-        size = (size, size) if isinstance(size, numbers.Integral) else size
-        if not (
-            isinstance(size, (tuple, list))
-            and len(size) == 2
-            and all(isinstance(side, numbers.Integral) and side > 0 for side in size)
-        ):
-            raise UsageError(
-                f"`size` must be a positive integer, or a (height, width) of them. Received: {self.size!r}"
-            )
-        object.__setattr__(self, "size", (int(size[0]), int(size[1])))
-        if self.channels is None:
-            object.__setattr__(self, "channels", default_channels)
-        if self.channels not in (1, 3):
-            raise UsageError(f"`channels` must be 1 or 3. Received: {self.channels!r}")
-        if self.kind == "vgg" and self.channels != 3:
-            raise UsageError(f"`channels` must be 3, since the mean RGB is subtracted. Received: {self.channels!r}")
-        if self.central_fraction is None:
-            object.__setattr__(self, "central_fraction", 1.0)
-        if not 0 < self.central_fraction <= 1:
-            raise UsageError(f"`central_fraction` must be in (0, 1], or None. Received: {self.central_fraction!r}")
-        if self.resize_side is None:
-            larger = self.kind == "vgg" and max(self.size) > _RESIZE_SIDE
-            side = round(max(self.size) * _RESIZE_SIDE / _DEFAULTS["vgg"][0]) if larger else _RESIZE_SIDE
-            object.__setattr__(self, "resize_side", side)
-        if self.kind == "vgg" and self.resize_side < max(self.size):
-            raise UsageError(
-                f"`resize_side` must be at least the size, {max(self.size)}, since the image is cropped to it. "
-                f"Received: {self.resize_side!r}"
-            )
+        size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        valid = len(size) == 2 and all(isinstance(side, numbers.Integral) and side > 0 for side in size)
+        _require(valid, "size", "a positive integer, or a (height, width) of them", self.size)
+        height, width = map(int, size)
+        channels = default_channels if self.channels is None else self.channels
+        if self.kind == "vgg":
+            _require(channels == 3, "channels", "3, since the mean RGB is subtracted", channels)
+        _require(channels in (1, 3), "channels", "1 or 3", channels)
+        fraction = 1.0 if self.central_fraction is None else self.central_fraction
+        _require(0 < fraction <= 1, "central_fraction", "in (0, 1], or None", fraction)
+        side, larger = self.resize_side, max(height, width)
+        if side is None:
+            enlarge = self.kind == "vgg" and larger > _RESIZE_SIDE
+            side = round(larger * _RESIZE_SIDE / default_size) if enlarge else _RESIZE_SIDE
+        if self.kind == "vgg":
+            _require(side >= larger, "resize_side", f"at least the size, {larger}, which is cropped from it", side)
+        values = {"size": (height, width), "channels": channels, "central_fraction": fraction, "resize_side": side}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def to_config(self):
         """A dictionary that JSON can hold, for `from_config`."""
@@ -97,44 +86,47 @@ class Preprocessing:
 
     def _one(self, image):
         if self.channels == 1 and image.shape[2] == 3:
-            image = grey(image.astype(np.float32))
-        height, width = image.shape[:2]
+            image = to_gray(image.astype(np.float32))
+        used, resized, offsets = zip(*self._geometry(*image.shape[:2]))
+        image = image[used]
         if self.kind == "inception":
-            top, left = _central_offset(height, self.central_fraction), _central_offset(width, self.central_fraction)
-            image = image[top : height - top, left : width - left]
-            image = _resize(image, self.size, (0, 0), self.size, np.float32(1 / 255))
+            image = _resize(image, resized, offsets, self.size, np.float32(1 / 255))
             image -= np.float32(0.5)
             image *= np.float32(2)
             return image
         if self.kind == "vgg":
-            scale = np.float32(self.resize_side) / np.float32(min(height, width))
-            resized = tuple(int(np.rint(np.float32(side) * scale)) for side in (height, width))
-            offset = tuple((side - wanted) // 2 for side, wanted in zip(resized, self.size))
-            return _resize(image, resized, offset, self.size) - MEAN_RGB
-        result = np.zeros((*self.size, self.channels), np.float32)
-        (source_y, target_y), (source_x, target_x) = map(_crop_or_pad, (height, width), self.size)
-        result[target_y, target_x] = image[source_y, source_x]
-        return (result - np.float32(128)) / np.float32(128)
+            return _resize(image, resized, offsets, self.size) - MEAN_RGB
+        padding = [(-offset, size - kept + offset) for size, kept, offset in zip(self.size, resized, offsets)]
+        image = np.pad(image.astype(np.float32), [*padding, (0, 0)])
+        return (image - np.float32(128)) / np.float32(128)
 
-    def positions(self, height, width):
-        """Where in the result the pixels of an image of that size come to lie.
-
-        Returns:
-            Two float64 arrays: for every row of the image its place along the result's height, for every column its
-            place along the width, 0 for the first. NaN for those that the crop leaves out.
+    def _geometry(self, height, width):
+        """Yields for both axes: the slice of the image that is used, its side once resized, and where in that the
+        result begins: below 0 where it is padded.
         """
-        axes = []
         for side, wanted in zip((height, width), self.size):
             if self.kind == "inception":
-                offset = _central_offset(side, self.central_fraction)
-                place = (np.arange(side) - offset) * (wanted / (side - 2 * offset))
+                crop = int((side - side * self.central_fraction) / 2)  # as tf.image.central_crop rounds
+                yield slice(crop, side - crop), wanted, 0
             elif self.kind == "vgg":
-                resized = int(np.rint(np.float32(side) * np.float32(self.resize_side) / np.float32(min(height, width))))
-                place = np.arange(side) * (resized / side) - (resized - wanted) // 2
-            else:
-                source, target = _crop_or_pad(side, wanted)
-                place = np.arange(side, dtype=np.float64) - source.start + target.start
-            axes.append(np.where((place >= 0) & (place < wanted), place, np.nan))
+                scale = np.float32(self.resize_side) / np.float32(min(height, width))
+                resized = int(np.rint(np.float32(side) * scale))
+                yield slice(0, side), resized, (resized - wanted) // 2
+            else:  # as tf.image.resize_with_crop_or_pad rounds
+                crop, kept = max((side - wanted) // 2, 0), min(side, wanted)
+                yield slice(crop, crop + kept), kept, -max((wanted - side) // 2, 0)
+
+    def positions(self, height, width):
+        """Where in the result the pixels of an image of that size are.
+
+        Returns:
+            Two float64 arrays: for every row of the image its position along the result's height, for every column its
+            position along the width, 0 for the first. NaN for those that the crop leaves out.
+        """
+        axes = []
+        for side, wanted, (used, resized, offset) in zip((height, width), self.size, self._geometry(height, width)):
+            position = (np.arange(side) - used.start) * (resized / (used.stop - used.start)) - offset
+            axes.append(np.where((position >= 0) & (position < wanted), position, np.nan))
         return tuple(axes)
 
     def graph(self, image):
@@ -154,7 +146,7 @@ class Preprocessing:
         single = image.shape.rank == 3
         image = image[tf.newaxis] if single else image
         if self.channels == 1 and image.shape[-1] != 1:
-            image = grey(tf.cast(image, tf.float32))
+            image = to_gray(tf.cast(image, tf.float32))
         if self.kind == "inception":
             # Not tf.image.central_crop: where the sizes are unknown it rounds the fraction to float32.
             height, width = tf.unstack(tf.shape(image)[1:3])
@@ -174,23 +166,6 @@ class Preprocessing:
             image = (image - 128.0) / 128.0
         image = tf.ensure_shape(image, (None, *self.size, self.channels))
         return image[0] if single else image
-
-    def graph_from_bytes(self, data, max_pixels=MAX_PIXELS):
-        """Decodes and preprocesses a batch of encoded images in TensorFlow ops.
-
-        Args:
-            data: string tensor of shape (N,), the bytes of a file each; see `decoding.decode_image_graph`, errors too.
-
-        Returns:
-            float32 tensor of shape (N, height, width, channels).
-        """
-        import tensorflow as tf
-
-        return tf.map_fn(
-            lambda one: self.graph(decode_image_graph(one, max_pixels)),
-            data,
-            fn_output_signature=tf.TensorSpec((*self.size, self.channels), tf.float32),
-        )
 
 
 def preprocess_input(
@@ -229,78 +204,61 @@ def preprocessing_of(model):
     return Preprocessing.from_config({**config, "channels": channels})
 
 
+def _require(valid, name, rule, received):
+    if not valid:
+        raise UsageError(f"`{name}` must be {rule}. Received: {received!r}")
+
+
 def _arrays(images, channels, decoder, exif_rotation):
     """Yields checked arrays (H, W, channels or 3), uint8 or float32, of whatever `preprocess_input` takes."""
-    if isinstance(images, (list, tuple)):
-        if not images:
-            raise UsageError("No images. Received: an empty list")
-        for index, image in enumerate(images):
-            try:
-                array = _array(image, decoder, exif_rotation)
-                _check(array, (3,), channels)
-            except UsageError as error:
-                raise UsageError(f"Image {index}: {error}") from error
-            except ImageError as error:
-                if isinstance(image, (str, os.PathLike)):  # the message has its name
-                    raise
-                raise ImageError(f"Image {index}: {error}") from error
-            yield _narrow(array)
+    if not isinstance(images, (list, tuple)):
+        array = _array(images, (3, 4), channels, decoder, exif_rotation)
+        yield from array if array.ndim == 4 else [array]
         return
-    array = _array(images, decoder, exif_rotation)
-    _check(array, (3, 4), channels)
-    yield from _narrow(array) if array.ndim == 4 else [_narrow(array)]
+    if not images:
+        raise UsageError("No images. Received: an empty list")
+    for index, image in enumerate(images):
+        try:
+            yield _array(image, (3,), channels, decoder, exif_rotation)
+        except (UsageError, ImageError) as error:
+            raise type(error)(f"Image {index}: {error}") from error
 
 
-def _array(image, decoder, exif_rotation):
+def _array(image, ranks, channels, decoder, exif_rotation):
+    """A path, bytes or whatever NumPy takes for an array as an image, uint8 or float32."""
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, exif_rotation, decoder=decoder)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(image, exif_rotation, decoder=decoder)
     try:
-        return np.asarray(image)
+        array = np.asarray(image)
     except ValueError as error:
         raise UsageError(f"Expected an image. Received: {type(image).__name__} that is no array ({error})") from error
-
-
-def _check(array, ranks, channels):
-    shapes = " or ".join({3: "(H, W, 3)", 4: "(N, H, W, 3)"}[rank] for rank in ranks)
-    if array.dtype != np.uint8 and array.dtype.kind not in "iuf":
-        raise UsageError(f"Expected numbers 0 to 255 of shape {shapes}. Received: dtype {array.dtype}")
+    if array.dtype.kind not in "iuf":
+        raise UsageError(f"Expected numbers 0 to 255. Received: dtype {array.dtype}")
     if array.ndim not in ranks or array.shape[-1] not in (3, channels) or not array.size:
-        shapes = shapes.replace("3)", "3 or 1)") if channels == 1 else shapes
+        last = "3 or 1" if channels == 1 else "3"
+        shapes = " or ".join({3: f"(H, W, {last})", 4: f"(N, H, W, {last})"}[rank] for rank in ranks)
         raise UsageError(f"Expected an image of shape {shapes}, channels last. Received: {array.shape}")
     if array.dtype == np.uint8:
-        return
+        return array
     low, high = array.min(), array.max()
+    received = f"Received: values from {low:.4g} to {high:.4g}"
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UsageError("Expected values 0 to 255. Received: NaN or infinity")
-    received = f"Received: values from {low:.4g} to {high:.4g}"
     if low < 0:
         raise UsageError(f"Expected values 0 to 255. Was the image preprocessed already? {received}")
     if high > 255:
         raise UsageError(f"Expected values 0 to 255. Divide 16-bit values by 257, clip others. {received}")
     if high <= 1 and (array != np.rint(array)).any():
         raise UsageError(f"Expected values 0 to 255, not 0 to 1: multiply by 255. {received}")
+    return array.astype(np.float32)
 
 
-def _narrow(array):
-    return array if array.dtype == np.uint8 else array.astype(np.float32)
-
-
-def grey(image):
-    """RGB to (…, 1), by the weights of tf.image.rgb_to_grayscale brought to a sum of 1. Arrays and tensors."""
+def to_gray(image):
+    """RGB to (…, 1), by the weights of tf.image.rgb_to_grayscale normalized to a sum of 1. Arrays and tensors."""
     red, green, blue = image[..., 0:1], image[..., 1:2], image[..., 2:3]
     return green + np.float32(0.2989) * (red - green) + np.float32(0.1140) * (blue - green)
-
-
-def _central_offset(side, fraction):
-    return int((side - side * fraction) / 2)  # as tf.image.central_crop rounds
-
-
-def _crop_or_pad(side, wanted):
-    """The slices (of the source, of the result) by which tf.image.resize_with_crop_or_pad fits `side` to `wanted`."""
-    crop, pad, kept = max((side - wanted) // 2, 0), max((wanted - side) // 2, 0), min(side, wanted)
-    return slice(crop, crop + kept), slice(pad, pad + kept)
 
 
 def _resize(image, size, offset, window, scale=None):
@@ -308,9 +266,9 @@ def _resize(image, size, offset, window, scale=None):
 
     TensorFlow 1's bilinear in its own order of float32 operations (core/kernels/image/resize_bilinear_op.cc): first
     along the rows. Only the rows and columns that are read are converted; each direction in turn is the outer one,
-    where NumPy moves whole lines.
+    where NumPy moves contiguous lines.
     """
-    (rows, *vertical), (columns, *horizontal) = map(_neighbours, image.shape, size, offset, window)
+    (rows, *vertical), (columns, *horizontal) = map(_neighbors, image.shape, size, offset, window)
     pixels = np.take(image[rows], columns, axis=1).reshape(len(rows), -1)
     lines = np.ascontiguousarray(pixels.T).astype(np.float32)
     if scale is not None:
@@ -319,13 +277,13 @@ def _resize(image, size, offset, window, scale=None):
     return _interpolate(np.ascontiguousarray(lines.T), *vertical).reshape(*window, -1)
 
 
-def _neighbours(side, resized, offset, count):
+def _neighbors(side, resized, offset, count):
     """For a stretch of the result: the indices read; among them the one before, the one after, the latter's weight."""
     position = np.arange(offset, offset + count).astype(np.float32) * (np.float32(side) / np.float32(resized))
     before = np.floor(position)
     index = before.astype(np.int64)
-    read, places = np.unique(np.stack([index, np.minimum(index + 1, side - 1)]), return_inverse=True)
-    return read, *places.reshape(2, -1), position - before
+    read, where = np.unique(np.stack([index, np.minimum(index + 1, side - 1)]), return_inverse=True)
+    return read, *where.reshape(2, -1), position - before
 
 
 def _interpolate(lines, before, after, weight):

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from inception_tf.errors import ImageError, UsageError
+from inception_tf.errors import ImageError, UsageError, listed
 from inception_tf.images.examples import Examples, numbered_classes
 from inception_tf.images.labels import load_labels
 from inception_tf.progress import Progress
@@ -25,7 +25,7 @@ class _Record(NamedTuple):
 
 
 class RecordExamples(Examples):
-    """Images in TFRecord files, of which only the places are kept."""
+    """Images in TFRecord files, of which only the offsets are kept."""
 
     def read(self, index):
         record = self._sources[index]
@@ -49,14 +49,14 @@ class RecordExamples(Examples):
 def open_records(files, labels=None, labels_offset=0):
     """The images of TFRecord files as the scripts of research/slim/datasets write them.
 
-    Every file is read once from end to end, its checksums are verified, and the places of the images are kept. A file
+    Every file is read once from end to end, its checksums are verified, and the offsets of the images are kept. A file
     that breaks off or is corrupted keeps the records before; it and records without an image or a label are listed in
     `skipped`. The classes are named by `labels`, else by a `labels.txt` beside the files, else by `image/class/text`
     where every label has one text, else "class 0", "class 1", …
 
     Args:
         files: paths, without compression.
-        labels, labels_offset: see `examples.open_examples`.
+        labels, labels_offset: see `sources.open_examples`.
 
     Raises:
         UsageError: no record can be used; compressed files; labels out of range.
@@ -67,34 +67,32 @@ def open_records(files, labels=None, labels_offset=0):
     with Progress("indexing", sum(map(os.path.getsize, files)), "B") as progress:
         for file in files:
             shard = os.path.relpath(Path(file).absolute(), folder)
-            count = 0
-            for offset, data in _records(file, shard, skipped):
-                name = f"{shard}:{count}"
-                count += 1
+            for number, (offset, data) in enumerate(_read_shard(file, shard, skipped)):
                 progress.advance(_BEFORE + len(data) + _AFTER)
+                name = f"{shard}:{number}"
                 try:
-                    place, length, label, filename, text = _parse(data)
+                    image, label, filename, text = _parse(data)
                 except ValueError as error:
                     skipped[name] = str(error)
                     continue
-                records.append(_Record(os.fspath(file), offset + place, length, filename))
+                records.append(_Record(os.fspath(file), offset + data.find(image), len(image), filename))
                 raw.append(label)
                 names.append(name)
                 if text:
                     texts[label].add(text)
     if not records:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise UsageError(f"No labelled images in {len(files)} TFRecord files. {reasons}")
-    given, source = _given_names(files, labels, labels_offset)
-    numbers, class_names = numbered_classes(raw, labels_offset, given, source, names)
-    if given is None:
-        texts = _one_each(texts)
+        raise UsageError(f"No labeled images in {len(files)} TFRecord files. {reasons}")
+    labels = _labels_beside(files) if labels is None else labels
+    numbers, class_names = numbered_classes(raw, labels_offset, labels, names)
+    if labels is None:
+        texts = _unique_texts(texts)
         class_names = [texts.get(i + labels_offset, name) for i, name in enumerate(class_names)]
     return RecordExamples(records, numbers, class_names, names, skipped, files)
 
 
-def _records(file, shard, skipped):
-    """Yields (place of the data, data); what ends a file too early goes to `skipped`."""
+def _read_shard(file, shard, skipped):
+    """Yields (offset of the data, data) of every record; the reason why a file ends too early goes to `skipped`."""
     import tensorflow as tf
 
     offset = count = 0
@@ -103,29 +101,24 @@ def _records(file, shard, skipped):
             yield offset + _BEFORE, data
             offset += _BEFORE + len(data) + _AFTER
             count += 1
-        whole = offset == os.path.getsize(file)  # to TensorFlow, less than a length at the end is the end
+        complete = offset == os.path.getsize(file)  # to TensorFlow, less than a length at the end is the end
     except tf.errors.DataLossError:
-        whole = False
+        complete = False
     except tf.errors.OpError as error:
         skipped[shard] = f"cannot be read: {error.message.splitlines()[0]}"
         return
-    if count and not whole:
-        skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
-    elif not whole:
+    if not count:
         with Path(file).open("rb") as opened:
             start = opened.read(3)
         if start == b"\x1f\x8b\x08" or (start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0):
-            raise UsageError(
-                f"{file} is compressed, so its records cannot be read in any order. Unpack it (GZIP: gunzip), or "
-                "write it without compression."
-            )
-        skipped[shard] = "not a TFRecord file, or broken from its start"
-    elif not count:
-        skipped[shard] = "holds no records"
+            raise UsageError(f"{file} is compressed, so its records cannot be read in any order. Unpack it (gunzip).")
+        skipped[shard] = "holds no records" if complete else "not a TFRecord file, or broken from its start"
+    elif not complete:
+        skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
 
 
 def _parse(data):
-    """(place of the image in `data`, its length, label, file name, class text) of a tf.train.Example."""
+    """(image, label, file name, class text) of a tf.train.Example."""
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
@@ -146,32 +139,21 @@ def _parse(data):
         raise ValueError("has no image/encoded")
     if len(label) != 1:
         raise ValueError(f"has {len(label) or 'no'} image/class/label, expected one int64")
-    return (
-        data.find(image[0]),
-        len(image[0]),
-        label[0],
-        os.path.basename(text("image/filename")),
-        text("image/class/text"),
-    )
+    return image[0], label[0], os.path.basename(text("image/filename")), text("image/class/text")
 
 
-def _given_names(files, labels, offset):
-    """The class names that `labels` or a `labels.txt` beside the files gives, and where they come from."""
-    if labels is not None and not isinstance(labels, (str, Path)):
-        return list(labels), "the labels given"
-    beside = dict.fromkeys(Path(file).parent / "labels.txt" for file in files)
-    paths = [path for path in beside if path.is_file()] if labels is None else [labels]
-    if not paths:
-        return None, None
-    found = [load_labels(path) for path in paths]
-    if any(names != found[0] for names in found):
-        raise UsageError(f"The labels beside the TFRecords differ. Pass those that are meant. Received: {paths}")
-    return found[0][offset:], str(paths[0])
+def _labels_beside(files):
+    """The `labels.txt` beside the files, or None."""
+    paths = dict.fromkeys(Path(file).parent / "labels.txt" for file in files)
+    paths = [path for path in paths if path.is_file()]
+    if len({tuple(load_labels(path)) for path in paths}) > 1:
+        raise UsageError(f"The labels beside the TFRecords differ. Pass one of them: {listed(paths)}")
+    return paths[0] if paths else None
 
 
-def _one_each(texts):
+def _unique_texts(texts):
     """The text of every label where each has one of its own, else nothing."""
-    named = {label: next(iter(several)) for label, several in texts.items()}
+    named = {label: min(several) for label, several in texts.items()}
     # ImageNet's own texts have "crane" twice.
     consistent = all(len(several) == 1 for several in texts.values()) and len(set(named.values())) >= len(named) - 1
     return named if consistent else {}

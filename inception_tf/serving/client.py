@@ -4,14 +4,15 @@ By REST it needs neither TensorFlow nor Keras; by gRPC it uses Serving's officia
 """
 
 import base64
+import contextlib
 import dataclasses
 import http.client
 import json
 import random
-import socket
-import threading
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Answer:
     error: str | None = None
 
 
-class NoAnswer(InceptionTFError):
+class ServerError(InceptionTFError):
     """The server is not there, or refuses every request of this kind."""
 
 
@@ -40,8 +41,8 @@ class _Retry(Exception):
     """A failure that another try may not meet."""
 
 
-class _Refused(Exception):
-    """The server's word on one request."""
+class _ImageError(Exception):
+    """The server's refusal of one image."""
 
 
 def request(
@@ -75,7 +76,7 @@ def request(
 
     Raises:
         UsageError: an address that is none, or values below their least.
-        NoAnswer: there is no server, or no such model, version or signature.
+        ServerError: there is no server, or no such model, version or signature.
         InceptionTFError: gRPC needs a package that is missing.
     """
     if timeout <= 0 or retries < 0 or parallel < 1:
@@ -83,18 +84,15 @@ def request(
             "The timeout must be above 0, retries at least 0, parallel at least 1. "
             f"Received: timeout={timeout}, retries={retries}, parallel={parallel}"
         )
-    ask = (_Grpc if grpc else _Rest)(address, model, signature, version, label, timeout)
+    scheme, host = _parsed(address, GRPC_PORT if grpc else REST_PORT)
+    ask = (_grpc if grpc else _rest)(scheme, host, model, signature, version, label, timeout)
     with Progress("Asking", len(paths), "images") as progress, ThreadPoolExecutor(parallel) as pool:
 
         def answer(path):
             try:
-                data = Path(path).read_bytes()
+                return _retried(ask, Path(path).read_bytes(), retries)
             except OSError as error:
                 return Answer([], f"Cannot read it: {error.strerror or error}")
-            try:
-                return _tried(ask, data, retries)
-            except _Refused as refusal:
-                return Answer([], str(refusal))
             finally:
                 progress.advance()
 
@@ -106,158 +104,127 @@ def request(
             raise
 
 
-def _tried(ask, data, retries):
+def _retried(ask, data, retries):
     for attempt in range(retries + 1):
         try:
-            return ask(data)
+            classes, scores, status = ask(data)
+            if status or not any(classes):  # Classify has no status
+                return Answer([], status or "The image cannot be read.")
+            return Answer(list(zip(classes, scores)))
+        except _ImageError as error:
+            return Answer([], str(error))
         except _Retry as failure:
             if attempt == retries:
-                raise NoAnswer(f"No answer from {ask.address}: {failure}") from failure
+                raise ServerError(str(failure)) from failure
             # Clients that failed together do not come back together.
             time.sleep(min(BACKOFF * 2**attempt, BACKOFF_MOST) * random.uniform(0.5, 1))
 
 
 def _parsed(address, port):
-    """(scheme, host, port) of an address."""
+    """The scheme of an address, and its "host:port"."""
     text = address if "://" in address else f"http://{address}"
     try:
         parts = urllib.parse.urlsplit(text)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError
-        return parts.scheme, parts.hostname, parts.port or port
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return parts.scheme, f"{host}:{parts.port or port}"
     except ValueError:
         raise UsageError(f"Expected HOST:PORT. Received: {address!r}") from None
 
 
-class _Rest:
-    """Asks by REST; a connection for every thread is kept open."""
+def _error(host, message, retry=False, for_all=False):
+    """The exception of an answer that is an error: for this try, for this image, or for every image."""
+    if retry:
+        return _Retry(f"No answer from {host}: {message}")
+    if for_all or "label" in message or "signature" in message:
+        return ServerError(f"{host} refuses: {message[:500]}")
+    return _ImageError(message[:500])
 
-    def __init__(self, address, model, signature, version, label, timeout):
-        self.scheme, self.host, self.port = _parsed(address, REST_PORT)
-        self.address, self.timeout, self.signature = f"{self.host}:{self.port}", timeout, signature
-        quoted = urllib.parse.quote(model, safe="")
-        which = f"/versions/{version}" if version is not None else ""
-        which = f"/labels/{urllib.parse.quote(label, safe='')}" if label else which
-        self.path = f"/v1/models/{quoted}{which}:{'classify' if signature == 'classify' else 'predict'}"
-        self.kept = threading.local()
 
-    def __call__(self, data):
-        encoded = {"b64": base64.b64encode(data).decode()}
-        if self.signature == "classify":
-            body = {"signature_name": "classify", "examples": [{"image/encoded": encoded}]}
-        else:
-            body = {"signature_name": self.signature, "instances": [encoded]}
-        status, text = self._post(json.dumps(body).encode())
-        try:
-            answer = json.loads(text)
-        except ValueError:
-            answer = {"error": f"{self.address} answers {status} without JSON: is it a model server's REST port?"}
-        if status != 200:
-            error = str(answer.get("error", answer)) if isinstance(answer, dict) else str(answer)
-            if status in (429, 502, 503, 504):
-                raise _Retry(error)
-            if status in (404, 405, 501) or "label" in error or "signature" in error:  # so it would be for every file
-                raise NoAnswer(f"{self.address} refuses: {error[:500]}")
-            raise _Refused(error[:500])
-        try:
-            if self.signature == "classify":
-                return _answer(*zip(*answer["results"][0]))
-            one = answer["predictions"][0]
-            return _answer(one["classes"], one["scores"], one.get("status", ""))
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise NoAnswer(f"{model_output(self.signature)} Received: {text[:200]!r}") from None
+def _no_classes(signature, received):
+    return ServerError(
+        f"The signature {signature} gives no classes and scores, as those of image files do. Received: {received:.200}"
+    )
 
-    def _post(self, body):
-        connection = getattr(self.kept, "connection", None)
-        fresh = connection is None
-        if fresh:
-            kind = http.client.HTTPSConnection if self.scheme == "https" else http.client.HTTPConnection
-            connection = self.kept.connection = kind(self.host, self.port, timeout=self.timeout)
+
+def _rest(scheme, host, model, signature, version, label, timeout):
+    """A function from a file's bytes to classes, scores and a status, by REST."""
+    method = "classify" if signature == "classify" else "predict"
+    which = f"/versions/{version}" if version is not None else ""
+    which = f"/labels/{urllib.parse.quote(label, safe='')}" if label else which
+    url = f"{scheme}://{host}/v1/models/{urllib.parse.quote(model, safe='')}{which}:{method}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(data):
+        image = {"b64": base64.b64encode(data).decode()}
+        rows = {"examples": [{"image/encoded": image}]} if method == "classify" else {"instances": [image]}
+        body = json.dumps({"signature_name": signature, **rows}).encode()
+        post = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         try:
-            try:
-                connection.request("POST", self.path, body, {"Content-Type": "application/json"})
-            except (BrokenPipeError, ConnectionResetError):
-                if connection.sock is None:
-                    raise
-                # A server that refuses a large body answers before it has read it all.
-            response = connection.getresponse()
-            return response.status, response.read().decode("utf-8", "replace")
+            with opener.open(post, timeout=timeout) as response:
+                answer = json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            message, code = error.read().decode("utf-8", "replace"), error.code
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                message = str(json.loads(message)["error"])
+            raise _error(host, message, code in (429, 502, 503, 504), code in (404, 405, 501)) from error
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            self.kept.connection = None
-            if not fresh and isinstance(error, (http.client.RemoteDisconnected, ConnectionError)):
-                return self._post(body)  # the server had closed the connection meanwhile
-            raise _Retry(_reason(error, self.timeout)) from error
-
-
-class _Grpc:
-    """Asks by gRPC, with the official stubs."""
-
-    def __init__(self, address, model, signature, version, label, timeout):
+            cause = getattr(error, "reason", error)  # of a URLError
+            if isinstance(cause, TimeoutError):
+                cause = f"nothing came within {timeout:g} seconds"
+            raise _error(host, getattr(cause, "strerror", None) or str(cause), retry=True) from error
+        except ValueError:
+            raise ServerError(f"{host} answers without JSON: is it a model server's REST port?") from None
         try:
-            import grpc
-            from tensorflow_serving.apis import prediction_service_pb2_grpc
-        except ImportError as error:
-            raise InceptionTFError(
-                "gRPC needs tensorflow-serving-api: pip install inception-tf[serving]. REST does without."
-            ) from error
-        _, host, port = _parsed(address, GRPC_PORT)
-        self.address, self.timeout, self.signature = f"{host}:{port}", timeout, signature
-        self.model, self.version, self.label = model, version, label
-        host = f"[{host}]" if ":" in host else host
-        channel = grpc.insecure_channel(f"{host}:{port}", [("grpc.max_receive_message_length", -1)])
-        self.stub, self.grpc = prediction_service_pb2_grpc.PredictionServiceStub(channel), grpc
+            if method == "classify":
+                return *zip(*answer["results"][0]), ""
+            row = answer["predictions"][0]
+            return row["classes"], row["scores"], row.get("status", "")
+        except (KeyError, IndexError, TypeError):
+            raise _no_classes(signature, str(answer)) from None
 
-    def __call__(self, data):
+    return ask
+
+
+def _grpc(scheme, host, model, signature, version, label, timeout):
+    """A function from a file's bytes to classes, scores and a status, by gRPC, with the official stubs."""
+    try:
+        import grpc
         import tensorflow as tf
-        from tensorflow_serving.apis import classification_pb2, predict_pb2
+        from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+        from tensorflow_serving.apis.model_pb2 import ModelSpec
+        from tensorflow_serving.apis.predict_pb2 import PredictRequest
+        from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+    except ImportError as error:
+        raise InceptionTFError(
+            "gRPC needs tensorflow-serving-api: pip install inception-tf[serving]. REST does without."
+        ) from error
+    stub = PredictionServiceStub(grpc.insecure_channel(host, [("grpc.max_receive_message_length", -1)]))
+    spec = ModelSpec(name=model, signature_name=signature, version_label=label)
+    if version is not None:
+        spec.version.value = version
 
-        if self.signature == "classify":
-            message, call = classification_pb2.ClassificationRequest(), self.stub.Classify
-            example = message.input.example_list.examples.add()
-            example.features.feature["image/encoded"].bytes_list.value.append(data)
-        else:
-            message, call = predict_pb2.PredictRequest(), self.stub.Predict
+    def ask(data):
+        try:
+            if signature == "classify":
+                message = ClassificationRequest(model_spec=spec)
+                example = message.input.example_list.examples.add()
+                example.features.feature["image/encoded"].bytes_list.value.append(data)
+                classes = stub.Classify(message, timeout=timeout).result.classifications[0].classes
+                return [one.label for one in classes], [one.score for one in classes], ""
+            message = PredictRequest(model_spec=spec)
             message.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([data]))
-        message.model_spec.name, message.model_spec.signature_name = self.model, self.signature
-        if self.label:
-            message.model_spec.version_label = self.label
-        elif self.version is not None:
-            message.model_spec.version.value = self.version
-        codes = self.grpc.StatusCode
+            outputs = stub.Predict(message, timeout=timeout).outputs
+        except grpc.RpcError as error:
+            name = error.code().name
+            retry, for_all = ("UNAVAILABLE", "DEADLINE_EXCEEDED"), ("NOT_FOUND", "UNIMPLEMENTED", "FAILED_PRECONDITION")
+            raise _error(host, error.details(), name in retry, name in for_all) from error
         try:
-            response = call(message, timeout=self.timeout)
-        except self.grpc.RpcError as error:
-            code, details = error.code(), error.details()
-            if code in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED):
-                raise _Retry(details) from error
-            for_every_file = code in (codes.NOT_FOUND, codes.UNIMPLEMENTED, codes.FAILED_PRECONDITION)
-            if for_every_file or "label" in details or "signature" in details:
-                raise NoAnswer(f"{self.address} refuses: {details[:500]}") from error
-            raise _Refused(details[:500]) from error
-        if self.signature == "classify":
-            classes = response.result.classifications[0].classes
-            return _answer([one.label for one in classes], [one.score for one in classes])
-        try:
-            outputs = {key: tf.make_ndarray(response.outputs[key])[0] for key in response.outputs}
-            classes = [name.decode("utf-8", "replace") for name in outputs["classes"]]
-            return _answer(classes, outputs["scores"].tolist(), outputs.get("status", b"").decode())
+            row = {key: tf.make_ndarray(tensor)[0] for key, tensor in outputs.items()}
+            classes = [name.decode("utf-8", "replace") for name in row["classes"]]
+            return classes, row["scores"].tolist(), row.get("status", b"").decode()
         except (KeyError, AttributeError):
-            raise NoAnswer(f"{model_output(self.signature)} Received: {', '.join(response.outputs)}") from None
+            raise _no_classes(signature, ", ".join(outputs)) from None
 
-
-def model_output(signature):
-    """What a signature must give."""
-    return f"The signature {signature} gives no classes and scores, as those of image files do."
-
-
-def _answer(classes, scores, status=""):
-    if status or not any(classes):  # Classify has no status
-        return Answer([], status or "The image cannot be read.")
-    return Answer(list(zip(classes, scores)))
-
-
-def _reason(error, timeout):
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return f"nothing came within {timeout:g} seconds"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ask

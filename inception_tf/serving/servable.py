@@ -1,195 +1,166 @@
-"""A SavedModel loaded to answer requests, as TensorFlow Serving does it: a session, tensors by their names."""
+"""A SavedModel that answers TensorFlow Serving's requests as Serving does: in a session, tensors by their names."""
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
+from grpc import StatusCode
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, predict_pb2, prediction_log_pb2
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from inception_tf.errors import CheckpointError
+from inception_tf.errors import reason
 from inception_tf.export.warmup import NAME as WARMUP
-from inception_tf.models.card import read_card
-from inception_tf.serving.refusal import Refusal, invalid
+from inception_tf.quiet import no_deprecations
 
-PREDICT, CLASSIFY = "tensorflow/serving/predict", "tensorflow/serving/classify"
+CLASSIFY = "tensorflow/serving/classify"
 
-# The most rows of a request: each costs work, and an empty string costs a sender two bytes.
-MAX_ROWS = 4096
+# The most rows of a request, since an empty string costs its sender two bytes; and the most that run at once.
+MAX_ROWS, BATCH = 4096, 32
+
+
+class RpcError(Exception):
+    """Why a request fails, or a version does not load: a `grpc.StatusCode` and a message of one line."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def invalid(message):
+    """The error of a request that can never succeed."""
+    return RpcError(StatusCode.INVALID_ARGUMENT, message)
 
 
 class Servable:
-    """A version of a model, loaded.
+    """A version of a model, loaded and warmed up.
 
-    Attributes:
-        signatures: a dict from names to SignatureDefs.
-        batches: the batch sizes it was exported for, or None where that is not known.
-        compiled: whether XLA compiled it, so that every other size costs a compilation.
+    Args:
+        name, number, path: the model's name, the version's number and its directory.
+        max_bytes: the most memory of an input; a short message can describe a large one.
 
     Raises:
-        Refusal: it does not load; says why in a line.
+        RpcError: it does not load, or does not answer its own warm-up requests.
     """
 
-    def __init__(self, path):
-        import tensorflow as tf
-
-        logger, level = tf.get_logger(), tf.get_logger().level
-        logger.setLevel("ERROR")  # that the loader is of TensorFlow 1 is meant
+    def __init__(self, name, number, path, max_bytes):
+        self.name, self.number, self.max_bytes = name, number, math.inf
         try:
-            with tf.Graph().as_default():
+            with tf.Graph().as_default(), no_deprecations():
                 self._session = tf.compat.v1.Session()
                 meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
-        except (tf.errors.OpError, OSError, RuntimeError, ValueError, KeyError) as error:
-            raise Refusal("FAILED_PRECONDITION", f"Cannot load {path}: {first_line(error)}") from error
-        finally:
-            logger.setLevel(level)
-        methods = (PREDICT, CLASSIFY, "tensorflow/serving/regress")
-        self.signatures = {
-            name: signature
-            for name, signature in sorted(meta_graph.signature_def.items())
-            if signature.method_name in methods
-        }
-        self._callables = {}
-        for name, signature in self.signatures.items():
-            inputs = [signature.inputs[key].name for key in sorted(signature.inputs)]
-            outputs = [signature.outputs[key].name for key in sorted(signature.outputs)]
-            self._callables[name] = self._session.make_callable(outputs, inputs)
-        try:
-            export = read_card(path).get("export", {})
-        except CheckpointError:
-            export = {}
-        self.batches, self.compiled = export.get("batch"), bool(export.get("xla"))
+            self.signatures = {key: one for key, one in sorted(meta_graph.signature_def.items()) if one.method_name}
+            self._warm_up(Path(path, WARMUP))
+        except Exception as error:  # whatever half a file raises
+            raise RpcError(StatusCode.FAILED_PRECONDITION, f"Cannot load {path}: {reason(error)}") from error
+        self.max_bytes = max_bytes
+
+    def _warm_up(self, path):
+        records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator() if path.is_file() else ()
+        for record in records:
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if log.HasField("predict_log"):
+                self.predict(log.predict_log.request)
+            elif log.HasField("classify_log"):
+                self.classify(log.classify_log.request)
 
     def signature(self, name):
-        """The SignatureDef of a name; of an empty one, `serving_default`.
+        """The SignatureDef called `name`, or the default one."""
+        if (name or "serving_default") not in self.signatures:
+            raise invalid(f'Serving signature name: "{name:.200}" not found in signature def')
+        return self.signatures[name or "serving_default"]
 
-        Raises:
-            Refusal: there is none.
-        """
-        try:
-            return self.signatures[name or "serving_default"]
-        except KeyError:
-            raise invalid(f'Serving signature name: "{name}" not found in signature def') from None
-
-    def check(self, name, shapes):
-        """Refuses inputs that the signature does not take.
+    def run(self, name, inputs, outputs=()):
+        """Runs a signature.
 
         Args:
             name: of the signature.
-            shapes: a dict from the inputs' names to (dtype, shape), the dtype by TensorFlow's number.
-        """
-        from tensorflow.core.framework import types_pb2
-
-        wanted = self.signature(name).inputs
-        if set(shapes) != set(wanted):
-            extra, missing = sorted(set(shapes) - set(wanted)), sorted(set(wanted) - set(shapes))
-            raise invalid(
-                f"input size does not match signature: {len(shapes)}!={len(wanted)}. "
-                f"Sent extra: {{{','.join(extra)[:300]}}}. Missing but required: {{{','.join(missing)}}}."
-            )
-        rows = set()
-        for key, (dtype, shape) in shapes.items():
-            info = wanted[key]
-            if dtype != info.dtype:
-                given = types_pb2.DataType.Name(dtype) if dtype in types_pb2.DataType.values() else dtype
-                raise invalid(f"Input {key} is {given}, but the signature takes {types_pb2.DataType.Name(info.dtype)}.")
-            sides = [dim.size for dim in info.tensor_shape.dim]
-            fits = len(shape) == len(sides) and all(side in (-1, own) for side, own in zip(sides, shape))
-            if not info.tensor_shape.unknown_rank and not (fits and all(side >= 0 for side in shape)):
-                text = ",".join("?" if side == -1 else str(side) for side in sides)
-                raise invalid(f"Input {key} has the shape {list(shape)}, but the signature takes [{text}].")
-            rows.add(shape[0] if shape else None)
-        if len(rows) > 1:
-            raise invalid(f"The inputs have different numbers of rows: {sorted(map(str, rows))}.")
-        if max((row or 0 for row in rows), default=0) > MAX_ROWS:
-            raise invalid(f"A request may have {MAX_ROWS} rows. Received: {max(rows)}")
-
-    def run(self, name, inputs):
-        """Runs a signature. It releases Python's lock, so threads run side by side.
-
-        Args:
-            name: of the signature.
-            inputs: a dict of arrays that `check` let through; strings are bytes in an object array.
+            inputs: a dict of arrays; strings are bytes in an array of objects.
+            outputs: the names of those to compute. Default: all.
 
         Returns:
             A dict of arrays.
-
-        Raises:
-            Refusal: the graph failed.
         """
-        import tensorflow as tf
-
+        signature = self.signature(name)
+        fetches = {key: info.name for key, info in signature.outputs.items() if key in outputs or not outputs}
+        if outputs and set(fetches) != set(outputs):
+            raise invalid(f"output tensor alias not found in signature: {list(outputs)!s:.200}")
+        wanted = {key: tf.as_dtype(info.dtype).name for key, info in sorted(signature.inputs.items())}
+        given = {key: tf.as_dtype(array.dtype).name for key, array in sorted(inputs.items())}
+        if given != wanted:
+            raise invalid(f"input does not match signature. Received: {given!s:.300}. Expected: {wanted}")
+        rows = max((len(array) for array in inputs.values() if array.ndim), default=0)
+        if rows > MAX_ROWS:
+            raise invalid(f"A request may have {MAX_ROWS} rows. Received: {rows}")
+        feed, parts = {signature.inputs[key].name: array for key, array in inputs.items()}, []
         try:
-            outputs = self._callables[name](*(inputs[key] for key in sorted(inputs)))
-        except tf.errors.InvalidArgumentError as error:
-            raise invalid(first_line(error)) from error
-        except (tf.errors.OpError, RuntimeError) as error:  # a closed session is a RuntimeError
-            raise Refusal("INTERNAL", first_line(error)) from error
-        return dict(zip(sorted(self.signature(name).outputs), outputs))
+            for i in range(0, max(rows, 1), BATCH):
+                part = {tensor: array[i : i + BATCH] if array.ndim else array for tensor, array in feed.items()}
+                parts.append(self._session.run(fetches, part))
+            return parts[0] if len(parts) == 1 else {key: np.concatenate([p[key] for p in parts]) for key in fetches}
+        except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
+            raise invalid(reason(error)) from error
+        except (tf.errors.OpError, RuntimeError) as error:
+            raise RpcError(StatusCode.INTERNAL, reason(error)) from error
 
-    def close(self):
-        self._session.close()
+    def classes_and_scores(self, name, examples, context=b""):
+        """What a signature of Serving's Classify gives for serialized `tf.Example`s: two arrays."""
+        method = self.signature(name).method_name
+        if method != CLASSIFY:
+            raise invalid(f"Expected classification signature method_name to be {CLASSIFY}. Was: {method}")
+        if not examples:
+            raise invalid("Input is empty: there are no examples")
+        if len(context) * len(examples) > self.max_bytes:
+            raise invalid(f"The context is too large for {len(examples)} examples.")
+        # A message behind another is merged into it: so every example gets the context.
+        outputs = self.run(name, {"inputs": np.array([context + example for example in examples], object)})
+        return outputs["classes"], outputs["scores"]
 
+    def predict(self, request):
+        """The PredictResponse to a PredictRequest."""
+        inputs = {key: self._array(key, proto) for key, proto in request.inputs.items()}
+        outputs = self.run(request.model_spec.signature_name, inputs, request.output_filter)
+        response = predict_pb2.PredictResponse(model_spec=self._spec(request))
+        for key, array in outputs.items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(array))
+        return response
 
-def warm_up(servable, path):
-    """Replays the warm-up requests that came with a version. Returns how many there were."""
-    import tensorflow as tf
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+    def _array(self, key, proto):
+        """The array of a TensorProto."""
+        shape = [dim.size for dim in proto.tensor_shape.dim]
+        try:
+            # One value may stand for all, so the size is looked at before anything so large is built.
+            if math.prod(shape) * tf.as_dtype(proto.dtype).size > self.max_bytes:
+                raise ValueError(f"it is larger than {self.max_bytes:,} bytes")
+            if proto.dtype == tf.string.as_datatype_enum and math.prod(shape) != len(proto.string_val):
+                raise ValueError(f"it has {len(proto.string_val)} strings")
+            return tf.make_ndarray(proto)
+        except (ValueError, TypeError, LookupError) as error:
+            raise invalid(f"Input {key:.200} is not a tensor of shape {shape}: {reason(error)}") from None
 
-    file, count = Path(path, WARMUP), 0
-    if not file.is_file():
-        return 0
-    try:
-        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            log = PredictionLog.FromString(record)
-            kind = log.WhichOneof("log_type")
-            if kind == "predict_log":
-                request = log.predict_log.request
-                inputs = {key: tf.make_ndarray(tensor) for key, tensor in request.inputs.items()}
-            elif kind == "classify_log":
-                request = log.classify_log.request
-                inputs = {"inputs": serialized_examples(request.input, math.inf)}
-            else:
-                continue
-            name = request.model_spec.signature_name or "serving_default"
-            servable.check(
-                name, {key: (servable.signature(name).inputs[key].dtype, a.shape) for key, a in inputs.items()}
-            )
-            servable.run(name, inputs)
-            count += 1
-    except Refusal:
-        raise
-    except Exception as error:  # a file of anything
-        raise Refusal("FAILED_PRECONDITION", f"Cannot replay {file}: {first_line(error)}") from error
-    return count
+    def classify(self, request):
+        """The ClassificationResponse to a ClassificationRequest."""
+        kind = request.input.WhichOneof("kind")
+        examples = [one.SerializeToString() for one in getattr(request.input, kind).examples] if kind else []
+        context = request.input.example_list_with_context.context.SerializeToString()
+        results = self.classes_and_scores(request.model_spec.signature_name, examples, context)
+        response = classification_pb2.ClassificationResponse(model_spec=self._spec(request))
+        for classes, scores in zip(*results):
+            row = response.result.classifications.add()
+            for label, score in zip(classes, scores):
+                row.classes.add(label=label.decode("utf-8", "replace"), score=score)
+        return response
 
+    def metadata(self, request):
+        """The GetModelMetadataResponse to a GetModelMetadataRequest."""
+        if list(request.metadata_field) != ["signature_def"]:
+            raise invalid(f"metadata_field must be signature_def. Received: {list(request.metadata_field)!s:.200}")
+        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=self._spec(request))
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=self.signatures)
+        response.metadata["signature_def"].Pack(signatures)
+        return response
 
-def serialized_examples(request_input, max_bytes):
-    """The serialized `tf.Example`s of a Serving `Input`, as an object array; the context is merged into each.
-
-    Raises:
-        Refusal: there are none; or they are more than `max_bytes`, since a context counts for every example.
-    """
-    kind = request_input.WhichOneof("kind")
-    examples = getattr(request_input, kind).examples if kind else ()
-    if not examples:
-        raise invalid("Input is empty.")
-    context = b""
-    if kind == "example_list_with_context":
-        context = request_input.example_list_with_context.context.SerializeToString()
-        check_context(context, len(examples), max_bytes)
-    array = np.empty(len(examples), object)
-    # Messages in a row are merged when they are read.
-    array[:] = [context + example.SerializeToString() for example in examples]
-    return array
-
-
-def check_context(context, count, max_bytes):
-    """Refuses a context that, merged into every example, is more than `max_bytes`."""
-    if len(context) * count > max_bytes:
-        raise invalid(f"The context is too large for {count} examples.")
-
-
-def first_line(error):
-    """What went wrong, without the names that TensorFlow gives its operations."""
-    text = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"\{\{.*?\}\} ?| ?\[Op:\w+\]", "", text[0])[:500]
+    def _spec(self, request):
+        spec = ModelSpec(name=self.name, signature_name=request.model_spec.signature_name)
+        spec.version.value = self.number
+        return spec

@@ -1,18 +1,19 @@
 """Finding the checkpoint in a directory, and getting it out of a .tar, .tar.gz or .tgz. Needs no TensorFlow.
 
-Archives come from strangers: nothing is written outside the directory asked for, nothing but plain files of a
-checkpoint is kept, and the unpacked size is bounded.
+Archives are untrusted: nothing is written outside the given directory, only regular files of a checkpoint are kept,
+and the unpacked size is bounded.
 """
 
+import contextlib
 import gzip
 import os
 import re
 import tarfile
 import tempfile
 import zlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
-from inception_tf.errors import CheckpointError, InceptionTFError
+from inception_tf.errors import CheckpointError, InceptionTFError, listed
 from inception_tf.files import refuse_existing
 
 MAX_BYTES = 4 << 30
@@ -25,7 +26,7 @@ _BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5}|pb)")
 # What follows the prefix of V1 shards; the Saver's `checkpoint` file has question marks for the number.
 _SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}$")
 _CHUNK = 1 << 20
-# tarfile reads a header's extension whole: no honest one is near this.
+# tarfile reads a header's extension into memory: no valid one is near this.
 _MAX_READ = 16 << 20
 
 
@@ -40,7 +41,7 @@ def is_archive(path):
 
 
 def find_checkpoint(where):
-    """The one checkpoint meant by a directory.
+    """The checkpoint that a directory stands for.
 
     The one its `checkpoint` file names as the latest (beside that file first, since the paths in it may be another
     machine's), else the only one of `candidates`, else the highest step of `stem-<step>`.
@@ -53,7 +54,7 @@ def find_checkpoint(where):
         or a frozen graph.
 
     Raises:
-        CheckpointError: there is none, or several and nothing says which.
+        CheckpointError: there is none, or there are several and nothing says which.
     """
     files, found = _list(where), candidates(where)
     place = where if isinstance(where, (str, Path)) else (files[0].parent if files else "The list of files")
@@ -63,7 +64,7 @@ def find_checkpoint(where):
         beside = states[0].parent / _SHARD.sub("", PureWindowsPath(latest).name)
         if beside in found:
             return beside
-        # A list of files may come out of an archive, whose word must not lead to files outside it.
+        # A list of files may be that of an archive, which must not lead to files outside it.
         named = states[0].parent / latest
         if isinstance(where, (str, Path)) and (named.is_file() or Path(f"{named}.index").is_file()):
             return named
@@ -96,7 +97,7 @@ def candidates(where):
     inside = [folder / "variables" for folder in saved_models]
     files = [file for file in files if file.parent not in inside]
     prefixes = [file.with_suffix("") for file in files if file.suffix == ".index"]
-    v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if _is_table(file))
+    v1 = (file.with_name(_SHARD.sub("", file.name)) for file in files if is_table(file))
     graphs = [file for file in files if file.suffix == ".pb"]
     return prefixes or list(dict.fromkeys(v1)) or saved_models or graphs
 
@@ -105,8 +106,8 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
     """Unpacks the files of the checkpoints in an archive, and nothing else.
 
     Args:
-        archive: path of a .tar, .tar.gz or .tgz; told by content.
-        directory: where to; made if missing. Files land directly in it, or where two share a name and for a
+        archive: path of a .tar, .tar.gz or .tgz, recognized by its content.
+        directory: where to; created if missing. Files land directly in it, or where two share a name and for a
             SavedModel, in the archive's own directories.
         max_bytes: the most the archive may unpack to, with all it holds.
 
@@ -122,8 +123,7 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
     archive, directory = Path(archive), Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as scratch:
-            parts = _unpack(archive, Path(scratch), max_bytes)
+        with _unpacked(archive, directory, max_bytes) as parts:
             names = [name.name for name in parts]
             flat = len(set(names)) == len(names) and "saved_model.pb" not in names
             targets = {directory / (name.name if flat else name): part for name, part in parts.items()}
@@ -138,67 +138,48 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
 
 
 def check_archive(archive, max_bytes=MAX_BYTES):
-    """Reads an archive to its end and raises the `CheckpointError` that `extract_checkpoint` would; writes nothing."""
-    _unpack(Path(archive), None, max_bytes)
+    """Unpacks an archive beside it for a moment and raises the `CheckpointError` that `extract_checkpoint` would."""
+    with _unpacked(Path(archive), Path(archive).parent, max_bytes):
+        pass
 
 
-def _unpack(archive, scratch, max_bytes):
-    """Reads every header and byte; writes a checkpoint's files to `scratch`, if any, under numbers.
+@contextlib.contextmanager
+def _unpacked(archive, directory, max_bytes):
+    """Unpacks to a temporary directory in `directory`; yields {path in the archive: file} for the checkpoints."""
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as scratch:
+        _unpack(archive, scratch, max_bytes)
+        files = _list(Path(scratch).rglob("*"))
+        tables = [file for file in files if is_table(file)]
+        if not tables and not any(file.suffix == ".pb" for file in files):
+            names = listed(str(file.relative_to(scratch)) for file in files) or "nothing"
+            raise CheckpointError(f"{archive} holds no checkpoint. It holds: {names}")
+        yield {file.relative_to(scratch): file for file in files if file in tables or _BELONGS.fullmatch(file.name)}
 
-    Returns {path in the archive: file in scratch}.
-    """
-    parts, seen, whole = {}, [], False
+
+def _unpack(archive, directory, max_bytes):
+    """Unpacks an archive's files to `directory`, reading the archive to its end."""
     try:
         with archive.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
+            compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            stream = _Bounded(gzip.GzipFile(fileobj=raw) if packed else raw, archive, max_bytes)
+            stream = _Bounded(gzip.GzipFile(fileobj=raw) if compressed else raw, archive, max_bytes)
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 for number, member in enumerate(tar):
                     if number == MAX_MEMBERS:
                         raise CheckpointError(f"{archive} holds more than {MAX_MEMBERS} files. {_BY_HAND}")
-                    name = _safe_name(archive, member)
-                    # macOS keeps a file's attributes beside it as `._name`.
-                    if member.isdir() or name.name.startswith("._"):
-                        continue
-                    seen.append(str(name))
-                    part = scratch / str(number) if scratch else Path(os.devnull)
-                    with part.open("wb") as out:
-                        is_table = _copy(tar.extractfile(member), out) == _TABLE_MAGIC
-                    whole |= is_table or name.suffix == ".pb"
-                    if is_table or _BELONGS.fullmatch(name.name):
-                        parts[name] = part
+                    if member.issparse() or not (member.isreg() or member.isdir()):
+                        raise CheckpointError(f"{archive} is unsafe: {member.name!r} is a link or a device. {_BY_HAND}")
+                    tar.extract(member, directory, set_attrs=False, filter="data")
             # gzip compares its checksum at the end, which tarfile does not read to.
             while stream.read(_CHUNK):
                 pass
+    except tarfile.FilterError as error:
+        raise CheckpointError(f"{archive} is unsafe: {error}. {_BY_HAND}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
         raise CheckpointError(f"{archive} is no tar archive, or a truncated or corrupt one: {error}") from error
-    if not whole:
-        holds = ", ".join(map(repr, seen[:5])) + (", ..." if len(seen) > 5 else "") if seen else "nothing"
-        raise CheckpointError(f"{archive} holds no checkpoint. It holds: {holds}")
-    return parts
 
 
 _BY_HAND = "If you trust it, unpack it yourself and give the checkpoint's path."
-
-
-def _safe_name(archive, member):
-    # PureWindowsPath splits at both separators and knows drives.
-    path = PureWindowsPath(member.name)
-    if path.anchor or ".." in path.parts or "\0" in member.name:
-        raise CheckpointError(f"{archive} is unsafe: the path {member.name!r} leads out of it. Nothing was unpacked.")
-    if member.issparse() or not (member.isreg() or member.isdir()):
-        raise CheckpointError(f"{archive} is unsafe: {member.name!r} is a link, a device or the like. {_BY_HAND}")
-    return PurePosixPath(*path.parts)
-
-
-def _copy(stream, out):
-    """Copies, and returns the last 8 bytes."""
-    tail = b""
-    while chunk := stream.read(_CHUNK):
-        out.write(chunk)
-        tail = (tail + chunk)[-8:]
-    return tail
 
 
 class _Bounded:
@@ -214,7 +195,7 @@ class _Bounded:
 
     def read(self, size):
         if not 0 <= size <= _MAX_READ:
-            raise CheckpointError(f"{self.archive} has a header of {size:,} bytes: corrupt, or made to do harm.")
+            raise CheckpointError(f"{self.archive} has a header of {size:,} bytes: corrupt or malicious.")
         data = self.file.read(size)
         self._check(self.file.tell())
         return data
@@ -232,7 +213,7 @@ def _list(where):
         raise CheckpointError(f"Cannot read {where}: {error.strerror or error}") from error
 
 
-def _is_table(path):
+def is_table(path):
     try:
         with path.open("rb") as file:
             file.seek(-len(_TABLE_MAGIC), os.SEEK_END)

@@ -47,11 +47,6 @@ class Published:
         """Where it was published; see `download.fetch` for mirrors."""
         return BASE_URL + self.archive
 
-    @property
-    def background(self):
-        """Whether class 0 is the background class."""
-        return self.classes == 1001
-
 
 @functools.cache
 def catalogue():

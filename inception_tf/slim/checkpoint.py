@@ -7,12 +7,8 @@ from inception_tf.errors import CheckpointError
 from inception_tf.slim.archives import extract_checkpoint, find_checkpoint, is_archive
 from inception_tf.slim.containers import graph_def, keras_file, saved_model, saver
 from inception_tf.slim.containers.base import Checkpoint
-from inception_tf.slim.containers.keras_file import ModelWeights
-from inception_tf.slim.containers.saver import SaverCheckpoint
 
-__all__ = ["Checkpoint", "ModelWeights", "SaverCheckpoint", "open_checkpoint"]
-
-# A path is offered to each in turn. The last takes it for its own, and says what is wrong with it.
+# Each tries a path in turn. The last never declines: it raises the error that says what is wrong with the file.
 CONTAINERS = (keras_file, saved_model, graph_def, saver)
 
 
@@ -40,21 +36,19 @@ def open_checkpoint(path):
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
-def _open(given):
-    if given.is_dir():
-        return _open_place(given, find_checkpoint(given))
-    if given.name == "checkpoint" and given.is_file():
-        return _open_place(given, find_checkpoint(given.parent))
-    if given.is_file() and is_archive(given):
+def _open(source):
+    path, folder = source, None
+    if source.is_dir():
+        path = find_checkpoint(source)
+    elif source.name == "checkpoint" and source.is_file():
+        path = find_checkpoint(source.parent)
+    elif source.is_file() and is_archive(source):
         folder = tempfile.TemporaryDirectory(prefix="inception_tf_")
         # Of the files unpacked alone: a `checkpoint` file in an archive can name others.
-        checkpoint = _open_place(given, find_checkpoint(extract_checkpoint(given, folder.name)))
+        path = find_checkpoint(extract_checkpoint(source, folder.name))
+    opened = (container.try_open(source, path) for container in CONTAINERS)
+    checkpoint = next(checkpoint for checkpoint in opened if checkpoint is not None)
+    if folder:
         checkpoint.container += " in a tar archive"
         checkpoint.held = (checkpoint.held, folder)
-        return checkpoint
-    return _open_place(given, given)
-
-
-def _open_place(given, place):
-    opened = (container.open_here(given, place) for container in CONTAINERS)
-    return next(checkpoint for checkpoint in opened if checkpoint is not None)
+    return checkpoint

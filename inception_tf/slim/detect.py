@@ -7,7 +7,7 @@ import math
 from inception_tf.errors import MismatchError
 from inception_tf.models.registry import find_network, networks
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.names import EMA, bookkeeping, scoped, specification
+from inception_tf.slim.names import EMA, bookkeeping, scoped, shape_text, specification
 
 # Image sizes tried in this order for a classifier whose layers are named or shaped after the size.
 COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96, 64, 48, 32, 384, 416, 448, 512)
@@ -21,9 +21,9 @@ class Detection:
         network: the network's name.
         scope: the variable scope of its variables, "InceptionV3" or what it was renamed to.
         classes: the classes of its classifier, or None where it holds none.
-        options: what its constructor must be given to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the
+        options: what its constructor needs to fit: `aux_logits`, `depth_multiplier`, `input_shape` and the
             like, as far as they differ from the defaults.
-        match: the share of the network's trunk variables that are there with their shapes, 1.0 for all.
+        match: the fraction of the backbone's variables that are there with their shapes, 1.0 for all.
         differences: the first variables that differ, as text, where `match` is below 1.
         others: further scopes with as many of its variables.
     """
@@ -35,6 +35,15 @@ class Detection:
     match: float
     differences: tuple = ()
     others: tuple = ()
+
+    @property
+    def arguments(self):
+        """All options of the constructor that the checkpoint's network needs, the number of classes among them."""
+        return {**self.options, **({"classes": self.classes} if self.classes else {"include_top": False})}
+
+    def __str__(self):
+        scope = f"under the scope {self.scope}" if self.scope else "under no scope"
+        return f"{self.network} {scope}, {100 * self.match:.0f}% of whose variables fit"
 
 
 def weights_of(checkpoint):
@@ -54,10 +63,10 @@ def detect(checkpoint, network=None, scope=None, partial=False):
         checkpoint: what `open_checkpoint` takes.
         network: its name, when it is known.
         scope: its variable scope, when it is known.
-        partial: whether a half of the trunk is enough, where what differs is listed later.
+        partial: whether half of the backbone is enough, for a caller that lists what differs itself.
 
     Returns:
-        A `Detection` whose trunk fits whole.
+        A `Detection` whose backbone fits completely.
 
     Raises:
         MismatchError: no network fits; names the nearest and the first variables that differ. Or it is there under
@@ -65,74 +74,59 @@ def detect(checkpoint, network=None, scope=None, partial=False):
         CheckpointError: no checkpoint.
     """
     checkpoint = open_checkpoint(checkpoint)
-    best = rank(checkpoint, network, scope)
-    if best is None and any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
-        raise MismatchError(
-            f"{checkpoint.path} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), not one of "
-            "TF-Slim: its tensors have no names of variables. Load it with the code that wrote it."
-        )
-    if best is None and (network or scope) and (found := rank(checkpoint)):
-        asked = " ".join([network or "a network known here", *([f"under the scope {scope}"] if scope else [])])
-        raise MismatchError(
-            f"{checkpoint.path} does not hold {asked}. Nearest: {found.network} under the scope {found.scope}, "
-            f"{100 * found.match:.0f}% of whose variables fit."
-        )
+    path, best = checkpoint.path, nearest(checkpoint, network, scope)
     if best is None:
+        if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
+            raise MismatchError(
+                f"{path} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), not one of "
+                "TF-Slim: its tensors are not named after variables. Load it with the code that wrote it."
+            )
+        found = nearest(checkpoint) if network or scope else None
+        if found:
+            asked = (network or "a known network") + (f" under the scope {scope}" if scope else "")
+            raise MismatchError(f"{path} does not hold {asked}. Nearest: {found}.")
         some = ", ".join(list(weights_of(checkpoint))[:3])
-        raise MismatchError(f"{checkpoint.path} holds no network known here. It begins with: {some}.")
+        raise MismatchError(f"{path} holds no known network. It begins with: {some}.")
     if best.match < (0.5 if partial else 1):
+        hint = ""
+        if _has_batch_norm(specification(best.network)) and not _has_batch_norm(checkpoint):
+            hint = " It has no moving averages of batch norm at all: was that folded into the convolutions?"
         raise MismatchError(
-            f"{checkpoint.path} does not hold {network or 'a network known here'}. Nearest: {best.network}, "
-            f"{100 * best.match:.0f}% of whose variables fit. First differences: {'; '.join(best.differences)}."
-            + (_FOLDED if _statistics(specification(best.network)) and not _statistics(checkpoint) else "")
+            f"{path} does not hold {network or 'a known network'}. Nearest: {best}. First differences: "
+            f"{'; '.join(best.differences)}.{hint}"
         )
     if best.others and best.scope != find_network(best.network).scope:
         scopes = ", ".join([best.scope, *best.others])
-        raise MismatchError(
-            f"{checkpoint.path} holds {best.network} under several scopes. Give scope=, one of: {scopes}."
-        )
+        raise MismatchError(f"{path} holds {best.network} under several scopes. Give scope=, one of: {scopes}.")
     return best
 
 
-_FOLDED = " It has no moving averages of batch norm at all: was that folded into the convolutions?"
-
-
-def _statistics(names):
+def _has_batch_norm(names):
     return any(name.endswith("/moving_variance") for name in names)
 
 
-def rank(checkpoint, network=None, scope=None):
+def nearest(checkpoint, network=None, scope=None):
     """The best `Detection` for a checkpoint, fitting or not; None when nothing in it looks like a network."""
-    weights = weights_of(checkpoint)
-    names = [network] if network else list(networks())
-    # A network whose own scope is there is looked at first: usually it fits, and the others need no building.
+    weights, best = weights_of(checkpoint), None
+    # A network whose own scope occurs comes first: usually it fits, and the others need no building.
     parts = {part for name in weights for part in name.split("/")[:-1]}
-    names.sort(key=lambda name: find_network(name).scope not in parts)
-    best = None
-    for name in names:
-        found = _fit(weights, find_network(name), scope)
-        if found and (best is None or found.match > best.match):
-            best = found
+    infos = [find_network(name) for name in ([network] if network else networks())]
+    for info in sorted(infos, key=lambda info: info.scope not in parts):
+        for variant in info.variants:
+            found = _fit(weights, info, scope, variant)
+            if found and (best is None or found.match > best.match):
+                best = found
+            if found is None or best.match == 1:
+                break
         if best and best.match == 1:
             break
     return best
 
 
-def _fit(weights, info, scope):
-    """The best `Detection` of `weights` as a variant of the network `info`, or None when nothing fits."""
-    best = None
-    for variant in info.variants:
-        found = _fit_variant(weights, info, scope, variant)
-        if found and (best is None or found.match > best.match):
-            best = found
-        if best is None or best.match == 1:
-            break
-    return best
-
-
-def _fit_variant(weights, info, scope, variant):
+def _fit(weights, info, scope, variant):
+    """The `Detection` of `weights` as one variant of the network `info`, or None when nothing fits."""
     aux = {"aux_logits": True} if "aux_logits" in info.options else {}
-    expected = specification(info.name, **aux, **variant)
+    expected = specification(info.name, **variant, **aux)
     scopes = _find_scopes(weights, expected, info) if scope is None else [scope]
     if not scopes:
         return None
@@ -140,28 +134,30 @@ def _fit_variant(weights, info, scope, variant):
     prefix = scoped(scope, "")
     found = {name.removeprefix(prefix): shape for name, shape in weights.items() if name.startswith(prefix)}
     classifier = (*info.heads, *info.top)
-    trunk = {name: shape for name, shape in expected.items() if not in_scopes(name, classifier)}
-    if not any(name in found for name in trunk):
+    backbone = {name: shape for name, shape in expected.items() if not in_scopes(name, classifier)}
+    if not any(name in found for name in backbone):
         return None
 
-    options = {**variant, **_width(info, trunk, found)}
-    first, shape = next(iter(trunk.items()))
+    options = {**variant, **_width(info, backbone, found)}
+    first, shape = next(iter(backbone.items()))
     channels = found.get(first, shape)[2:3]
     if channels and channels != shape[2:3]:
         options["input_shape"] = (info.input_size, info.input_size, *channels)
     if options:
-        expected = specification(info.name, **aux, **options)
-        trunk = {name: expected[name] for name in trunk}
-    fits = [name for name in trunk if found.get(name) == trunk[name]]
-    others = [name for name in found if name not in trunk and not in_scopes(name, classifier)]
-    match = len(fits) / (len(trunk) + len(others))
+        expected = specification(info.name, **options, **aux)
+        backbone = {name: expected[name] for name in backbone}
+    fits = [name for name in backbone if found.get(name) == backbone[name]]
+    others = [name for name in found if name not in backbone and not in_scopes(name, classifier)]
+    match = len(fits) / (len(backbone) + len(others))
 
     classes = _classes(info, expected, found)
     if aux and classes and any(in_scopes(name, ["AuxLogits"]) for name in found):
         options["aux_logits"] = True
     if match == 1:  # only then is the search worth its time
         options.update(_image_size(info, found, options))
-    differences = [f"{n} is {_shape(found.get(n))}, not {_shape(s)}" for n, s in trunk.items() if found.get(n) != s]
+    differences = [
+        f"{n} is {shape_text(found.get(n))}, not {shape_text(s)}" for n, s in backbone.items() if found.get(n) != s
+    ]
     differences += [f"{name} is not in the network" for name in others]
     return Detection(info.name, scope, classes, options, match, tuple(differences[:4]), tuple(scopes[1:]))
 
@@ -169,10 +165,6 @@ def _fit_variant(weights, info, scope, variant):
 def in_scopes(name, scopes):
     """Whether a variable lies under one of the scopes."""
     return any(name == scope or name.startswith(scope + "/") for scope in scopes)
-
-
-def _shape(shape):
-    return "missing" if shape is None else "×".join(map(str, shape)) or "a scalar"
 
 
 def _find_scopes(weights, expected, info):
@@ -188,25 +180,27 @@ def _find_scopes(weights, expected, info):
     return sorted(scopes, key=lambda scope: scope != info.scope)
 
 
-def _width(info, trunk, found):
-    """The options `depth_multiplier` and `min_depth` that give the trunk's channels, as far as not the default."""
+def _width(info, backbone, found):
+    """The options `depth_multiplier` and `min_depth` that give the backbone's channels, where not the default."""
     if "depth_multiplier" not in info.options:
         return {}
-    pairs = {(s[-1], found[n][-1]) for n, s in trunk.items() if n.endswith("/weights") and len(found.get(n, ())) == 4}
+    pairs = {
+        (s[-1], found[n][-1]) for n, s in backbone.items() if n.endswith("/weights") and len(found.get(n, ())) == 4
+    }
     if not pairs or all(wide == narrow for wide, narrow in pairs):
         return {}
     least = min(narrow for _, narrow in pairs)
     # int(wide * multiplier) == narrow, but for the layers that min_depth holds up.
     free = [(wide, narrow) for wide, narrow in pairs if narrow > least] or [max(pairs)]
     low, high = max(n / w for w, n in free), min((n + 1) / w for w, n in free)
-    multiplier = simplest(low, high)
+    multiplier = _simplest(low, high)
     for min_depth in (16, least):
         if all(max(int(wide * multiplier), min_depth) == narrow for wide, narrow in pairs):
             return {"depth_multiplier": multiplier} | ({"min_depth": min_depth} if min_depth != 16 else {})
     return {}
 
 
-def simplest(low, high):
+def _simplest(low, high):
     """The number with the fewest decimals in [low, high)."""
     for digits in range(1, 10):
         value = math.ceil(round(low * 10**digits, 9)) / 10**digits

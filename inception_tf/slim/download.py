@@ -1,14 +1,12 @@
-"""Published checkpoints onto this machine: found where the user put them, or downloaded, and converted once."""
+"""Published checkpoints on this machine: found where the user put them, or downloaded, and converted once."""
 
 import contextlib
 import hashlib
 import http.client
 import os
 import re
-import shutil
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from importlib import resources
 from pathlib import Path
@@ -20,10 +18,10 @@ from inception_tf.slim import archives
 
 try:
     import fcntl
-except ImportError:  # Windows: two downloads of one file at the same time are not kept apart.
+except ImportError:  # Windows: simultaneous downloads of one file are not serialized.
     fcntl = None
 
-# Raise it when a conversion comes to write other weights, or the same under other names.
+# Increase it when a conversion writes other weights, or the same under other names.
 CACHE_VERSION = 1
 
 _CHUNK = 1 << 16
@@ -56,21 +54,21 @@ def locate(published):
 def fetch(published, *, timeout=30.0, tries=4, pause=1.0):
     """The path of a published checkpoint on this machine, downloaded to `home()` if it is not there yet.
 
-    A download that breaks off is gone on with, in the same call and in later ones, unless the file on the server
-    has changed. It gets its name when it is whole: its length, its MD5 where known, and a checkpoint in a readable
-    archive. What the user put in `home()` is taken as it is, without network.
+    A download that breaks off is resumed, in the same call and in later ones. It gets its name when it is complete:
+    its length, its checksum, and a checkpoint in a readable archive. What the user put in `home()` is taken as it is,
+    without network.
 
     Args:
         published: a `catalogue.Published`.
         timeout: seconds without an answer after which a connection counts as broken.
-        tries: attempts in a row that may bring nothing new.
+        tries: attempts in a row that may download nothing new.
         pause: seconds before the second try; doubled for every further one.
 
     Returns:
         What `open_checkpoint` takes: an archive, a V1 file or a V2 prefix.
 
     Raises:
-        DownloadError: it could not be had; the message says which file to put where.
+        DownloadError: it could not be downloaded; the message says which file to put where.
     """
     if found := locate(published):
         return found
@@ -79,8 +77,8 @@ def fetch(published, *, timeout=30.0, tries=4, pause=1.0):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent / ".lock"):
             if not target.exists():  # Another process may have been faster.
-                _bring(published, target, timeout, tries, pause)
-    except _Failed as error:
+                _download_to(target, published, timeout, tries, pause)
+    except _Failure as error:
         raise DownloadError(
             f"{error}\nPut {published.archive} at {target} yourself, or set INCEPTION_TF_MIRROR to a URL or directory "
             "that has the archives, or INCEPTION_TF_HOME to where you keep them."
@@ -93,7 +91,7 @@ def fetch(published, *, timeout=30.0, tries=4, pause=1.0):
 
 
 def cached_conversion(published, build):
-    """The Keras model converted from a published checkpoint, made on first use and again when its file is newer.
+    """The Keras model converted from a published checkpoint on first use, and again when its file is newer.
 
     Args:
         published: a `catalogue.Published`.
@@ -112,21 +110,22 @@ def cached_conversion(published, build):
 
 
 def _arrived(source):
-    """When a checkpoint came to lie where it is: an old file moved in is newer than what was converted before."""
+    """When a checkpoint was put where it is: an old file moved in is newer than what was converted before."""
     status = (source if source.exists() else Path(f"{source}.index")).stat()
     return max(status.st_mtime, status.st_ctime)
 
 
-class _Failed(Exception):
-    """Why a download came to nothing."""
+class _Failure(Exception):
+    """Why a download failed.
 
+    Attributes:
+        retry: whether another attempt may succeed.
+        offline: whether no connection was made.
+    """
 
-class _Unreachable(_Failed):
-    """No connection."""
-
-
-class _Broken(_Failed):
-    """A failure that another try may mend."""
+    def __init__(self, reason, retry=False, offline=False):
+        super().__init__(reason)
+        self.retry, self.offline = retry, offline
 
 
 @contextlib.contextmanager
@@ -139,33 +138,30 @@ def _locked(path):
         yield
 
 
-def _bring(published, target, timeout, tries, pause):
-    """Writes `target`: whole and looked through."""
-    mirror = os.environ.get("INCEPTION_TF_MIRROR")
-    scheme = mirror.partition("://")[0] if mirror else "http"
-    part, note = (target.with_name(target.name + suffix) for suffix in (".part", ".part.validator"))
-    if scheme in ("http", "https"):
-        url = f"{mirror.rstrip('/')}/{published.archive}" if mirror else published.url
-        resumed = _download(url, part, note, timeout, tries, pause)
-    else:
-        local = urllib.request.url2pathname(urllib.parse.urlsplit(mirror).path) if scheme == "file" else mirror
-        url, resumed = Path(local).expanduser() / published.archive, False
-        if not url.is_file():
-            raise _Failed(f"INCEPTION_TF_MIRROR={mirror} has no file {published.archive}.")
-        shutil.copyfile(url, part)
-    if resumed and _flaw(published, part):
-        # Two halves that do not fit, perhaps: once more in one piece.
+def _download_to(target, published, timeout, tries, pause):
+    """Writes `target`, complete and validated."""
+    url, mirror = published.url, os.environ.get("INCEPTION_TF_MIRROR")
+    if mirror:
+        mirror = mirror if "://" in mirror else Path(mirror).expanduser().absolute().as_uri()
+        url = f"{mirror.rstrip('/')}/{published.archive}"
+    part = target.with_name(target.name + ".part")
+    resumed = _download(url, part, timeout, tries, pause)
+    error = _validation_error(published, part, resumed)
+    if error and resumed:  # The file on the server may have changed in between: once more in one piece.
         part.unlink()
-        _download(url, part, note, timeout, tries, pause)
-    if flaw := _flaw(published, part):
+        _download(url, part, timeout, tries, pause)
+        error = _validation_error(published, part)
+    if error:
         part.unlink()
-        raise _Failed(f"{url} is not what was published: {flaw}")
+        raise _Failure(f"{url} is not what was published: {error}")
     part.replace(target)
-    note.unlink(missing_ok=True)
 
 
-def _flaw(published, part):
-    """What is wrong with a downloaded archive, or None."""
+def _validation_error(published, part, resumed=False):
+    """What is wrong with a downloaded archive, or None. A resumed one must have a checksum, gzip's or the MD5."""
+    with part.open("rb") as file:
+        if resumed and not published.md5 and file.read(2) != b"\x1f\x8b":
+            return "it has no checksum."
     if published.md5:
         digest = hashlib.md5(usedforsecurity=False)
         with part.open("rb") as file:
@@ -180,86 +176,80 @@ def _flaw(published, part):
     return None
 
 
-def _download(url, part, note, timeout, tries, pause):
-    """Brings `url` to `part`, trying again while that helps. Returns whether it was put together from several."""
+def _download(url, part, timeout, tries, pause):
+    """Downloads `url` to `part`, trying again while that helps. Returns whether several responses are in it."""
     most = already = _size(part)
-    failures, attempts = 0, 0
+    failures = 0
     while True:
-        attempts += 1
         try:
-            _attempt(url, part, note, timeout)
-            return already > 0 or attempts > 1
-        except (_Broken, _Unreachable) as error:
+            return _attempt(url, part, timeout)
+        except _Failure as error:
             size = _size(part)
             failures = 1 if size > most else failures + 1
             most = max(most, size)
-            # A machine that is offline should hear of it now; one that lost its connection half-way may get it back.
-            if failures >= tries or (isinstance(error, _Unreachable) and most == already):
-                raise _Failed(f"Cannot download {url}: {error}") from error
+            # An offline machine gets its error at once; one that lost its connection half-way is given time.
+            if not error.retry or failures >= tries or (error.offline and most == already):
+                raise _Failure(f"Cannot download {url}: {error}") from error
             time.sleep(pause * 2 ** (failures - 1))
 
 
-def _attempt(url, part, note, timeout):
-    """One request, for what `part` lacks if the server can vouch that the file is still the same, else for all."""
+def _attempt(url, part, timeout):
+    """One request, for what `part` lacks. Returns whether there was something in it that stayed."""
     have = _size(part)
-    validator = note.read_text("latin-1") if have and note.exists() else ""
-    headers = {"Range": f"bytes={have}-", "If-Range": validator} if validator else {}
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
-    except urllib.error.HTTPError as error:
-        with error:
+    with _network_failures():
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            response = urllib.request.urlopen(request, timeout=timeout)
+        except urllib.error.HTTPError as error:
             if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
-                return
+                return True  # It lacks nothing.
             if error.code == 416:
                 part.unlink()
-            if error.code in (408, 416, 429) or error.code >= 500:
-                raise _Broken(f"HTTP {error.code} {error.reason}") from error
-            raise _Failed(f"Cannot download {url}: HTTP {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        kind = _Broken if isinstance(error.reason, ConnectionResetError) else _Unreachable
-        raise kind(getattr(error.reason, "strerror", None) or str(error.reason)) from error
-    except (http.client.InvalidURL, ValueError) as error:
-        raise _Failed(f"{url} is no address: {error}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _Broken(str(error) or type(error).__name__) from error
-
+            raise
     with response:
-        if response.status == 206:
-            answer = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-            if not answer or int(answer[1]) != have or _validator(response) not in ("", validator):
+        total, resumed = response.headers.get("Content-Length", ""), response.status == 206
+        if resumed:
+            sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if not sent or int(sent[1]) != have:
                 part.unlink()
-                raise _Broken("the server sent another part than asked for")
-            total = int(answer[2]) if answer[2] != "*" else None
-        else:
-            length = response.headers.get("Content-Length", "")
-            have, total = 0, int(length) if length.isdigit() else None
-        with part.open("ab" if have else "wb") as out:
-            if not have:
-                # After the truncation: a note never speaks for bytes that came before it.
-                note.write_text(_validator(response), "latin-1")
-            with Progress(part.name.removesuffix(".part"), total and total - have, "B") as progress:
-                while chunk := _read(response):
-                    out.write(chunk)
-                    have += len(chunk)
-                    progress.advance(len(chunk))
-                    if have > archives.MAX_BYTES:
-                        part.unlink()
-                        raise _Failed(f"{url} is larger than {archives.MAX_BYTES:,} bytes.")
+                raise _Failure("the server sent another part than asked for", retry=True)
+            total = sent[2]
+        have = have if resumed else 0
+        total = int(total) if total.isdigit() else None
+        with part.open("ab" if resumed else "wb") as out, Progress(part.stem, total and total - have, "B") as progress:
+            while chunk := _read(response):
+                out.write(chunk)
+                have += len(chunk)
+                progress.advance(len(chunk))
+                if have > archives.MAX_BYTES:
+                    part.unlink()
+                    raise _Failure(f"it is larger than {archives.MAX_BYTES:,} bytes")
     if total is not None and have != total:
-        raise _Broken(f"the connection ended after {have:,} of {total:,} bytes")
+        raise _Failure(f"the connection ended after {have:,} of {total:,} bytes", retry=True)
+    return resumed
 
 
 def _read(response):
-    try:
+    with _network_failures():
         return response.read(_CHUNK)
+
+
+@contextlib.contextmanager
+def _network_failures():
+    """Turns what urllib raises into a `_Failure`."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        error.close()
+        retry = error.code in (408, 416, 429) or error.code >= 500
+        raise _Failure(f"HTTP {error.code} {error.reason}", retry) from error
+    except urllib.error.URLError as error:
+        reason = getattr(error.reason, "strerror", None) or str(error.reason)
+        raise _Failure(reason, offline=not isinstance(error.reason, ConnectionResetError), retry=True) from error
+    except (http.client.InvalidURL, ValueError) as error:
+        raise _Failure(f"not a valid URL: {error}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(str(error) or type(error).__name__) from error
-
-
-def _validator(response):
-    """What If-Range takes: a strong ETag, else the date of the last change, else nothing."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+        raise _Failure(str(error) or type(error).__name__, retry=True) from error
 
 
 def _size(path):

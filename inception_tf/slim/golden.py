@@ -1,8 +1,8 @@
-"""Golden data: what the original graphs compute on weights and images that anybody can make again.
+"""Golden data: what the original graphs compute on weights and images that anyone can generate again.
 
 The weights are a function of a variable's name and shape, the images of their number and size, so a golden file
 holds no arrays but samples: of every end point its shape, mean, standard deviation, largest magnitude, and the values
-at 64 recorded places. It is how a network is proven whose graph TF-Slim on PyPI does not have.
+at 64 recorded positions. It is how a network is proven whose graph TF-Slim on PyPI does not have.
 
 The recipe, version 1
     `uniform(key, n)`: the first 4n bytes of SHAKE-128 (FIPS 202) of the key in UTF-8, read as n unsigned 32-bit
@@ -49,7 +49,7 @@ def deterministic_weights(name, shape):
     The scales keep activations within a few orders of magnitude through the deepest of Slim's networks.
 
     Args:
-        name: the Slim variable's whole name, such as `InceptionV4/Conv2d_1a_3x3/weights`.
+        name: the Slim variable's full name, such as `InceptionV4/Conv2d_1a_3x3/weights`.
         shape: its dimensions.
 
     Returns:
@@ -98,14 +98,24 @@ def record(end_points):
         (C order) and ascending; mean and standard deviation are computed in float64. All are rounded to
         float32.
     """
-    return {name: _record(name, np.asarray(array)) for name, array in end_points.items()}
+    recorded = {}
+    for name, array in end_points.items():
+        array = np.asarray(array)
+        indices = np.arange(array.size)
+        if array.size > SAMPLES:  # one from each of 64 equal stretches: distinct, and spread over the feature map
+            jitter = _uniform(f"samples/{name}", SAMPLES).astype(np.float64)
+            indices = ((np.arange(SAMPLES) + jitter) * array.size / SAMPLES).astype(np.int64)
+        mean, std, max_abs, *values = (float(str(np.float32(number))) for number in _numbers(array, indices))
+        recorded[name] = {"shape": list(array.shape), "mean": mean, "std": std, "max_abs": max_abs}
+        recorded[name] |= {"indices": indices.tolist(), "values": values}
+    return recorded
 
 
-def compare(golden, end_points):
+def differences(case, end_points):
     """Compares end points with their golden form.
 
     Args:
-        golden: one case of a golden file (see `load`): its `end_points` are what `record` gives.
+        case: one case of a golden file (see `load`): its `end_points` are what `record` gives.
         end_points: a mapping of end point names to float arrays. It may hold more than the golden form does.
 
     Returns:
@@ -117,7 +127,7 @@ def compare(golden, end_points):
         MismatchError: end points are missing or have another shape. The message lists them all.
     """
     problems, rows = [], []
-    for name, wanted in golden["end_points"].items():
+    for name, wanted in case["end_points"].items():
         shape = tuple(wanted["shape"])
         if name not in end_points:
             problems.append(f"{name} is missing")
@@ -126,11 +136,17 @@ def compare(golden, end_points):
         if array.shape != shape:
             problems.append(f"{name} is {array.shape}, expected {shape}")
             continue
-        difference = float(np.max(np.abs(_numbers(array, wanted["indices"]) - _numbers_of(wanted))))
-        rows.append((name, shape, difference, difference / max(wanted["max_abs"], np.finfo(np.float32).tiny)))
+        expected = [wanted["mean"], wanted["std"], wanted["max_abs"], *wanted["values"]]
+        difference = float(np.max(np.abs(_numbers(array, wanted["indices"]) - expected)))
+        rows.append((name, shape, difference, relative(difference, wanted["max_abs"])))
     if problems:
         raise MismatchError("These end points do not fit the golden data: " + "; ".join(problems) + ".")
     return rows
+
+
+def relative(difference, largest):
+    """A difference over the largest magnitude of what it is a difference from."""
+    return difference / max(largest, float(np.finfo(np.float32).tiny))
 
 
 def networks():
@@ -167,32 +183,6 @@ def _signed(key, shape):
     return (_uniform(key, math.prod(shape)) * 2 - 1).reshape(shape)
 
 
-def _record(name, array):
-    # One sample from each of 64 equal stretches: spread over the whole map, and distinct.
-    if array.size <= SAMPLES:
-        indices = np.arange(array.size)
-    else:
-        jitter = _uniform(f"samples/{name}", SAMPLES).astype(np.float64)
-        indices = ((np.arange(SAMPLES) + jitter) * array.size / SAMPLES).astype(np.int64)
-    mean, std, max_abs, *values = (_shortest(number) for number in _numbers(array, indices))
-    return {
-        "shape": list(array.shape),
-        "mean": mean,
-        "std": std,
-        "max_abs": max_abs,
-        "indices": indices.tolist(),
-        "values": values,
-    }
-
-
 def _numbers(array, indices):
     wide = array.astype(np.float64).ravel()
     return np.concatenate([[wide.mean(), wide.std(), np.abs(wide).max()], wide[indices]])
-
-
-def _numbers_of(recorded):
-    return np.array([recorded["mean"], recorded["std"], recorded["max_abs"], *recorded["values"]])
-
-
-def _shortest(number):
-    return float(str(np.float32(number)))

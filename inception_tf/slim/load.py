@@ -19,12 +19,12 @@ MOVING = ("/moving_mean", "/moving_variance")
 
 @dataclasses.dataclass
 class LoadReport:
-    """What became of every variable of the model and of every tensor of the checkpoint.
+    """What happened to every variable of the model and to every tensor of the checkpoint.
 
     Attributes:
         sources: a dict from the model's variables (Slim names without the scope) to the tensors they were loaded from.
         ignored: a dict from tensors of the checkpoint to why they were not loaded.
-        excluded: the model's variables that `exclude_scopes` kept as they were.
+        excluded: the model's variables that `exclude_scopes` left as they were.
         missing: the model's variables that the checkpoint lacks.
         unexpected: the tensors under the network's scope that the model lacks.
         mismatched: a dict from the model's variables to (shape expected, shape found).
@@ -38,11 +38,6 @@ class LoadReport:
     unexpected: list = dataclasses.field(default_factory=list)
     mismatched: dict = dataclasses.field(default_factory=dict)
     warnings: list = dataclasses.field(default_factory=list)
-
-    @property
-    def loaded(self):
-        """The model's variables that were loaded."""
-        return list(self.sources)
 
     @property
     def ema(self):
@@ -141,9 +136,26 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
             as it was.
         CheckpointError: no checkpoint, or a damaged one. The model is as it was.
     """
-    checkpoint = open_checkpoint(path)
-    variables = model_variables(model)
-    report = plan(model, checkpoint, exclude_scopes, ema, background, scope)
+    if ema not in ("auto", "require", "ignore"):
+        raise UsageError(f'ema must be "auto", "require" or "ignore". Received: ema={ema!r}')
+    if background not in ("keep", "drop"):
+        raise UsageError(f'background must be "keep" or "drop". Received: background={background!r}')
+    checkpoint, variables = open_checkpoint(path), model_variables(model)
+    network = getattr(model, "card", None) and model.card.network
+    if scope is None:
+        scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
+    heads = find_network(network).heads if network else ("Logits", "AuxLogits")
+    names = [*variables, *(name.removeprefix(scoped(scope, "")) for name in checkpoint)]
+    excluded = scope_matcher(exclude_scopes, scope, names, "exclude_scopes")
+    droppable = [name for name in variables if background == "drop" and in_scopes(name, heads)]
+
+    report = _match(checkpoint, variables, scope, ema, excluded, droppable)
+    if report.missing or report.unexpected or report.mismatched:
+        raise MismatchError(_explain(checkpoint, model, report, background, heads), report)
+    loaded = [name for name in droppable if name in report.sources]
+    if loaded and all(checkpoint.shapes[report.sources[name]] == tuple(variables[name].shape) for name in loaded):
+        raise UsageError('background="drop" needs a model with one class less than the checkpoint; this has as many.')
+
     values = {}
     for name, source in report.sources.items():
         value = checkpoint[source]
@@ -160,24 +172,20 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
     return report
 
 
-def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=None):
-    """What `load_slim` with the same arguments would load, without reading a tensor. Raises as it does."""
-    if ema not in ("auto", "require", "ignore"):
-        raise UsageError(f'ema must be "auto", "require" or "ignore". Received: ema={ema!r}')
-    if background not in ("keep", "drop"):
-        raise UsageError(f'background must be "keep" or "drop". Received: background={background!r}')
-    checkpoint = open_checkpoint(path)
-    variables = model_variables(model)
-    network = getattr(model, "card", None) and model.card.network
-    if scope is None:
-        scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
-    heads = find_network(network).heads if network else ("Logits", "AuxLogits")
-    prefix = scoped(scope, "")
-    names = [*variables, *(n.removeprefix(prefix) for n in checkpoint)]
-    excluded = scope_matcher(exclude_scopes, scope, names, "exclude_scopes")
+def _match(checkpoint, variables, scope, ema, excluded, droppable):
+    """The `LoadReport` of what the names and shapes say, before a tensor is read. Arguments as in `load_slim`.
 
-    droppable = [name for name in variables if background == "drop" and in_scopes(name, heads)]
-    report = LoadReport()
+    Args:
+        variables: the model's, by Slim name.
+        excluded: a function from a name to whether it is left alone.
+        droppable: the variables for which class 0 of the tensor may be left out.
+    """
+    report, prefix = LoadReport(), scoped(scope, "")
+
+    def fits(shape, name):
+        expected = tuple(variables[name].shape)
+        return shape == expected or (name in droppable and shape == (*expected[:-1], expected[-1] + 1))
+
     for name, variable in variables.items():
         # By name: a frozen layer's weights are not `trainable` in Keras.
         averaged = ema == "require" and not name.endswith(MOVING)
@@ -186,47 +194,31 @@ def plan(model, path, exclude_scopes=(), ema="auto", background="keep", scope=No
             report.excluded.append(name)
         elif source is None:
             report.missing.append(scoped(scope, name) + (EMA if averaged else ""))
-        elif tuple(variable.shape) == _shape(checkpoint, source, name in droppable, variable):
+        elif fits(checkpoint.shapes[source], name):
             report.sources[name] = source
         else:
             report.mismatched[name] = (tuple(variable.shape), checkpoint.shapes[source])
-    _sort_the_rest(report, checkpoint, prefix, scope, excluded)
-    if report.missing or report.unexpected or report.mismatched:
-        raise MismatchError(_explain(checkpoint, model, report, background, heads), report)
-    kept = [name for name in droppable if name in report.sources]
-    if kept and all(checkpoint.shapes[report.sources[name]] == tuple(variables[name].shape) for name in kept):
-        raise UsageError('background="drop" needs a model with one class less than the checkpoint; this has as many.')
-    if report.ema and any(not s.endswith(EMA) and not n.endswith(MOVING) for n, s in report.sources.items()):
-        report.warnings.append(
-            f"{report.ema} of {len(report.sources)} variables have a moving average, the rest have none."
-        )
-    return report
 
-
-def _shape(checkpoint, source, droppable, variable):
-    """The shape of a tensor, without class 0 where it is `droppable` and the variable has one class less."""
-    shape = checkpoint.shapes[source]
-    if droppable and shape and shape[-1] == variable.shape[-1] + 1:
-        return (*shape[:-1], shape[-1] - 1)
-    return shape
-
-
-def _sort_the_rest(report, checkpoint, prefix, scope, excluded):
-    """Files every tensor that is not loaded under `ignored`, with the reason, or under `unexpected`."""
     used = set(report.sources.values())
     for name in checkpoint:
         plain = name.removesuffix(EMA).removeprefix(prefix)
-        reason = bookkeeping(name, checkpoint)
         if name in used or plain in report.mismatched:
             continue
-        if reason or not name.startswith(prefix):
-            report.ignored[name] = reason or f"outside the scope {scope}"
+        purpose = bookkeeping(name, checkpoint)
+        if purpose or not name.startswith(prefix):
+            report.ignored[name] = purpose or f"outside the scope {scope}"
         elif excluded(plain):
             report.ignored[name] = "excluded"
         elif plain in report.sources:
             report.ignored[name] = "its moving average was loaded"
         else:
             report.unexpected.append(name)
+
+    if report.ema and any(not s.endswith(EMA) and not n.endswith(MOVING) for n, s in report.sources.items()):
+        report.warnings.append(
+            f"{report.ema} of {len(report.sources)} variables have a moving average, the rest have none."
+        )
+    return report
 
 
 def find_sources(checkpoint, names, scope, ema):

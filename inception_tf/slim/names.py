@@ -46,8 +46,13 @@ def scoped(scope, name):
     return f"{scope}/{name}" if scope else name
 
 
+def shape_text(shape):
+    """A tensor's shape for a message: 3×3×3×32, "scalar", or "missing" for None."""
+    return "missing" if shape is None else "×".join(map(str, shape)) or "scalar"
+
+
 def scope_matcher(globs, scope, names, option):
-    """A function that tells whether a variable lies in one of several scopes.
+    """A function from a variable's name to whether it lies in one of several scopes.
 
     Args:
         globs: patterns of scopes such as "Mixed_7*", with or without the network's own `scope` in front; a list, or a
@@ -89,19 +94,18 @@ def bookkeeping(name, others=()):
 
 
 @functools.lru_cache(maxsize=64)
-def _specification(network, options):
-    from inception_tf.models.model import build_model  # here, since it loads Keras
-
-    with meta_init():
-        model = build_model(find_network(network), **dict(options))
-        return {slim_name(variable.path): tuple(variable.shape) for variable in model.weights}
-
-
 def specification(network, **options):
     """The variables of a network by Slim name, without the scope, with their shapes. Takes no memory for them.
 
     Args:
         network: its name.
         **options: as its constructor takes them.
+
+    Returns:
+        A dict, which is cached: it must not be changed.
     """
-    return dict(_specification(network, tuple(sorted(options.items()))))
+    from inception_tf.models.model import build_model  # here, since it loads Keras
+
+    with meta_init():
+        model = build_model(find_network(network), **options)
+        return {name: tuple(variable.shape) for name, variable in model_variables(model).items()}

@@ -30,22 +30,16 @@ def import_tf_slim():
     return importlib.import_module("tf_slim")
 
 
-def _function(network):
-    """TF-Slim's module and function for a network."""
-    import_tf_slim()
-    for module in MODULES:
-        module = importlib.import_module(f"tf_slim.nets.{module}")
-        if hasattr(module, network):
-            return module, getattr(module, network)
-    raise UsageError(f"TF-Slim has no graph of {network}.")
-
-
 def has_graph(network):
     """Whether TF-Slim on PyPI builds the network."""
-    try:
-        return bool(_function(network))
-    except UsageError:
-        return False
+    return bool(_function(network))
+
+
+def _function(network):
+    """TF-Slim's module and function for a network, or None."""
+    import_tf_slim()
+    modules = (importlib.import_module(f"tf_slim.nets.{module}") for module in MODULES)
+    return next(((module, getattr(module, network)) for module in modules if hasattr(module, network)), None)
 
 
 def build(network, images, options, scope):
@@ -60,6 +54,8 @@ def build(network, images, options, scope):
     Returns:
         Slim's end points: a dict from names to tensors.
     """
+    if not has_graph(network):
+        raise UsageError(f"TF-Slim has no graph of {network}.")
     module, function = _function(network)
     # dir() finds add_arg_scope, the decorator, too.
     arg_scope = next(getattr(module, name) for name in dir(module) if name.endswith("_arg_scope") and name[:3] != "add")
@@ -128,17 +124,16 @@ def run(network, images, options, scope, checkpoint, sources):
     with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
         placeholder = tf.placeholder(tf.float32, images.shape)
         end_points = build(network, placeholder, options, scope)
-        variables = {variable.op.name: variable for variable in tf.global_variables()}
-        wanted = {scoped(scope, name): source for name, source in sources.items()}
-        pairs = {wanted.get(name, name): variable for name, variable in variables.items()}
+        variables = {variable.op.name.removeprefix(scoped(scope, "")): variable for variable in tf.global_variables()}
         if not options.get("include_top", True):
             # A network that TF-Slim builds with its top only: the top is not compared.
-            session.run([variable.initializer for variable in variables.values()])
-            pairs = {wanted[name]: variable for name, variable in variables.items() if name in wanted}
+            session.run([variable.initializer for name, variable in variables.items() if name not in sources])
+            variables = {name: variable for name, variable in variables.items() if name in sources}
+        pairs = {sources[name]: variable for name, variable in variables.items()}
         if checkpoint.prefix:
             tf.train.Saver(pairs).restore(session, checkpoint.prefix)
         else:
-            for name, variable in pairs.items():
-                variable.load(values[name], session)
+            for source, variable in pairs.items():
+                variable.load(values[source], session)
         arrays = session.run(end_points, {placeholder: images})
     return {name.removeprefix(scoped(scope, "")): array for name, array in arrays.items()}

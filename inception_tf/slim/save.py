@@ -1,5 +1,6 @@
 """A Keras model's weights as a Slim checkpoint, which TF-Slim itself restores."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         data.unlink(missing_ok=True)
         return names
     # The index is renamed last: a reader finds the checkpoint by it.
-    with (
-        atomic_write(index, overwrite) as index_part,
-        atomic_write(data, overwrite=True) as data_part,
-        _disk_errors(),
-    ):
+    with atomic_write(index, overwrite) as index_part, atomic_write(data, True) as data_part, _disk_errors():
         prefix = index_part.with_suffix("")
         tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
         prefix.with_name(prefix.name + ".data-00000-of-00001").rename(data_part)
@@ -67,14 +64,12 @@ def v2_files(path):
     return tuple(path.with_name(path.name + suffix) for suffix in (".index", ".data-00000-of-00001"))
 
 
-class _disk_errors:
+@contextlib.contextmanager
+def _disk_errors():
     """Turns TensorFlow's errors of writing into the operating system's, which `atomic_write` reports."""
+    from tensorflow.errors import OpError
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, _):
-        from tensorflow.errors import OpError
-
-        if kind and issubclass(kind, OpError):
-            raise OSError(reason(error)) from error
+    try:
+        yield
+    except OpError as error:
+        raise OSError(reason(error)) from error

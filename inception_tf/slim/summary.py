@@ -8,8 +8,8 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import Detection, rank
-from inception_tf.slim.names import EMA, SLOT, bookkeeping
+from inception_tf.slim.detect import Detection, nearest, weights_of
+from inception_tf.slim.names import EMA, SLOT, bookkeeping, shape_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +44,13 @@ class Summary:
     not_finite: list
     tensors: dict
 
-    def data(self):
-        """The facts for JSON."""
-        return dataclasses.asdict(self)
-
-    def text(self):
+    def __str__(self):
         """The facts as lines of two columns."""
-        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
         rows = [
             ("checkpoint", self.path),
             ("container", self.container),
             ("written by", self.written_by or "not recorded"),
-            ("tensors", f"{dtypes}; {self.bytes / 1e6:.1f} MB"),
+            ("tensors", f"{_counts(self.dtypes)}; {self.bytes / 1e6:.1f} MB"),
             ("step", self.step if self.step is not None else "not recorded"),
             *self._network(),
             ("parameters", f"{self.parameters:,}"),
@@ -63,15 +58,13 @@ class Summary:
             ("optimizer", ", ".join(self.optimizers) or "none"),
         ]
         if self.bookkeeping:
-            rows.append(("besides weights", ", ".join(f"{n} {kind}" for kind, n in self.bookkeeping.items())))
+            rows.append(("besides weights", _counts(self.bookkeeping)))
         if self.not_finite:
             more = f" and {len(self.not_finite) - 3} more" if len(self.not_finite) > 3 else ""
             rows.append(("WARNING", f"NaN or infinite values in {', '.join(self.not_finite[:3])}{more}"))
         text = tables.render(rows, align="<<")
         if self.tensors:
-            listed = [
-                (name, dtype, "×".join(map(str, shape)) or "scalar") for name, (dtype, shape) in self.tensors.items()
-            ]
+            listed = [(name, dtype, shape_text(shape)) for name, (dtype, shape) in self.tensors.items()]
             text += "\n\n" + tables.render(listed, ("tensor", "dtype", "shape"))
         return text
 
@@ -81,20 +74,19 @@ class Summary:
             return [("network", "none known here")]
         if found.match < 1:
             return [
-                ("network", f"none fits. Nearest: {found.network}, {100 * found.match:.0f}% of whose variables fit"),
+                ("network", f"none fits. Nearest: {found}"),
                 *(("", difference) for difference in found.differences),
             ]
-        options = ", ".join(f"{name}={value}" for name, value in found.options.items())
         return [
-            ("network", f"{found.network}, sure: every variable of its trunk is there with its shape, and no other"),
+            ("network", f"{found.network}, sure: every variable of its backbone is there with its shape, and no other"),
             ("scope", found.scope or "none"),
             ("classes", found.classes or "no classifier"),
-            ("options", options or "as published"),
+            ("options", ", ".join(f"{name}={value}" for name, value in found.options.items()) or "as published"),
         ]
 
 
 def summarize(checkpoint, variables=None):
-    """Reads a whole checkpoint and tells what it holds.
+    """Reads every tensor of a checkpoint and sums up what it holds.
 
     Args:
         checkpoint: what `open_checkpoint` takes.
@@ -108,20 +100,16 @@ def summarize(checkpoint, variables=None):
     """
     checkpoint = open_checkpoint(checkpoint)
     size, not_finite = 0, []
-    for name in checkpoint:
-        value = np.asarray(checkpoint[name])
+    for name, value in checkpoint.items():
+        value = np.asarray(value)
         size += value.nbytes
         if value.dtype.kind in "fV" and not np.isfinite(value.astype("float32")).all():
             not_finite.append(name)
-    weights = {
-        name.removesuffix(EMA): shape
-        for name, shape in checkpoint.shapes.items()
-        if not bookkeeping(name.removesuffix(EMA), checkpoint)
-    }
-    purposes = (bookkeeping(name, checkpoint) for name in checkpoint)
+    dtypes = {name: np.dtype(dtype).name for name, dtype in checkpoint.dtypes.items()}
     slots = sorted({match[1] for name in checkpoint if (match := SLOT.search(name))})
     if "beta1_power" in {name.rpartition("/")[2] for name in checkpoint} and "Adam" not in slots:
         slots.append("Adam")
+    purposes = filter(None, (bookkeeping(name, checkpoint) for name in checkpoint))
     listed = fnmatch.filter(checkpoint, variables) if variables else []
     return Summary(
         path=str(checkpoint.path),
@@ -129,16 +117,16 @@ def summarize(checkpoint, variables=None):
         written_by=checkpoint.written_by,
         step=checkpoint.step,
         bytes=size,
-        dtypes=dict(collections.Counter(_dtype(checkpoint, name) for name in checkpoint).most_common()),
-        detection=rank(checkpoint),
-        parameters=sum(int(np.prod(shape)) for shape in weights.values()),
+        dtypes=dict(collections.Counter(dtypes[name] for name in checkpoint).most_common()),
+        detection=nearest(checkpoint),
+        parameters=sum(int(np.prod(shape)) for shape in weights_of(checkpoint).values()),
         averages=sum(name.endswith(EMA) for name in checkpoint),
         optimizers=slots,
-        bookkeeping=dict(collections.Counter(filter(None, purposes)).most_common()),
+        bookkeeping=dict(collections.Counter(purposes).most_common()),
         not_finite=not_finite,
-        tensors={name: (_dtype(checkpoint, name), checkpoint.shapes[name]) for name in listed},
+        tensors={name: (dtypes[name], checkpoint.shapes[name]) for name in listed},
     )
 
 
-def _dtype(checkpoint, name):
-    return np.dtype(checkpoint.dtypes[name]).name
+def _counts(numbers):
+    return ", ".join(f"{number} {name}" for name, number in numbers.items())

@@ -13,7 +13,7 @@ from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import find_sources, load_network
-from inception_tf.slim.names import model_variables, scoped, specification
+from inception_tf.slim.names import model_variables, scoped, shape_text, specification
 
 TOLERANCE = 1e-5
 CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions", "logits", "spatial_squeeze", "predictions", "fc8")
@@ -62,14 +62,9 @@ class VerifyReport:
 
     def __str__(self):
         rows = [
-            (
-                r.end_point,
-                "×".join(map(str, r.shape)),
-                f"{r.difference:.2e}",
-                f"{r.relative:.2e}",
-                "ok" if r.passed else "FAILED",
-            )
-            for r in self.rows
+            (row.end_point, shape_text(row.shape), f"{row.difference:.2e}", f"{row.relative:.2e}", state)
+            for row in self.rows
+            for state in ["ok" if row.passed else "FAILED"]
         ]
         table = tables.render(rows, ("end point", "shape", "max |difference|", "relative", ""), "<<>><")
         return f"{table}\n{self.summary()}"
@@ -92,7 +87,17 @@ def noise(batch, height, width, channels=3, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (batch, height, width, channels)).astype("float32")
 
 
-def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto", network=None, scope=None, batch=2):
+def verify(
+    checkpoint,
+    model=None,
+    images=None,
+    tolerance=TOLERANCE,
+    ema="auto",
+    network=None,
+    scope=None,
+    batch=2,
+    detection=None,
+):
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
     Both run on the same weights and images in this process. TensorFlow's Saver restores the checkpoint into the
@@ -101,39 +106,43 @@ def verify(checkpoint, model=None, images=None, tolerance=TOLERANCE, ema="auto",
 
     Args:
         checkpoint: what `open_checkpoint` takes.
-        model: a Keras model of it, to verify a conversion. Default: one is made.
+        model: a Keras model of it, to verify a conversion. Default: a fresh one.
         images: float32 N×H×W×3, preprocessed. Default: `batch` images of seeded noise.
         tolerance: the largest relative difference allowed: max |ours − theirs| / max |theirs| at an end point.
         ema, scope: as in `load_slim`.
         network: its name. Default: detected.
         batch: how many images of noise.
+        detection: what `detect` found in the checkpoint, in place of `network` and `scope`.
 
     Returns:
         A `VerifyReport` over the end points that both have. Of a model without the background class, the original's
         other classes are compared.
 
     Raises:
-        CheckpointError, MismatchError: the checkpoint is none, or not that of a network known here.
+        CheckpointError, MismatchError: the checkpoint is none, or not that of a known network.
         UsageError: TF-Slim has no graph of the network, and there is no golden data of it; or the images are of
             another size than the model's.
     """
     checkpoint = open_checkpoint(checkpoint)
-    found = detect(checkpoint, network or (model.card.network if model is not None else None), scope)
-    info = find_network(found.network)
-    top = {"classes": found.classes} if found.classes else {"include_top": False}
+    network = network or (model.card.network if model is not None else None)
+    found = detection or detect(checkpoint, network, scope)
     if model is None:
+        top = {} if found.classes else {"include_top": False}
         model = load_network(checkpoint, found, top, ema=ema)
     if not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
     if images is None:
+        info = find_network(found.network)
         published = found.options.get("input_shape", (info.input_size, info.input_size, info.channels))
         images = noise(batch, *(own or side for own, side in zip(model.input_shape[1:], published)))
     elif np.ndim(images) != 4 or any(own not in (None, side) for own, side in zip(model.input_shape, np.shape(images))):
-        wanted, given = ("×".join(str(side or "any") for side in s[1:]) for s in (model.input_shape, np.shape(images)))
-        raise UsageError(f"The model takes images of {wanted}. Received: images of {given}")
+        expected, received = (
+            shape_text(side or "any" for side in shape[1:]) for shape in (model.input_shape, np.shape(images))
+        )
+        raise UsageError(f"The model takes images of {expected}. Received: images of {received}")
     graph = {option: value for option, value in model.card.options.items() if option not in NEUTRAL}
     ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)
-    return compare(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
+    return compare_end_points(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
 
 def run_original(checkpoint, images, found, ema="auto", graph=None):
@@ -144,12 +153,11 @@ def run_original(checkpoint, images, found, ema="auto", graph=None):
         images: float32 N×H×W×3, preprocessed.
         found: what `detect` found in it.
         ema: as in `load_slim`.
-        graph: options that no variable tells of, `spatial_squeeze` and the like. Default: the network's.
+        graph: options that leave no trace in the variables, `spatial_squeeze` and the like. Default: the network's.
     """
     checkpoint = open_checkpoint(checkpoint)
-    options = {**found.options, **({"classes": found.classes} if found.classes else {"include_top": False})}
-    sources = find_sources(checkpoint, specification(found.network, **options), found.scope, ema)
-    options = find_network(found.network).options_for(**{**(graph or {}), **options})
+    sources = find_sources(checkpoint, specification(found.network, **found.arguments), found.scope, ema)
+    options = find_network(found.network).options_for(**{**(graph or {}), **found.arguments})
     return reference.run(found.network, images, options, found.scope, checkpoint, sources)
 
 
@@ -170,13 +178,11 @@ def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
     network = build_model(info, input_shape=case["images"][1:], **options)
     for name, variable in model_variables(network).items():
         variable.assign(golden.deterministic_weights(scoped(info.scope, name), variable.shape))
-    rows = golden.compare(case, run_keras(network, golden.deterministic_images(*case["images"])))
-    rows = [Row(*row, passed=bool(row[-1] <= tolerance)) for row in rows]
+    differences = golden.differences(case, run_keras(network, golden.deterministic_images(*case["images"])))
+    rows = [Row(*row, passed=row[-1] <= tolerance) for row in differences]
     rows.append(_compare_variables(checkpoint, model, found, ema))
-    source = (
-        f"golden data of {data['source']['path']} (tensorflow/models at {data['source']['commit'][:7]}) on published "
-        "weights, its variables and the checkpoint's tensors"
-    )
+    origin = f"{data['source']['path']} (tensorflow/models at {data['source']['commit'][:7]})"
+    source = f"golden data of {origin} on deterministic weights, its variables and the checkpoint's tensors"
     return VerifyReport(found.network, source, case["images"][0], tolerance, tuple(rows), None)
 
 
@@ -210,8 +216,7 @@ def _compare_variables(checkpoint, model, found, ema):
         passed = passed and ours.tobytes() == theirs.tobytes()
         difference = max(difference, float(np.abs(ours - theirs).max()))
         largest = max(largest, float(np.abs(theirs).max()))
-    relative = difference / max(largest, np.finfo("float32").tiny)
-    return Row("variables", (len(variables),), difference, relative, passed)
+    return Row("variables", (len(variables),), difference, golden.relative(difference, largest), passed)
 
 
 def run_keras(model, images):
@@ -220,28 +225,22 @@ def run_keras(model, images):
     return {name: np.asarray(output) for name, output in outputs.items()}
 
 
-def compare(network, source, ours, theirs, tolerance=TOLERANCE):
+def compare_end_points(network, source, ours, theirs, tolerance=TOLERANCE):
     """A `VerifyReport` of two dicts from end points to arrays, over what both have, in our order."""
     rows, theirs = [], dict(theirs)
-    for name in ours:
-        if name not in theirs:
-            continue
+    for name in [name for name in ours if name in theirs]:
         a, b = np.asarray(ours[name], "float64"), np.asarray(theirs[name], "float64")
         if name in CLASS_END_POINTS and a.shape[-1] == b.shape[-1] - 1:
             b = theirs[name] = without_background(b, name in PREDICTIONS)
-        if a.shape != b.shape:
-            rows.append(Row(name, a.shape, float("inf"), float("inf"), False))
-            continue
-        difference = float(np.max(np.abs(a - b)))
-        relative = difference / max(float(np.max(np.abs(b))), np.finfo("float32").tiny)
-        rows.append(Row(name, a.shape, difference, relative, bool(relative <= tolerance)))
+        difference = float(np.max(np.abs(a - b))) if a.shape == b.shape else float("inf")
+        relative = golden.relative(difference, float(np.max(np.abs(b))))
+        rows.append(Row(name, a.shape, difference, relative, relative <= tolerance))
     if not rows:
         raise UsageError(f"There is nothing to compare: {network} and {source} have no end point in common.")
-    images = len(next(iter(ours.values())))
     names = (*PREDICTIONS, *find_network(network).heads)  # the logits, where Slim has no predictions
     scores = next((name for name in names if name in ours and name in theirs), None)
     top5 = same_top5(ours[scores], theirs[scores], tolerance) if scores else None
-    return VerifyReport(network, source, images, tolerance, tuple(rows), top5)
+    return VerifyReport(network, source, len(next(iter(ours.values()))), tolerance, tuple(rows), top5)
 
 
 def without_background(scores, normalize):

@@ -16,7 +16,8 @@ from inception_tf.errors import UsageError
 from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import evaluate
 from inception_tf.evaluation.report import write_report
-from inception_tf.images.examples import Examples, open_training_data
+from inception_tf.images.examples import Examples
+from inception_tf.images.sources import open_training_data
 from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.model import check_model

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
-from inception_tf.analysis.dense import compare_with_crops, dense_model, place_of, score_map, whole_image
+from inception_tf.analysis.dense import compare_with_crops, dense_model, resized, score_map, score_positions
+from inception_tf.analysis.profile import profile
 from inception_tf.errors import UsageError
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.initialization import meta_init
@@ -30,17 +31,15 @@ def logits(model, images):
 
 
 def narrow(network):
-    """The network with a sixteenth of its channels and 10 classes, whose maps lie as its own, for any image."""
+    """The network with a sixteenth of its channels and 10 classes, its positions as they are, for any image."""
 
     def fewer(layer):
         config = layer.get_config()
-        return type(layer).from_config(
-            {**config, **({"filters": config["filters"] // 16} if "filters" in config else {})}
-        )
+        return type(layer).from_config(config | {key: config[key] // 16 for key in ("filters",) if key in config})
 
-    keras.utils.set_random_seed(0)
-    model = itf.create_model(network, input_shape=(None, None, 3), spatial_squeeze=False, classes=160)
-    model = keras.models.clone_model(model, clone_function=fewer)
+    wide = itf.create_model(network, input_shape=(None, None, 3), spatial_squeeze=False, classes=160)
+    model = keras.models.clone_model(wide, clone_function=fewer)
+    model.card = wide.card
     for weight in model.weights:
         weight.assign(deterministic_weights({"kernel": "weights", "bias": "biases"}[weight.name], weight.shape))
     return model
@@ -66,7 +65,7 @@ def alexnet():
     ],
 )
 def test_at_the_networks_own_size_it_says_the_same(network, options):
-    """One place says what the model says; of several, as where nothing pools, the mean of the logits does."""
+    """One position says what the model says; of several, as where nothing pools, the mean of the logits does."""
     model = made(network, **options)
     images = deterministic_images(2, *model.input_shape[1:])
     dense = dense_model(model)
@@ -83,7 +82,7 @@ def test_at_the_networks_own_size_it_says_the_same(network, options):
 
 @pytest.mark.slow
 def test_a_window_of_inception_v3_is_that_of_its_pooling():
-    """The map is what the classifier says of the 8×8 means of Mixed_7c, every second place."""
+    """The scores are what the classifier says of the 8×8 means of Mixed_7c, every second position."""
     model = made("inception_v3", classes=3, depth_multiplier=0.1, classifier_activation=None)
     dense, images = dense_model(model), deterministic_images(1, 299 + 64, 299 + 128)
     last = answer(itf.feature_extractor(dense, "Mixed_7c"), images)
@@ -97,37 +96,51 @@ def test_a_window_of_inception_v3_is_that_of_its_pooling():
 
 
 def test_crops_agree_where_padding_has_no_part(alexnet):
-    """384×384 pixels, 36 crops of 224×224: the maps agree in the part of a crop that no zero reached, down to one place
-    of pool5; the 5×5 of fc6 reach beyond it, so no score of a crop is free of padding."""
+    """384×384 pixels, 36 crops of 224×224: the feature maps agree in the part of a crop that no zero reached, down to
+    one position of pool5; the 5×5 of fc6 reach beyond it, so no score of a crop is free of padding."""
     model, image = alexnet
+    free = {"conv1": 54, "pool1": 26, "conv2": 22, "pool2": 10, "conv3": 8, "conv4": 6, "conv5": 4, "pool5": 1}
+    agree_on_crops(model, image, free, padded=("conv2", "pool5"))
+    assert profile(model, (224, 224)).end_points["fc8"].without_padding((224, 224))[0] == range(0)
     found = compare_with_crops(model, image, 224, rounds=1)
-    assert (found.crops, found.side, found.stride) == (36, 224, 32)
-    rows = {row["end_point"]: row for row in found.end_points}
-    inner = {"conv1": 54, "pool1": 26, "conv2": 22, "pool2": 10, "conv3": 8, "conv4": 6, "conv5": 4, "pool5": 1}
-    for name, side in inner.items():
-        assert rows[name]["inner"] == [side, side]
-        assert rows[name]["difference_inside"] < 1e-5
-    for name in ("conv2", "pool5"):
-        assert rows[name]["difference_outside"] > 1e-2
-    assert rows["fc8"] | {"difference_outside": 0} == {
-        "end_point": "fc8",
-        "map": [1, 1],
-        "inner": [0, 0],
-        "difference_inside": None,
-        "difference_outside": 0,
-    }
-    assert found.free == 4 and found.score_difference > 0 and found.ratio > 1
-    assert 8 < found.work < 36 * 224**2 / 384**2  # the pixels, less the fully connected layers, run 36 times in both
+    assert (found["crops"], found["side"], found["stride"]) == (36, 224, 32)
+    assert found["free"] == 4 and 0 <= found["same_class"] <= 36
+    assert found["score_difference"] > 0 and found["ratio"] == found["crops_seconds"] / found["pass_seconds"]
+    # The pixels, less the fully connected layers, run 36 times in both.
+    assert 8 < found["work"] < 36 * 224**2 / 384**2
+
+
+def agree_on_crops(model, image, free, padded):
+    """Compares feature maps of the whole image with those of its crops of 224×224.
+
+    Args:
+        free: a dict from end points to the sides of the square in the middle of a crop's map where they agree.
+        padded: end points that differ outside it.
+    """
+    positions, features = profile(model, (224, 224)).end_points, itf.feature_extractor(model, list(free))
+    whole = keras.tree.map_structure(np.asarray, features(image))
+    for y, x in np.ndindex((image.shape[1] - 224) // 32 + 1, (image.shape[2] - 224) // 32 + 1):
+        crop = features(image[:, 32 * y : 32 * y + 224, 32 * x : 32 * x + 224])
+        for name, side in free.items():
+            found, rows_columns = np.asarray(crop[name])[0], positions[name].without_padding((224, 224))
+            assert [len(axis) for axis in rows_columns] == [side, side]
+            i, j = (32 * corner // step for corner, step in zip((y, x), positions[name].stride))
+            apart = np.abs(found - whole[name][0, i : i + found.shape[0], j : j + found.shape[1]])
+            inside = np.zeros(found.shape[:2], bool)
+            inside[np.ix_(*rows_columns)] = True
+            assert apart[inside].max() < 1e-5 * np.abs(whole[name]).max()
+            if name in padded:
+                assert apart[~inside].max() > 1e-2 * np.abs(whole[name]).max()
 
 
 def test_scores_agree_where_padding_has_no_part(alexnet):
-    """fc8 sees 323×323 pixels. Of the 6×6 scores of a 384×384 image the middle four see no padding: they are those of
-    any other image that goes on differently beyond their pixels."""
+    """The receptive field of fc8 is 323×323. Of the 6×6 scores of a 384×384 image the middle four have no padding in
+    it: they are those of any other image that goes on differently beyond their pixels."""
     model, image = alexnet
-    place = place_of(model, (384, 384))
-    assert place.receptive_field == (323, 323) and place.inner == ((2, 3), (2, 3))
+    field = score_positions(model, (384, 384))
+    assert field.receptive_field == (323, 323) and field.without_padding((384, 384)) == (range(2, 4),) * 2
     other = -image
-    first, last = place.low[0] + 2 * 32, place.high[0] + 3 * 32
+    first, last = field.low[0] + 2 * 32, field.high[0] + 3 * 32
     other[:, first : last + 1, first : last + 1] = image[:, first : last + 1, first : last + 1]
     scores, others = logits(model, image)[0], logits(model, other)[0]
     assert scores.shape == (6, 6, 10)
@@ -135,8 +148,7 @@ def test_scores_agree_where_padding_has_no_part(alexnet):
     assert np.abs(scores - others)[0].max() > 1e-2 * np.abs(scores).max()
     # And they are the same beside a larger margin, in an image cut out elsewhere.
     shifted = logits(model, image[:, 32:, 32:])[0]
-    (top, bottom), (left, right) = place_of(model, (352, 352)).inner
-    assert (top, bottom) == (left, right) == (2, 2)
+    assert score_positions(model, (352, 352)).without_padding((352, 352)) == (range(2, 3),) * 2
     assert np.abs(shifted[2, 2] - scores[3, 3]).max() < 1e-5 * np.abs(scores).max()
 
 
@@ -157,30 +169,26 @@ def test_without_padding_every_crop_agrees(alexnet):
 
 @pytest.mark.slow
 def test_vgg_16():
-    """Its fc8 sees 404 pixels, so up to 384×384 none of the scores of the one pass is free of padding either."""
+    """The receptive field of its fc8 is 404×404: up to 384×384 none of the one pass's scores is free of padding."""
     model = narrow("vgg_16")
-    assert place_of(model, (384, 384)).receptive_field == (404, 404)
-    assert [place_of(model, (side, side)).inner[0] for side in (384, 416)] == [(3, 2), (3, 3)]
-    found = compare_with_crops(model, deterministic_images(1, 256, 256), 224, rounds=1)
-    rows = {row["end_point"]: row for row in found.end_points}
-    assert found.crops == 4 and found.free == 0
-    inner = {"conv1/conv1_1": 222, "pool1": 110, "pool2": 52, "pool3": 22, "pool4": 8, "conv5/conv5_3": 2, "pool5": 1}
-    for name, side in inner.items():
-        assert rows[name]["inner"] == [side, side] and rows[name]["difference_inside"] < 1e-5
-        assert rows[name]["difference_outside"] > 1e-2
-    assert rows["fc6"]["inner"] == [0, 0]
+    fields = [score_positions(model, (side, side)) for side in (384, 416)]
+    assert fields[0].receptive_field == (404, 404)
+    assert [len(x.without_padding(x_size)[0]) for x, x_size in zip(fields, ((384, 384), (416, 416)))] == [0, 1]
+    free = {"conv1/conv1_1": 222, "pool1": 110, "pool2": 52, "pool3": 22, "pool4": 8, "conv5/conv5_3": 2, "pool5": 1}
+    agree_on_crops(model, deterministic_images(1, 256, 256), free, padded=free)
+    assert compare_with_crops(model, deterministic_images(1, 256, 256), 224, rounds=1)["free"] == 0
 
 
-def test_whole_images():
+def test_resized_images():
     """Not cropped: the rest is what the network's own preprocessing does."""
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     inception, vgg = Preprocessing("inception"), Preprocessing("vgg")
     assert np.array_equal(
-        whole_image(inception, image, 120), Preprocessing("inception", (120, 180), central_fraction=None)(image)
+        resized(inception, image, 120), Preprocessing("inception", (120, 180), central_fraction=None)(image)
     )
-    assert np.array_equal(whole_image(vgg, image, (60, 90)), image[None] - np.float32([123.68, 116.78, 103.94]))
+    assert np.array_equal(resized(vgg, image, (60, 90)), image[None] - np.float32([123.68, 116.78, 103.94]))
     cropped = Preprocessing("vgg", 120, resize_side=120)(image)
-    np.testing.assert_allclose(whole_image(vgg, image, 120)[:, :, 30:150], cropped, atol=1e-4)
+    np.testing.assert_allclose(resized(vgg, image, 120)[:, :, 30:150], cropped, atol=1e-4)
 
 
 def test_a_score_map_of_a_photograph(tmp_path):
@@ -214,7 +222,7 @@ def test_networks_that_cannot(model, said):
 def test_sizes_that_do_not_fit(alexnet):
     model, _ = alexnet
     with pytest.raises(UsageError, match="at least 195×195 for a score. Received: 194×300"):
-        place_of(model, (194, 300))
+        score_positions(model, (194, 300))
     with pytest.raises(UsageError, match="smaller than a crop of 224×224"):
         compare_with_crops(model, deterministic_images(1, 200, 300), 224)
     with meta_init():

@@ -14,6 +14,7 @@ from inception_tf.models.model import end_points
 from inception_tf.models.registry import networks
 from inception_tf.zoo import create_model
 
+SLOW = pytest.mark.slow
 # From RECEPTIVE_FIELD_TABLE.md of github.com/google-research/receptive_field, which computed them from TF-Slim's
 # graphs: by network, size and end point the receptive field, the stride and the padding ahead of the image.
 PUBLISHED = {
@@ -52,14 +53,14 @@ def test_receptive_fields_of_inception_resnet_v2_with_aligned_maps():
 
 
 def positive(model):
-    """The model with weights by which a bright pixel brightens whatever sees it, and a constant stays what it is."""
+    """The model with weights by which a bright pixel brightens all it is a part of, and a constant stays what it is."""
     for weight in model.weights:
         value = np.ones(weight.shape) / np.prod(weight.shape[:-1]) if weight.name.endswith("kernel") else 0
         weight.assign(np.broadcast_to(value, weight.shape))
     return model
 
 
-def test_a_place_sees_the_pixels_that_brighten_it():
+def test_the_receptive_field_is_of_the_pixels_that_brighten_a_position():
     """Every pixel of an image bright once: what padding, strides, dilation, branches and shortcuts do."""
     for height, width in ((36, 41), (37, 38)):
         layers = [
@@ -84,13 +85,13 @@ def test_a_place_sees_the_pixels_that_brighten_it():
         for i, j in np.ndindex(*bright.shape[1:]):
             seen = bright[:, i, j].reshape(height, width)
             rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-            for k, (place, side, found) in enumerate(((i, height, rows), (j, width, columns))):
-                first, last = x.low[k] + place * x.stride[k], x.high[k] + place * x.stride[k]
+            for k, (position, side, found) in enumerate(((i, height, rows), (j, width, columns))):
+                first, last = x.low[k] + position * x.stride[k], x.high[k] + position * x.stride[k]
                 assert (found[0], found[-1]) == (max(first, 0), min(last, side - 1))
 
 
 @pytest.mark.parametrize("height, width", [(224, 231), (250, 384)])
-def test_inner_places_are_those_without_padding(height, width):
+def test_positions_without_padding(height, width):
     """On an image of ones, kernels that sum to 1 give 1 wherever no zero of the padding went in, and less elsewhere."""
     model = built("alexnet_v2", include_top=False, input_shape=(height, width, 1))
     narrow = keras.Sequential([keras.Input((height, width, 1))])
@@ -102,10 +103,9 @@ def test_inner_places_are_those_without_padding(height, width):
     output = positive(narrow).predict_on_batch(np.ones((1, height, width, 1), "float32"))[0, :, :, 0]
     x = profile(model).end_points["pool5"]
     assert output.shape == x.shape[:2]
-    (top, bottom), (left, right) = x.inner
-    inner = np.zeros(output.shape, bool)
-    inner[top : bottom + 1, left : right + 1] = True
-    assert inner.any() and np.array_equal(output > 1 - 1e-5, inner)
+    free = np.zeros(output.shape, bool)
+    free[np.ix_(*x.without_padding((height, width)))] = True
+    assert free.any() and np.array_equal(output > 1 - 1e-5, free)
 
 
 @pytest.mark.parametrize("name", networks())
@@ -113,7 +113,9 @@ def test_parameters_are_those_that_keras_counts(name):
     model, cost = built(name), table()[name]
     found = profile(model)
     assert total(found.layers, "parameters") == model.count_params() == cost.parameters
-    assert total(found.layers, "multiply_adds") == cost.multiply_adds, "python tools/costs.py writes the table anew"
+    assert total(found.layers, "multiply_adds") == cost.multiply_adds, (
+        "python -m inception_tf.analysis.costs writes the table"
+    )
     assert (found.input, model.output_shape) == ((*(cost.input_size,) * 2, cost.channels), (None, cost.classes))
     assert list(found.end_points) == list(end_points(model))
     for end_point, tensor in end_points(model).items():
@@ -140,35 +142,50 @@ def test_options(name, options):
         assert found.end_points[end_point].shape == tensor.shape[1:], end_point
 
 
+def multiply_adds(graph):
+    """What TensorFlow's profiler counts in a graph."""
+    import tensorflow.compat.v1 as tf
+
+    builder = tf.profiler.ProfileOptionBuilder
+    options = builder(builder.float_operation()).with_empty_output().with_accounted_types([".*"]).build()
+    found, nodes = {}, [tf.profiler.profile(graph, cmd="op", options=options)]
+    while nodes:
+        node = nodes.pop()
+        found[node.name] = node.float_ops
+        nodes += node.children
+    return sum(found.get(kind, 0) for kind in ("Conv2D", "MatMul", "DepthwiseConv2dNative")) / 2
+
+
+@pytest.mark.parametrize(
+    "name", ["inception_v2", *(pytest.param(n, marks=SLOW) for n in ("inception_v1", "resnet_v2_50", "vgg_16"))]
+)
+def test_multiply_adds_are_those_of_slims_graph(name):
+    import tensorflow.compat.v1 as tf
+    from slim_files import build_slim
+
+    cost = table()[name]
+    with tf.Graph().as_default() as graph:
+        build_slim(name, classes=cost.classes)
+        assert multiply_adds(graph) == cost.multiply_adds
+
+
 @pytest.mark.parametrize(
     "name, options",
     [
         ("lenet", {}),
         ("nin", {"input_shape": (75, 64, 3)}),
-        pytest.param("inception_v3", {"input_shape": (107, 112, 3)}, marks=pytest.mark.slow),
-        pytest.param("inception_v4", {}, marks=pytest.mark.slow),
-        pytest.param("resnet_v1_50", {"input_shape": (193, 224, 3)}, marks=pytest.mark.slow),
+        pytest.param("inception_v3", {"input_shape": (107, 112, 3)}, marks=SLOW),
+        pytest.param("inception_v4", {}, marks=SLOW),
+        pytest.param("resnet_v1_50", {"input_shape": (193, 224, 3)}, marks=SLOW),
     ],
 )
-def test_multiply_adds_are_those_tensorflows_profiler_counts_in_the_same_graph(name, options):
+def test_multiply_adds_are_those_of_our_graph(name, options):
     import tensorflow as tf
 
     model = create_model(name, **options)
     spec = tf.TensorSpec((1, *model.input_shape[1:]))
     graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec).graph
-    builder = tf.compat.v1.profiler.ProfileOptionBuilder
-    options = builder(builder.float_operation()).with_empty_output().with_accounted_types([".*"]).build()
-    counted = tf.compat.v1.profiler.profile(graph, cmd="op", options=options)
-    found = {}
-
-    def walk(node):
-        for child in node.children:
-            found[child.name] = child.float_ops
-            walk(child)
-
-    walk(counted)
-    floats = sum(found.get(kind, 0) for kind in ("Conv2D", "MatMul", "DepthwiseConv2dNative"))
-    assert 2 * total(profile(model).layers, "multiply_adds") == floats
+    assert multiply_adds(graph) == total(profile(model).layers, "multiply_adds")
 
 
 def test_a_model_of_keras_itself():
@@ -231,12 +248,8 @@ def shared_layer():
     "model, size, said",
     [
         (lambda: keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(2, 3)]), None, "a model of images"),
-        (
-            lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.UpSampling2D()]),
-            None,
-            "a UpSampling2D are not",
-        ),
-        (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Dense(4)]), None, "a Dense on a map"),
+        (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.UpSampling2D()]), None, "UpSampling2D are not"),
+        (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Dense(4)]), None, "a Dense on a feature map"),
         (shared_layer, None, "used once each"),
         (lambda: built("lenet", include_top=False), None, "of any size: say of which"),
         (lambda: built("inception_v3", include_top=False), (60, 60), "cannot take images of 60×60"),

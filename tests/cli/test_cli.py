@@ -11,7 +11,7 @@ from PIL import Image
 
 from inception_tf.cli.main import COMMANDS, main
 
-pytestmark = pytest.mark.usefixtures("originals_kept")
+pytestmark = pytest.mark.usefixtures("cached_originals")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def test_filters(capsys, arguments, expected):
 def test_a_limit_is_inclusive():
     cost = table()["inception_v1"]
     assert listing("inception_v1", max_parameters=cost.parameters)[0][0] == cost
-    with pytest.raises(ValueError, match="The least that is to be had: 6,633,209 parameters"):
+    with pytest.raises(ValueError, match="6,633,209 parameters"):
         listing("inception_v1", max_parameters=cost.parameters - 1)
 
 
@@ -58,9 +58,9 @@ def test_the_table_says_all(capsys):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["nothing*"], "No network or weights match 'nothing*'"),
+        (["nothing*"], "'nothing*'"),
         (["lenet", "--weights", "adv"], "with weights 'adv'"),
-        (["--max-parameters", "1k"], "None is as small"),
+        (["--max-parameters", "1k"], "No network is that small"),
     ],
 )
 def test_nothing_matches(capsys, arguments, said):

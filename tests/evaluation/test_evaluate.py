@@ -12,9 +12,10 @@ from sklearn import metrics as sklearn
 
 from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.evaluation.evaluate import evaluate, match_classes, write_predictions
-from inception_tf.images.examples import Examples, open_examples
+from inception_tf.images.examples import Examples
 from inception_tf.images.labels import imagenet_labels, imagenet_wnids
 from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import Engine
 from inception_tf.models.card import Card, Weights
 
@@ -93,30 +94,22 @@ def test_agrees_with_scikit_learn(answers):
     assert fly.precision is None and fly.recall == fly.f1 == 0
 
 
-def guo(confidence, correct, bins=15):
-    """The sum over bins B of |B|/n · |acc(B) - conf(B)|, B the interval ((m-1)/M, m/M]."""
-    error = 0
-    for m in range(1, bins + 1):
-        inside = [(m - 1) / bins < p <= m / bins for p in confidence]
-        if any(inside):
-            accuracy = np.mean([right for right, there in zip(correct, inside) if there])
-            error += (
-                sum(inside) / len(confidence) * abs(accuracy - np.mean([p for p, i in zip(confidence, inside) if i]))
-            )
-    return error
-
-
 def test_calibration(answers):
+    """Guo et al.: the sum over bins B of |B|/n · |acc(B) - conf(B)|, B the interval ((m-1)/M, m/M]."""
     truth, logits, evaluation = answers
-    confidence, correct = softmax(logits).max(axis=1), softmax(logits).argmax(axis=1) == truth
-    assert evaluation.calibration_error == pytest.approx(guo(confidence.astype(float), correct), abs=1e-6)
-    bins = evaluation.calibration
+    confidence, correct = softmax(logits).max(axis=1).astype(float), softmax(logits).argmax(axis=1) == truth
+    bins, error = evaluation.calibration, 0
     assert len(bins) == 15 and sum(bin.count for bin in bins) == 200 and bins[0].count == 0
-    assert bins[0].accuracy is None and bins[0].confidence is None
-    for bin in bins[3:]:
-        inside = (confidence > bin.low) & (confidence <= bin.high)
-        assert (bin.count, bin.accuracy) == (inside.sum(), pytest.approx(correct[inside].mean()))
-        assert bin.low < bin.confidence <= bin.high
+    for m, bin in enumerate(bins, start=1):
+        inside = ((m - 1) / 15 < confidence) & (confidence <= m / 15)
+        assert bin.count == inside.sum() and (bin.low, bin.high) == pytest.approx(((m - 1) / 15, m / 15))
+        if not bin.count:
+            assert bin.accuracy is None and bin.confidence is None
+            continue
+        means = correct[inside].mean(), confidence[inside].mean()
+        assert (bin.accuracy, bin.confidence) == pytest.approx(means)
+        error += bin.count / 200 * abs(means[0] - means[1])
+    assert evaluation.calibration_error == pytest.approx(error, abs=1e-6)
 
 
 def test_every_image(answers, tmp_path):
@@ -133,11 +126,9 @@ def test_every_image(answers, tmp_path):
         assert float(row["score"]) == pytest.approx(scores[i].max()) and int(row["label_rank"]) >= 1
         assert float(row["label_score"]) == pytest.approx(scores[i, truth[i]])
         assert order[i, int(row["label_rank"]) - 1] == truth[i]
-    surest = evaluation.mistakes
-    assert (evaluation.predicted[surest] != evaluation.truth[surest]).all() and len(surest) == (
-        evaluation.rank > 1
-    ).sum()
-    assert (np.diff(evaluation.score[surest]) <= 0).all()
+    errors = evaluation.errors
+    assert (evaluation.predicted[errors] != truth[errors]).all() and len(errors) == (evaluation.rank > 1).sum()
+    assert (np.diff(evaluation.score[errors]) <= 0).all()
     with pytest.raises(UsageError, match="exists"):
         write_predictions(evaluation, tmp_path / "predictions.csv")
 

@@ -1,4 +1,4 @@
-"""The pictures: what they show, and that no text runs into another or out of the sheet."""
+"""The figures: what they show, and that no text runs into another or out of the figure."""
 
 import itertools
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_tf.errors import UsageError
+from inception_tf import figures
 from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import Evaluation
-from inception_tf.images.examples import open_examples
 from inception_tf.images.labels import imagenet_labels
+from inception_tf.images.sources import open_examples
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -24,16 +24,16 @@ LONG = [
 
 
 @pytest.fixture
-def sheets(monkeypatch):
-    """The sheets that were drawn, with their texts and axes."""
-    drawn, save = [], plots._Sheet.save
+def drawn(monkeypatch):
+    """The figures that were drawn."""
+    kept, save = [], figures.save
 
-    def keep(sheet, *arguments):
-        drawn.append(sheet)
-        save(sheet, *arguments)
+    def keep(figure, *arguments):
+        kept.append(figure)
+        save(figure, *arguments)
 
-    monkeypatch.setattr(plots._Sheet, "save", keep)
-    return drawn
+    monkeypatch.setattr(figures, "save", keep)
+    return kept
 
 
 def evaluation(labels, truth, predicted, score=None, names=None):
@@ -51,128 +51,129 @@ def noisy(labels, count=2000):
     return evaluation(labels, truth, np.where(wrong, random.integers(0, len(labels), count), truth))
 
 
-def check_layout(sheet):
-    """No horizontal text of a sheet overlaps another, and none leaves it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def drawn_texts(figure):
+    """The texts of a figure, without ticks beyond the limits of their axis."""
+    from matplotlib.text import Text
 
-    figure = sheet.figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    texts = list(figure.texts)
-    for legend in figure.legends:
-        legend.draw(renderer)
-        texts += legend.get_texts()
-    for axes in (axes for axes in figure.axes if axes.axison):
-        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            ticks = axis._update_ticks()  # those in sight, which have no public name
-            texts += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high]
-    boxes = [(text.get_text(), text.get_window_extent(renderer), text.get_rotation()) for text in texts]
-    boxes = [box for box in boxes if box[0]]
+    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for axes in figure.axes:
+        found += [child for child in axes.get_children() if isinstance(child, Text)]
+        for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+            low, high = sorted(axis.get_view_interval())
+            # Those in sight, which have no public name.
+            found += [axis.label, *(tick.label1 for tick in axis._update_ticks() if low <= tick.get_loc() <= high)]
+    return [text for text in found if text.get_text()]
+
+
+def check_layout(figure):
+    """No horizontal text of a figure overlaps another, and none leaves it."""
+    boxes = [(text.get_text(), text.get_window_extent(), text.get_rotation()) for text in drawn_texts(figure)]
     assert len(boxes) >= 2
     width, height = figure.bbox.size
     for name, box, _ in boxes:
-        assert box.x0 > 0 and box.y0 > 0 and box.x1 < width and box.y1 < height, f"{name!r} leaves the sheet"
-    for (one, box, turned), (two, other, also) in itertools.combinations(boxes, 2):
-        assert turned or also or not box.shrunk(0.98, 0.9).overlaps(other.shrunk(0.98, 0.9)), f"{one!r} hits {two!r}"
+        assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, f"{name!r} leaves the figure"
+    level = [(name, box.shrunk(0.98, 0.9).extents) for name, box, turned in boxes if not turned]
+    for (one, (left, bottom, right, top)), (two, other) in itertools.combinations(level, 2):
+        apart = right < other[0] or other[2] < left or top < other[1] or other[3] < bottom
+        assert apart, f"{one!r} hits {two!r}"
 
 
-def texts(sheet):
-    return [text.get_text() for text in sheet.figure.texts]
+def texts(figure):
+    return [text.get_text() for text in drawn_texts(figure)]
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+def matrix_of(figure):
+    """The pixels of a confusion matrix."""
+    (image,) = (image for axes in figure.axes for image in axes.images)
+    return np.asarray(image.get_array())
+
+
 @pytest.mark.parametrize("labels", [LONG, imagenet_labels()[:30], imagenet_labels()[:90], imagenet_labels()])
-def test_confusion_matrix(labels, tmp_path, sheets):
+def test_confusion_matrix(labels, tmp_path, drawn):
     many = noisy(labels)
     plots.confusion_matrix(many, tmp_path / "confusion.png")
-    check_layout(sheets[0])
+    check_layout(drawn[0])
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.format == "PNG" and max(picture.size) < 2600
-        assert picture.size == pytest.approx((150 * sheets[0].width, 150 * sheets[0].height), abs=1)
-    shown = texts(sheets[0])
+    # No class is narrower than a pixel.
+    assert min(drawn[0].axes[0].bbox.size) >= len(labels)
+    shown = texts(drawn[0])
     if len(labels) <= 30:
         assert {str(n) for n in many.confusion.flatten() if n} <= set(shown)
-        recall = many.classes[0].recall
-        assert f"{100 * recall:.0f} %" in shown
+        assert f"{100 * many.classes[0].recall:.0f} %" in shown
     else:
         wrong = many.confusion - np.diag(np.diag(many.confusion))
         true, answered = np.unravel_index(wrong.argmax(), wrong.shape)
-        line = next(text for text in shown if " → " in text and "true" not in text)
-        assert line.startswith(labels[true][:5]) and f" → {labels[answered][:5]}" in line
-    # The cells: right answers blue, wrong ones orange, none grey.
-    (image,) = (image for axes in sheets[0].figure.axes for image in axes.images)
-    red, _, blue = np.moveaxis(image.get_array(), -1, 0)
+        (lines,) = (text.splitlines() for text in shown if text.startswith("Most frequent confusions"))
+        assert lines[1].startswith(f"{wrong.max()}: {labels[true][:5]}") and f" → {labels[answered][:5]}" in lines[1]
+    # The cells: right answers blue, errors orange, none gray.
+    image = matrix_of(drawn[0])
+    red, _, blue = np.moveaxis(image, -1, 0)
     right = np.eye(len(labels), dtype=bool)
     assert (blue > red)[right & (many.confusion > 0)].all() and (red > blue)[~right & (many.confusion > 0)].all()
-    assert np.ptp(np.asarray(image.get_array())[many.confusion == 0], axis=-1).max(initial=0) < 0.02
+    assert np.ptp(image[many.confusion == 0], axis=-1).max(initial=0) < 0.02
 
 
-def test_classes_without_images_are_left_out(tmp_path, sheets):
-    labels = imagenet_labels()
-    some = evaluation(labels, [1, 1, 2, 2, 7, 7], [1, 900, 2, 1, 7, 7])
+def test_classes_without_images_are_left_out(tmp_path, drawn):
+    some = evaluation(imagenet_labels(), [1, 1, 2, 2, 7, 7], [1, 900, 2, 1, 7, 7])
     plots.confusion_matrix(some, tmp_path / "confusion.png")
-    check_layout(sheets[0])
-    shown = texts(sheets[0])
+    check_layout(drawn[0])
+    shown = texts(drawn[0])
     assert "tench, Tinca tinca" in shown and "other classes" in shown and "background" not in shown
-    (image,) = (image for axes in sheets[0].figure.axes for image in axes.images)
-    assert image.get_array().shape[:2] == (3, 4)
+    assert matrix_of(drawn[0]).shape[:2] == (3, 4)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Thirty images in two folders; the i-th is all of the colour (5·i, 0, 255 - 5·i), and of another shape."""
+    """Thirty images in two folders; the i-th is all of the color (5·i, 0, 255 - 5·i), and of another shape."""
     folder = tmp_path_factory.mktemp("photographs")
     for i in range(30):
-        path = (
-            folder
-            / ("a" if i < 15 else "b")
-            / f"photo_{i:02}_with_a_name_that_is_longer_than_its_thumbnail_is_wide.png"
-        )
+        name = f"photo_{i:02}_with_a_name_that_is_longer_than_its_thumbnail_is_wide.png"
+        path = folder / ("a" if i < 15 else "b") / name
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20 + 9 * i, 200), (5 * i, 0, 255 - 5 * i)).save(path)
     return folder
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], LONG])
-def test_worst_mistakes(photographs, tmp_path, sheets, labels):
+def test_confident_errors(photographs, tmp_path, drawn, labels):
     examples = open_examples(photographs)
     score = np.linspace(0.5, 0.98, 30)
-    score[[3, 20]] = 0.999, 0.997  # 3 is wrong and the surest, 20 is right
+    score[[3, 20]] = 0.999, 0.997  # 3 is wrong with the highest score, 20 is right
     predicted = np.array([1] * 15 + [0] * 14 + [1])
     predicted[20] = 1
     wrong = evaluation(labels, [0] * 15 + [1] * 15, predicted, score, examples.names)
-    plots.worst_mistakes(wrong, examples, tmp_path / "mistakes.png")
-    check_layout(sheets[0])
+    plots.confident_errors(wrong, examples, tmp_path / "errors.png")
+    check_layout(drawn[0])
     expected = [3, 28, 27, 26, 25, 24, 23, 22, 21, 19]
-    axes = sheets[0].figure.axes
+    axes = drawn[0].axes
     assert len(axes) == 24
     for panel, i in zip(axes, expected):
         (image,) = panel.images
         assert np.abs(image.get_array().reshape(-1, 3).mean(axis=0) - (5 * i, 0, 255 - 5 * i)).max() < 1
-        left, right, bottom, top = image.get_extent()
-        assert (right - left) / (top - bottom) == pytest.approx((20 + 9 * i) / 200, abs=0.02)
-    shown = " ".join(texts(sheets[0]))
-    assert "24 of 28 mistakes" in shown and "1.00" in shown and "photo_03" in shown and "photo_20" not in shown
+        width, height = panel.bbox.size
+        assert width / height == pytest.approx((20 + 9 * i) / 200, rel=0.02)
+    shown = " ".join(texts(drawn[0]))
+    assert "24 of 28 errors" in shown and "1.00" in shown and "photo_03" in shown and "photo_20" not in shown
     if labels == ["a", "b"]:
-        assert "a →  b 1.00" in shown
+        assert "a\n→ b 1.00" in shown
 
 
-def test_no_mistakes_and_few(photographs, tmp_path, sheets):
-    examples = open_examples(photographs)
-    plots.worst_mistakes(evaluation(["a", "b"], [0, 1], [0, 1]), examples, tmp_path / "none.png")
-    check_layout(sheets[0])
-    assert "No mistakes" in texts(sheets[0]) and not sheets[0].figure.axes
-    plots.worst_mistakes(evaluation(["a", "b"], [0, 1], [1, 1]), examples, tmp_path / "one.png")
-    check_layout(sheets[1])
-    assert len(sheets[1].figure.axes) == 1
+@pytest.mark.parametrize("predicted, count", [([0, 1], 0), ([1, 1], 1)])
+def test_few_errors(photographs, tmp_path, drawn, predicted, count):
+    path = tmp_path / "errors.png"
+    plots.confident_errors(evaluation(["a", "b"], [0, 1], predicted), open_examples(photographs), path)
+    assert len(drawn[0].axes) == count and path.is_file()
+    assert ("No errors" in texts(drawn[0])[0]) == (count == 0)
 
 
-def test_an_image_that_has_gone(photographs, tmp_path, sheets):
+def test_an_image_that_has_gone(tmp_path, drawn):
     class Gone:
         def read(self, index):
             raise OSError("no such file")
 
-    plots.worst_mistakes(evaluation(["a", "b"], [0, 1], [1, 1]), Gone(), tmp_path / "one.png")
-    assert sheets[0].figure.axes[0].texts[0].get_text() == "cannot be read"
+    plots.confident_errors(evaluation(["a", "b"], [0, 1], [1, 1]), Gone(), tmp_path / "one.png")
+    assert drawn[0].axes[0].texts[0].get_text() == "cannot be read"
 
 
 def epochs(count):
@@ -183,15 +184,15 @@ def epochs(count):
     return rows
 
 
-def test_learning_curves(tmp_path, sheets):
+def test_learning_curves(tmp_path, drawn):
     plots.learning_curves(epochs(12), tmp_path / "curves.png")
-    check_layout(sheets[0])
-    loss, accuracy = sheets[0].figure.axes
+    check_layout(drawn[0])
+    loss, accuracy = drawn[0].axes
     training, validation, phase = loss.lines
     assert np.array_equal(training.get_xydata(), [(25 * i, 2 / i) for i in range(1, 13)])
-    assert validation.get_ydata()[7] == 0.25 and phase.get_xdata() == [150, 150]
+    assert validation.get_ydata()[7] == 0.25 and list(phase.get_xdata()) == [150, 150]
     assert accuracy.lines[1].get_ydata()[-1] == 0.9 - 0.5 / 12
-    shown = texts(sheets[0])
+    shown = texts(drawn[0])
     assert "best on validation: 0.2500, step 200" in shown and "best on validation: 85.8 %, step 300" in shown
     assert shown.count("heads") == shown.count("all") == 2
 
@@ -209,9 +210,9 @@ def test_learning_curves(tmp_path, sheets):
     ],
     ids=["none", "one", "many", "broken"],
 )
-def test_learning_curves_of_little(rows, tmp_path, sheets):
+def test_learning_curves_of_little(rows, tmp_path, drawn):
     plots.learning_curves(rows, tmp_path / "curves.png")
-    check_layout(sheets[0])
+    check_layout(drawn[0])
 
 
 def test_pyplot_and_its_settings_are_left_alone(tmp_path):
@@ -224,13 +225,3 @@ def test_pyplot_and_its_settings_are_left_alone(tmp_path):
     plots.learning_curves(epochs(4), tmp_path / "light.png")
     assert matplotlib.rcParams == before and not pyplot.get_fignums()
     assert (tmp_path / "dark.png").read_bytes() == (tmp_path / "light.png").read_bytes()
-
-
-def test_a_picture_is_not_replaced_unasked(tmp_path):
-    path = tmp_path / "curves.png"
-    path.write_text("mine")
-    with pytest.raises(UsageError, match="exists"):
-        plots.learning_curves([], path)
-    assert path.read_text() == "mine"
-    plots.learning_curves([], path, overwrite=True)
-    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,17 +1,8 @@
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-
-@pytest.fixture(scope="session")
-def shared():
-    folder = Path(__file__).resolve().parents[2].parent / "shared"
-    if not folder.is_dir():
-        pytest.skip("no ../shared beside the repository")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -30,13 +30,8 @@ def drawn(monkeypatch):
     sample = tf.image.stateless_sample_distorted_bounding_box
 
     def spy_sample(*args, **options):
-        slim = {
-            "min_object_covered": 0.1,
-            "aspect_ratio_range": (0.75, 1.33),
-            "area_range": (0.05, 1.0),
-            "max_attempts": 100,
-        }
-        assert slim.items() <= options.items() and np.array_equal(args[1], [[[0, 0, 1, 1]]])
+        slim = {"min_object_covered": 0.1, "aspect_ratio_range": (0.75, 1.33), "area_range": (0.05, 1.0)}
+        assert (slim | {"max_attempts": 100}).items() <= options.items() and np.array_equal(args[1], [[[0, 0, 1, 1]]])
         begin, size, boxes = sample(*args, **options)
         calls.append(("box", (*begin.numpy()[:2], *size.numpy()[:2])))
         return begin, size, boxes
@@ -54,12 +49,12 @@ def drawn(monkeypatch):
     return calls
 
 
-def slim_inception(image, box, method, colours):
+def slim_inception(image, box, method, colors):
     """What inception_preprocessing.preprocess_for_train computes of these draws, from TensorFlow 1's ops."""
     image = tf.image.convert_image_dtype(image, tf.float32)
     image = tf.image.crop_to_bounding_box(image, *box)
     image = tf.compat.v1.image.resize_images(image, SIZE, METHODS.index(method))
-    for letter, factor in colours:
+    for letter, factor in colors:
         image = getattr(tf.image, ADJUST[letter])(image, factor)
     return ((tf.clip_by_value(image, 0, 1) - 0.5) * 2).numpy()
 
@@ -72,24 +67,23 @@ def test_inception_is_what_slim_computes_of_draws_as_slim_makes_them(mode, count
     for i in range(count):
         drawn.clear()
         result = augmentation.graph(image, (5, i)).numpy()
-        (_, box), *colours = drawn
+        (_, box), *colors = drawn
         fits = []
         for method in METHODS if mode == "full" else METHODS[:1]:
-            expected = slim_inception(image, box, method, colours)
+            expected = slim_inception(image, box, method, colors)
             fits += [(method, flip) for flip in (False, True) if close(expected[:, ::-1] if flip else expected, result)]
         assert len(fits) == 1, (i, fits)
         boxes.append(box)
         methods[fits[0][0]] += 1
         flips.append(fits[0][1])
-        orders[" ".join(letter for letter, _ in colours)] += 1
-        for letter, factor in colours:
+        orders[" ".join(letter for letter, _ in colors)] += 1
+        for letter, factor in colors:
             factors[letter].append(factor)
 
     height, width = np.array(boxes, float)[:, 2:].T
     area, aspect = height * width / (60 * 90), width / height
-    assert (
-        0.1 <= area.min() < 0.13 and 0.75 < area.max() < 0.89
-    )  # 0.05 to 1, but 0.1 of the image is asked for; 60 × 80 at most
+    # 0.05 to 1, but 0.1 of the image is asked for; 60 × 80 at most.
+    assert 0.1 <= area.min() < 0.13 and 0.75 < area.max() < 0.89
     assert 0.72 < aspect.min() < 0.8 and 1.27 < aspect.max() < 1.38  # a pixel beyond 0.75 and 1.33, at most
     assert 0.42 < np.mean(flips) < 0.58
     limits = {"b": (-32 / 255, 32 / 255), "s": (0.5, 1.5), "h": (-0.2, 0.2), "c": (0.5, 1.5)}
@@ -173,12 +167,11 @@ def test_the_draws_of_a_seed_stay_what_they_are(drawn):
     assert (brightness, saturation) == pytest.approx((-0.02956426, 0.58524227), abs=1e-7)
 
 
-def test_a_grey_image_for_a_network_of_either_kind():
-    grey = image_of(40, 50, 1)
-    for channels in (1, 3):
-        augmentation = Augmentation(Preprocessing("inception", SIZE, channels=channels))
-        rgb = augmentation.graph(np.repeat(grey, 3, 2), (0, 1))
-        assert np.array_equal(augmentation.graph(grey, (0, 1)), rgb)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_gray_image(channels):
+    gray, augmentation = image_of(40, 50, 1), Augmentation(Preprocessing("inception", SIZE, channels=channels))
+    rgb = augmentation.graph(np.repeat(gray, 3, 2), (0, 1))
+    assert np.array_equal(augmentation.graph(gray, (0, 1)), rgb)
 
 
 def test_an_image_too_long_and_narrow_for_vgg_takes_no_memory():
@@ -194,11 +187,8 @@ def test_an_image_too_long_and_narrow_for_vgg_takes_no_memory():
         (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
     ],
 )
-def test_what_is_no_image(image, message):
+def test_wrong_use(image, message):
     with pytest.raises(UsageError, match=message):
         Augmentation(Preprocessing()).graph(image, (0, 0))
-
-
-def test_an_unknown_mode():
     with pytest.raises(UsageError, match="fast, full, none.*'slow'"):
         Augmentation(Preprocessing(), "slow")

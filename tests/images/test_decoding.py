@@ -1,7 +1,6 @@
 import io
 import resource
 import struct
-import time
 import tracemalloc
 import zlib
 
@@ -14,18 +13,18 @@ from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.decoding import decode_image, decode_image_graph, read_image
 
 
-def png(width, height, depth=8, colour=2, rows=b""):
+def png(width, height, depth=8, color=2, rows=b""):
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="module")
 def files(pixels, encode):
     """A file of every kind that must decode, by name."""
-    rgb, grey = Image.fromarray(pixels), Image.fromarray(pixels).convert("L")
+    rgb, gray = Image.fromarray(pixels), Image.fromarray(pixels).convert("L")
     alpha = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))[..., None]
     rgba = np.concatenate([pixels, alpha], axis=-1)
     palette, turned = rgb.quantize(16), rgb.rotate(180)
@@ -33,23 +32,23 @@ def files(pixels, encode):
     return {
         "jpeg": encode(rgb, "JPEG", quality=90),
         "jpeg progressive": encode(rgb, "JPEG", progressive=True, subsampling=0),
-        "jpeg grey": encode(grey, "JPEG"),
+        "jpeg gray": encode(gray, "JPEG"),
         "jpeg cmyk": encode(rgb.convert("CMYK"), "JPEG", quality=95),
         "png": encode(rgb, "PNG"),
-        "png grey": encode(grey, "PNG"),
+        "png gray": encode(gray, "PNG"),
         "png 1 bit": encode(rgb.convert("1"), "PNG"),
         "png palette": encode(palette, "PNG"),
         "png palette transparent": encode(palette, "PNG", transparency=3),
         "png palette alpha": encode(palette, "PNG", transparency=bytes(range(0, 160, 10))),
         "png rgba": encode(rgba, "PNG"),
-        "png grey alpha": encode(rgba[..., 2:], "PNG"),
-        "png 16 grey": encode(wide[..., 0], "PNG"),
+        "png gray alpha": encode(rgba[..., 2:], "PNG"),
+        "png 16 gray": encode(wide[..., 0], "PNG"),
         "png 16 rgb": tf.io.encode_png(wide[..., :3]).numpy(),
         "png 16 rgba": tf.io.encode_png(wide).numpy(),
-        "png 16 grey alpha": tf.io.encode_png(wide[..., :2]).numpy(),
-        "png 4 bit grey": png(2, 2, 4, 0, b"\0\x0f\0\x5a"),
+        "png 16 gray alpha": tf.io.encode_png(wide[..., :2]).numpy(),
+        "png 4 bit gray": png(2, 2, 4, 0, b"\0\x0f\0\x5a"),
         "gif": encode(palette, "GIF"),
-        "gif grey": encode(grey, "GIF"),
+        "gif gray": encode(gray, "GIF"),
         "gif transparent": encode(palette, "GIF", transparency=5),
         "gif animated": encode(palette, "GIF", save_all=True, append_images=[turned.quantize(16)]),
         "bmp": encode(rgb, "BMP"),
@@ -68,10 +67,7 @@ def outside(pixels, encode):
     return {
         "bmp palette": (encode(rgb.quantize(16), "BMP"), np.asarray(rgb.quantize(16).convert("RGB"))),
         "bmp 1 bit": (encode(rgb.convert("1"), "BMP"), np.asarray(rgb.convert("1").convert("RGB"))),
-        "webp animated": (
-            encode(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(180)], lossless=True),
-            pixels,
-        ),
+        "webp animated": (encode(rgb, "WEBP", save_all=True, append_images=[rgb.rotate(180)], lossless=True), pixels),
     }
 
 
@@ -94,27 +90,18 @@ def test_pillow_differs_for_jpeg_alone(files):
     for name, data in files.items():
         expected, decoded = decode_image(data).astype(int), decode_image(data, decoder="pillow").astype(int)
         assert np.abs(expected - decoded).max() <= (8 if name.startswith("jpeg") else 0), name
-
-
-def test_pillow_is_the_accurate_transform(files):
     accurate = tf.io.decode_jpeg(files["jpeg"], channels=3, dct_method="INTEGER_ACCURATE").numpy()
     np.testing.assert_array_equal(decode_image(files["jpeg"], decoder="pillow"), accurate)
 
 
-def test_lossless_kinds_hold_the_original(files, pixels):
+def test_kinds_hold_the_original(files, pixels):
     for name in ("png", "png rgba", "bmp", "bmp rgba", "webp lossless", "webp lossless alpha"):
         np.testing.assert_array_equal(decode_image(files[name]), pixels, err_msg=name)
-
-
-def test_16_bits_keep_the_upper_8(files):
-    wide = np.random.default_rng(1).integers(0, 65536, (48, 64, 4), dtype=np.uint16)
-    for decoder in ("tensorflow", "pillow"):
-        np.testing.assert_array_equal(decode_image(files["png 16 rgb"], decoder=decoder), wide[..., :3] >> 8)
-        np.testing.assert_array_equal(decode_image(files["png 16 grey"], decoder=decoder)[..., 1], wide[..., 0] >> 8)
-
-
-def test_cmyk_has_the_right_colours(files, pixels):
     assert np.abs(decode_image(files["jpeg cmyk"]).astype(int) - pixels).mean() < 4
+    wide = np.random.default_rng(1).integers(0, 65536, (48, 64, 4), dtype=np.uint16)
+    for decoder in ("tensorflow", "pillow"):  # the upper 8 of 16 bits
+        np.testing.assert_array_equal(decode_image(files["png 16 rgb"], decoder=decoder), wide[..., :3] >> 8)
+        np.testing.assert_array_equal(decode_image(files["png 16 gray"], decoder=decoder)[..., 1], wide[..., 0] >> 8)
 
 
 def test_what_tensorflow_does_not_read(outside, graph):
@@ -151,32 +138,26 @@ def test_a_broken_exif_block_turns_nothing(pixels, encode):
     np.testing.assert_array_equal(decode_image(data, exif_rotation=True), decode_image(data))
 
 
-def test_a_huge_header_is_refused_at_once(graph, encode, files):
-    jpeg = bytearray(files["jpeg"])
-    at = jpeg.index(b"\xff\xc0")
-    jpeg[at + 5 : at + 9] = struct.pack(">HH", 50000, 50000)
-    gif, bmp, lossy, lossless, extended = (
-        bytearray(files[name]) for name in ("gif", "bmp", "webp", "webp lossless", "webp alpha")
-    )
-    gif[6:10] = struct.pack("<HH", 50000, 50000)
-    bmp[18:26] = struct.pack("<ii", 50000, -50000)
-    lossy[26:30] = struct.pack("<HH", 16383, 16383)
-    lossless[21:25] = struct.pack("<I", 16382 | 16382 << 14)
-    extended[24:30] = b"\x4f\xc3\0" * 2
-    huge = {"png": png(50000, 50000), "png 2^31": png(2**31 - 1, 2**31 - 1), "jpeg": jpeg, "gif": gif, "bmp": bmp}
+def test_a_huge_header_takes_no_memory(graph, files):
+    changes = {  # the offset of the size in the header, and what it becomes
+        "jpeg": (files["jpeg"].index(b"\xff\xc0") + 5, struct.pack(">HH", 50000, 50000)),
+        "gif": (6, struct.pack("<HH", 50000, 50000)),
+        "bmp": (18, struct.pack("<ii", 50000, -50000)),
+        "webp": (26, struct.pack("<HH", 16383, 16383)),
+        "webp lossless": (21, struct.pack("<I", 16382 | 16382 << 14)),
+        "webp alpha": (24, b"\x4f\xc3\0" * 2),
+    }
+    huge = {"png": png(50000, 50000), "png 2^31": png(2**31 - 1, 2**31 - 1)}
+    for name, (at, size) in changes.items():
+        huge[name] = files[name][:at] + size + files[name][at + len(size) :]
     for name, data in huge.items():
         tracemalloc.start()
-        start = time.process_time()
-        with pytest.raises(ImageError, match="too large"):
-            decode_image(bytes(data))
-        assert time.process_time() - start < 1, name
+        with pytest.raises(ImageError, match=None if "webp" in name else "too large"):
+            decode_image(data)
         assert tracemalloc.get_traced_memory()[1] < 5e6, name
         tracemalloc.stop()
-    for data in [*huge.values(), lossy, lossless, extended]:
         with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
-            graph(bytes(data))
-        with pytest.raises(ImageError):
-            decode_image(bytes(data))
+            graph(data)
 
 
 def test_max_pixels(files):

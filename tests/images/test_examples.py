@@ -10,12 +10,12 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_tf.errors import ImageError, UsageError
-from inception_tf.images.decoding import decode_image, decode_image_graph
-from inception_tf.images.examples import open_examples, open_training_data
+from inception_tf.images.decoding import decode_image
+from inception_tf.images.sources import open_examples, open_training_data
 
 
 def write_classes(root, **counts):
-    """`counts` small PNG files in a folder a class; every image has a colour of its own."""
+    """`counts` small PNG files in a folder a class; every image has a color of its own."""
     for number, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for i in range(count):
@@ -28,12 +28,8 @@ def flowers(tmp_path):
     return write_classes(tmp_path / "flowers", tulips=6, daisy=10, roses=5)
 
 
-def decoded(examples):
-    """All images by way of a tf.data pipeline, as training reads them."""
-    dataset = tf.data.Dataset.range(len(examples))
-    return list(
-        dataset.map(lambda i: decode_image_graph(examples.encoded(i)), num_parallel_calls=2).as_numpy_iterator()
-    )
+def first_pixel(examples, index):
+    return decode_image(examples.read(index))[0, 0].tolist()
 
 
 def test_class_folders(flowers):
@@ -43,7 +39,7 @@ def test_class_folders(flowers):
     assert examples.labels.tolist() == [0] * 10 + [1] * 5 + [2] * 6
     assert examples.names[9:12] == ["daisy/9.png", "roses/0.png", "roses/1.png"]
     assert examples.read(12) == (flowers / "roses/2.png").read_bytes()
-    assert [image[0, 0].tolist() for image in decoded(examples)[9:11]] == [[1, 9, 7], [2, 0, 7]]
+    assert [first_pixel(examples, i) for i in (9, 10)] == [[1, 9, 7], [2, 0, 7]]
     assert examples.skipped == {}
 
 
@@ -62,7 +58,6 @@ def test_names_of_any_kind(tmp_path):
     shutil.copy(tmp_path / "my data [1]/train/0.png", strange)
     examples = open_examples(tmp_path / "my data [1]")
     assert examples.class_names == ["1 été", "a;b 'c'", "train", "белая роза"]
-    assert [image.shape for image in decoded(examples)] == [(4, 5, 3)] * 8
     assert len(examples.fingerprint()) == 16
     assert len(examples.checked()) == 8
 
@@ -76,27 +71,22 @@ def test_what_is_no_image_is_left_alone(flowers):
     os.mkfifo(flowers / "roses/pipe.jpg")
     examples = open_examples(flowers)
     assert len(examples) == 22 and "daisy/LINK.PNG" in examples.names
-    assert examples.skipped == {"roses/lost.jpg": "a link that leads nowhere", "roses/pipe.jpg": "not a file"}
-    assert decoded(examples)[examples.names.index("daisy/LINK.PNG")][0, 0].tolist() == [2, 0, 7]
+    assert list(examples.skipped) == ["roses/lost.jpg", "roses/pipe.jpg"]
+    assert first_pixel(examples, examples.names.index("daisy/LINK.PNG")) == [2, 0, 7]
+
+
+def remove(*names):
+    return lambda root: [shutil.rmtree(root / name) for name in names]
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (
-            lambda root: shutil.copy(root / "daisy/0.png", root / "a.png"),
-            "flowers/<class>/<image>.*1 images beside.*a.png",
-        ),
+        (lambda root: shutil.copy(root / "daisy/0.png", root / "a.png"), "flowers/<class>/<image>.*1 images.*a.png"),
         (lambda root: write_classes(root / "daisy/deep/er", x=1), "too deep, .*daisy/deep/er/x/0.png"),
-        (
-            lambda root: [(root / name).mkdir() for name in ("a", "b")],
-            "without images: a, b. .*jpg.*remove the folders",
-        ),
-        (lambda root: [shutil.rmtree(root / name) for name in ("daisy", "roses")], "one class, 'tulips'"),
-        (
-            lambda root: [shutil.rmtree(root / name) for name in ("daisy", "roses", "tulips")],
-            "a folder without folders",
-        ),
+        (lambda root: [(root / name).mkdir() for name in ("a", "b")], "jpg.*class folders a, b"),
+        (remove("daisy", "roses"), "one class, 'tulips'"),
+        (remove("daisy", "roses", "tulips"), "a folder without folders"),
         (lambda root: shutil.move(root, root.parent / "elsewhere"), "No such file .*flowers"),
     ],
 )
@@ -121,7 +111,7 @@ def test_labels_that_disagree_with_the_folders(flowers, labels, message):
         open_examples(flowers, labels)
 
 
-def test_a_part_of_the_classes_where_that_is_enough(flowers):
+def test_some_of_the_classes_where_that_is_enough(flowers):
     labels = ["iris", "tulips", "daisy", "roses"]
     shutil.rmtree(flowers / "roses")
     examples = open_examples(flowers, labels, complete=False)
@@ -140,16 +130,13 @@ def test_a_part_of_the_classes_where_that_is_enough(flowers):
         ("flowers/daisy/0.png", "0.png: not a TFRecord file"),
     ],
 )
-def test_data_that_is_none(flowers, monkeypatch, data, message):
+def test_wrong_use(flowers, monkeypatch, data, message):
     monkeypatch.chdir(flowers.parent)
     for opens in (open_examples, open_training_data):
         with pytest.raises(UsageError, match=message):
             opens(data)
-
-
-def test_numbers_are_not_subtracted_from_names(flowers):
-    with pytest.raises(UsageError, match="labels_offset is for labels that are numbers"):
-        open_examples(flowers, labels_offset=1)
+    with pytest.raises(UsageError, match="labels_offset"):
+        open_examples("flowers", labels_offset=1)
 
 
 def test_the_split_goes_by_the_names_of_the_files_alone(flowers, tmp_path):
@@ -174,7 +161,7 @@ def test_both_sides_of_a_split_have_every_class(tmp_path):
         for part in open_training_data(root, val_fraction=fraction):
             assert set(part.labels) == {0, 1}
     (root / "a/0.png").unlink()
-    with pytest.raises(UsageError, match="one image cannot be split.*one image of a"):
+    with pytest.raises(UsageError, match="One image.*one image of a"):
         open_training_data(root)
     for fraction in (0, 1, -1, 1.5, float("nan")):
         with pytest.raises(UsageError, match="between 0 and 1"):
@@ -192,20 +179,17 @@ def test_train_and_val_below_are_taken_as_they_are(tmp_path):
     assert len(train) == 5 and val.labels.tolist() == [1] * 4 and val.class_names == ["a", "b"]
     for name in ("test", tmp_path / "data/test"):
         assert len(open_training_data(tmp_path / "data", val=name)[1]) == 2
-    with pytest.raises(UsageError, match="holds train/ and Validation/. Name the one"):
+    with pytest.raises(UsageError, match="holds train/ and Validation/"):
         open_examples(tmp_path / "data")
 
     write_classes(tmp_path / "data/Validation", c=1)
     with pytest.raises(UsageError, match=r"Validation and the 2 classes \(a, b\) do not agree: no class is called c"):
         open_training_data(tmp_path / "data")
     write_classes(tmp_path / "data/val", a=1)
-    with pytest.raises(UsageError, match="holds Validation/, val/, train/"):
+    with pytest.raises(UsageError, match="holds Validation/, train/, val/"):
         open_training_data(tmp_path / "data")
-
-
-def test_validation_images_that_are_training_images(flowers):
-    with pytest.raises(UsageError, match="would be training images too"):
-        open_training_data(flowers, val=f"{flowers}/../flowers")
+    with pytest.raises(UsageError, match="Training images cannot be validation images too: train"):
+        open_training_data(tmp_path / "data/train", val=f"{tmp_path}/data/../data/train")
 
 
 def test_unreadable_images_are_listed_and_skipped(flowers):
@@ -215,8 +199,8 @@ def test_unreadable_images_are_listed_and_skipped(flowers):
     Image.new("L", (2, 1000)).save(flowers / "tulips/line.png")
     (flowers / "tulips/none.jpg").symlink_to("none")
     examples = open_examples(flowers)
-    checked = examples.checked(workers=2)
-    assert len(examples) == 23 and len(checked) == 19 == len(decoded(checked))
+    checked = examples.checked()
+    assert len(examples) == 23 and len(checked) == 19 and len(examples.skipped) == 1
     reasons = {
         "tulips/none.jpg": "link",
         "daisy/3.png": "empty",
@@ -226,8 +210,6 @@ def test_unreadable_images_are_listed_and_skipped(flowers):
     }
     assert checked.skipped.keys() == reasons.keys()
     assert all(reason in checked.skipped[name] for name, reason in reasons.items())
-    assert len(examples.skipped) == 1
-
     (flowers / "daisy/0.png").unlink()
     assert "No such file" in examples.checked().skipped["daisy/0.png"]
     with pytest.raises(ImageError, match="daisy/0.png"):
@@ -241,7 +223,7 @@ def test_a_class_that_cannot_be_read_at_all(flowers):
     with pytest.raises(UsageError, match="No image of roses can be read. The first: roses/0.png: Not an image"):
         examples.checked()
     assert len(examples.checked(complete=False)) == 16
-    with pytest.raises(UsageError, match="No image can be read"):
+    with pytest.raises(UsageError, match="No image can"):
         examples.subset(examples.labels == 1).checked(complete=False)
 
 
@@ -250,7 +232,7 @@ def test_subsets(flowers):
     part = examples.subset([20, 0, 3])
     assert part.names == ["tulips/5.png", "daisy/0.png", "daisy/3.png"] and part.labels.tolist() == [2, 0, 0]
     assert part.read(0) == examples.read(20) and part.class_names == examples.class_names
-    assert decoded(part)[0][0, 0].tolist() == [0, 5, 7]
+    assert first_pixel(part, 0) == [0, 5, 7]
     assert part.subset(np.array([False, True, True])).names == ["daisy/0.png", "daisy/3.png"]
     assert len(examples.subset([])) == 0
 
@@ -269,34 +251,9 @@ def test_the_fingerprint_tells_whether_the_data_is_the_same(flowers, tmp_path):
     assert len(prints) == 5
 
 
-def test_every_format_reaches_the_graph_with_the_same_pixels(tmp_path, pixels, encode):
-    frame = Image.fromarray(pixels)
-    turned = [frame.rotate(90, expand=True).resize((20, 10)), frame.rotate(180)]
-    animated = {"save_all": True, "append_images": turned[1:]}
-    files = {
-        "photo.jpg": encode(pixels, "JPEG"),
-        "grey.JPEG": encode(frame.convert("L"), "JPEG"),
-        "palette.png": encode(frame.convert("P"), "PNG"),
-        "still.gif": encode(pixels, "GIF"),
-        "moving.gif": encode(frame, "GIF", **animated),
-        "plain.bmp": encode(pixels, "BMP"),
-        "palette.bmp": encode(frame.convert("P"), "BMP"),
-        "still.webp": encode(pixels, "WEBP"),
-        "moving.webp": encode(frame, "WEBP", **animated),
-        "gif_by_another_name.jpg": encode(frame.convert("P"), "GIF"),
-    }
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        for name, data in files.items():
-            (tmp_path / folder / name).write_bytes(data)
-    examples = open_examples(tmp_path)
-    for i, image in enumerate(decoded(examples)):
-        assert np.array_equal(image, decode_image(examples.read(i))), examples.names[i]
-
-
 def test_reading_folders_needs_no_tensorflow(flowers):
     code = (
-        "import sys; from inception_tf.images.examples import open_training_data as open; "
+        "import sys; from inception_tf.images.sources import open_training_data as open; "
         "print(*(len(part.read(0)) for part in open(sys.argv[1])), 'tensorflow' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code, flowers], capture_output=True, text=True, check=True)
@@ -307,10 +264,7 @@ def test_photographs(shared):
     train, val = open_training_data(shared / "data/flower_photos")
     assert (len(train), len(val)) == (800, 200) and np.bincount(val.labels).tolist() == [40] * 5
     assert train.class_names == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
-    some = val.subset(range(0, 200, 20))
-    assert len(some.checked()) == 10
-    for i, image in enumerate(decoded(some)):
-        assert np.array_equal(image, decode_image(some.read(i)))
+    assert len(val.subset(range(0, 200, 20)).checked()) == 10
 
 
 def test_a_dataset():
@@ -322,7 +276,7 @@ def test_a_dataset():
     examples = open_examples(dataset, ["x", "y"], labels_offset=1)
     assert examples.labels.tolist() == [0, 1] * 4 and examples.class_names == ["x", "y"]
     assert examples.names[3] == "element 3"
-    assert all(np.array_equal(*pair) for pair in zip(decoded(examples), images))
+    assert all(np.array_equal(decode_image(examples.read(i)), image) for i, image in enumerate(images))
     train, val = open_training_data(dataset, val_fraction=0.25)
     assert len(train) == 6 and val.class_names == ["class 0", "class 1", "class 2"]
     assert len(open_training_data(dataset, val=dataset.take(3))[1]) == 3
@@ -332,6 +286,9 @@ def test_a_dataset():
     assert open_examples(strings).fingerprint() == open_examples(strings).fingerprint() != examples.fingerprint()
 
 
+IMAGES = np.zeros((2, 2, 2, 3), np.uint8)
+
+
 def slices(*arrays):
     return tf.data.Dataset.from_tensor_slices(arrays)
 
@@ -339,17 +296,17 @@ def slices(*arrays):
 @pytest.mark.parametrize(
     "dataset, message",
     [
-        (lambda: slices(np.zeros((4, 2, 2, 3), np.uint8), [0, 1, 0, 1]).batch(2), r"pass dataset.unbatch\(\)"),
+        (lambda: slices(IMAGES, [0, 1]).batch(2), r"dataset.unbatch\(\).*\(None, 2, 2, 3\)"),
         (lambda: slices(["a", "b"], [0, 1]).batch(2), r"unbatch\(\)"),
-        (lambda: slices(np.zeros((2, 2, 2, 3), np.uint8), [0, 1]).repeat(), "never ends.*take"),
-        (lambda: slices(np.zeros((2, 2, 2, 3), np.float32), [0, 1]), "uint8.*float32 and int32"),
-        (lambda: slices(np.zeros((2, 2, 2, 3), np.uint8), np.eye(2, dtype=int)), r"an integer.*\(2,\)"),
-        (lambda: slices(np.zeros((2, 2, 2, 4), np.uint8), [0, 1]), "4 channels"),
-        (lambda: slices(np.zeros((2, 2, 2, 3), np.uint8)), r"\(image, label\)"),
+        (lambda: slices(IMAGES, [0, 1]).repeat(), "never ends.*take"),
+        (lambda: slices(IMAGES.astype(np.float32), [0, 1]), "uint8.*float32.*int32"),
+        (lambda: slices(IMAGES, np.eye(2, dtype=int)), r"an integer.*\(2,\)"),
+        (lambda: slices(np.zeros((2, 2, 2, 4), np.uint8), [0, 1]), r"\(2, 2, 4\)"),
+        (lambda: slices(IMAGES), r"\(image, label\)"),
         (lambda: tf.data.Dataset.from_tensor_slices({"image": [b""], "label": [1]}), "as_supervised=True"),
         (lambda: slices(["a", "b"], [0, 1]).take(0), "empty"),
         (lambda: slices(["a", "b"], [0, 0]), "one class only, label 0"),
-        (lambda: slices(["a", "b"], [0, -1]), "negative.*element 1"),
+        (lambda: slices(["a", "b"], [0, -1]), "out of range.*: -1, element 1"),
         (lambda: slices(["a", "b"], [0, 2**40]), "out of range"),
         (lambda: slices(["a", "b"], [0, 1]).map(lambda a, b: (tf.io.read_file(a), b)), "failed at element 0"),
     ],

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_tf.errors import ImageError, UsageError
-from inception_tf.images.decoding import decode_image, read_image
+from inception_tf.images.decoding import read_image
 from inception_tf.images.preprocessing import Preprocessing, preprocess_input
 
 v1 = tf.compat.v1
@@ -74,40 +74,15 @@ def test_photographs(shared):
     assert difference.max() < 6 / 127.5 + 1e-6 and difference.mean() < 1.1 / 127.5
 
 
-def test_this_is_not_the_resize_of_tensorflow_2():
-    image = noise(640, 480)
-    other = tf.image.resize(tf.image.central_crop(image, 0.875) / 255, (299, 299)).numpy() * 2 - 1
-    assert np.abs(preprocess_input(image)[0] - other).max() > 0.1
-
-
 def test_graph_takes_batches_and_unknown_sizes():
     images = np.stack([noise(60, 50), noise(60, 50)[::-1]])
-    for preprocessing in (
-        Preprocessing(size=20),
-        Preprocessing("vgg", size=20, resize_side=24),
-        Preprocessing("lenet"),
-    ):
+    for preprocessing in (Preprocessing(size=20), Preprocessing("vgg", 20, resize_side=24), Preprocessing("lenet")):
         graph = tf.function(preprocessing.graph, input_signature=[tf.TensorSpec((None, None, None, None), tf.uint8)])
         result = graph(images)
         np.testing.assert_allclose(result, preprocessing(images), rtol=0, atol=1e-4)
         assert result.shape == (2, *preprocessing.size, preprocessing.channels)
     with pytest.raises(UsageError, match=r"Received: \(60,\)"):
         preprocessing.graph(images[0, :, 0, 0])
-
-
-def test_graph_from_bytes_in_a_saved_model(tmp_path, pixels, encode):
-    preprocessing = Preprocessing(size=80)
-    module = tf.Module()
-    module.run = tf.function(preprocessing.graph_from_bytes, input_signature=[tf.TensorSpec((None,), tf.string)])
-    tf.saved_model.save(module, str(tmp_path / "saved"))
-    run = tf.saved_model.load(str(tmp_path / "saved")).run
-    files = [encode(pixels, "PNG"), encode(pixels[:20], "JPEG"), encode(pixels[:, ::2].copy(), "WEBP", lossless=True)]
-    expected = preprocessing(files)
-    np.testing.assert_array_equal(run(files), expected)
-    np.testing.assert_array_equal(expected[1:2], preprocessing(decode_image(files[1])))
-    assert run(tf.constant([], tf.string)).shape == (0, 80, 80, 3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Not an image"):
-        run([files[0], b"<html>"])
 
 
 def test_graph_refuses_to_resize_a_thread_to_a_rope():
@@ -117,17 +92,17 @@ def test_graph_refuses_to_resize_a_thread_to_a_rope():
     np.testing.assert_allclose(Preprocessing("vgg")(image)[0, 0, 0], [-123.68, -116.78, -103.94])
 
 
-def test_grey():
+def test_gray():
     preprocessing = Preprocessing("lenet")
-    grey = noise(28, 28, 1)
-    expected = slim_lenet(grey, 28, 28)
-    np.testing.assert_array_equal(preprocessing(grey)[0], expected)
-    np.testing.assert_array_equal(preprocessing(np.repeat(grey, 3, axis=-1))[0], expected)
-    np.testing.assert_array_equal(preprocessing.graph(np.repeat(grey, 3, axis=-1)), expected)
-    colour = noise(28, 28)
-    luminance = tf.image.rgb_to_grayscale(colour.astype(np.float32))
-    np.testing.assert_allclose(preprocessing(colour)[0], slim_lenet(luminance, 28, 28), rtol=0, atol=3e-4)
-    np.testing.assert_allclose(preprocessing.graph(colour), preprocessing(colour)[0], rtol=0, atol=1e-6)
+    gray = noise(28, 28, 1)
+    expected = slim_lenet(gray, 28, 28)
+    np.testing.assert_array_equal(preprocessing(gray)[0], expected)
+    np.testing.assert_array_equal(preprocessing(np.repeat(gray, 3, axis=-1))[0], expected)
+    np.testing.assert_array_equal(preprocessing.graph(np.repeat(gray, 3, axis=-1)), expected)
+    color = noise(28, 28)
+    luminance = tf.image.rgb_to_grayscale(color.astype(np.float32))
+    np.testing.assert_allclose(preprocessing(color)[0], slim_lenet(luminance, 28, 28), rtol=0, atol=3e-4)
+    np.testing.assert_allclose(preprocessing.graph(color), preprocessing(color)[0], rtol=0, atol=1e-6)
 
 
 def test_whatever_holds_images(tmp_path, pixels, encode):
@@ -144,6 +119,7 @@ def test_whatever_holds_images(tmp_path, pixels, encode):
     assert mixed.shape == (4, 40, 30, 3)
     np.testing.assert_array_equal(mixed[1], preprocess_input(noise(9, 5), size=(40, 30))[0])
     assert preprocess_input(pixels, kind="vgg").shape == (1, 224, 224, 3)
+    assert (preprocess_input(np.zeros((9, 9, 3))) == -1).all()  # black is an image
     np.testing.assert_array_equal(preprocess_input(read_image(path)), expected)
 
 
@@ -170,10 +146,6 @@ def test_whatever_holds_images(tmp_path, pixels, encode):
 def test_wrong_images(images, message):
     with pytest.raises(UsageError, match=message):
         preprocess_input(images)
-
-
-def test_black_is_an_image():
-    assert (preprocess_input(np.zeros((9, 9, 3))) == -1).all()
 
 
 def test_bad_files(tmp_path):

@@ -33,7 +33,7 @@ def test_equals_the_original_graph():
         variable.assign(golden.deterministic_weights(name, variable.shape))
     images = golden.deterministic_images(*case["images"])
     outputs = itf.feature_extractor(model, list(itf.end_points(model))).predict_on_batch(images)
-    rows = golden.compare(case, outputs)
+    rows = golden.differences(case, outputs)
     assert [name for name, *_ in rows] == [
         "conv1", "pool1", "conv2", "pool2", "Flatten", "fc3", "dropout3", "Logits", "Predictions",
     ]  # fmt: skip

@@ -26,9 +26,10 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_tf.export.savedmodel import export_savedmodel
+from inception_tf.export.serving_files import models_config
 from inception_tf.serving.deploy import server_command
-from inception_tf.serving.models import ModelConfig, find_models, versions_in
-from inception_tf.serving.server import LocalServer, Settings
+from inception_tf.serving.directories import find_models, versions_in
+from inception_tf.serving.server import LocalServer
 from inception_tf.zoo import create_model
 
 
@@ -63,13 +64,8 @@ def digits(make_version, tmp_path_factory):
 def start():
     """A function from a directory of models to a `LocalServer` on free ports, not started."""
 
-    def make(directory, labels=None, **settings):
-        def find():
-            return {
-                n: ModelConfig(base, labels=(labels or {}).get(n, {})) for n, base in find_models(directory).items()
-            }
-
-        return LocalServer(find, Settings(**{"port": 0, "grpc_port": 0, "poll": 0.1, **settings}))
+    def make(directory, **settings):
+        return LocalServer(lambda: find_models(directory), **{"port": 0, "grpc_port": 0, "poll": 0.1, **settings})
 
     return make
 
@@ -94,7 +90,9 @@ def served(request, digits, start):
         yield SimpleNamespace(url=url, grpc=grpc, model=base.name, version=version, local=False)
     elif shutil.which("tensorflow_model_server"):
         ports = [free_port(), free_port()]
-        command = server_command({"digits": digits / "digits"}, *ports)
+        config = digits.parent / "models.config"
+        config.write_text(models_config({"digits": digits / "digits"}))
+        command = server_command({"digits": digits / "digits"}, *ports, config)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{ports[0]}"
         try:

@@ -12,7 +12,7 @@ import pytest
 from inception_tf.cli import request as command
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.serving import client
-from inception_tf.serving.client import NoAnswer, request
+from inception_tf.serving.client import ServerError, request
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_files_and_directories(served, folder, files, signatures, grpc, signatur
 )
 def test_what_no_file_would_change_is_told_once(served, folder, grpc, options, message):
     options = {"model": served.model, **options}
-    with pytest.raises(NoAnswer, match=message) as error:
+    with pytest.raises(ServerError, match=message) as error:
         request(served.grpc if grpc else served.url, paths=list(folder.glob("*.jpg")), grpc=grpc, **options)
     assert len(str(error.value).splitlines()) == 1
 
@@ -66,7 +66,7 @@ def test_what_no_file_would_change_is_told_once(served, folder, grpc, options, m
 @pytest.mark.parametrize("grpc", [False, True], ids=["REST", "gRPC"])
 def test_no_server(folder, grpc, monkeypatch):
     monkeypatch.setattr(client, "BACKOFF", 0.01)
-    with pytest.raises(NoAnswer, match="No answer from 127.0.0.1:1: .*(?i:refused)"):
+    with pytest.raises(ServerError, match="No answer from 127.0.0.1:1: .*(?i:refused)"):
         request("127.0.0.1:1", "digits", [folder / "a.jpg"], grpc=grpc, retries=1)
 
 
@@ -118,17 +118,17 @@ def test_tried_again(flaky, folder):
 
 def test_not_for_ever(flaky, folder):
     Flaky.failures = [503] * 9
-    with pytest.raises(NoAnswer, match="busy"):
+    with pytest.raises(ServerError, match="busy"):
         request(flaky, "m", [folder / "a.jpg"], retries=2)
     assert Flaky.requests == 3
     Flaky.failures = ["be late"] * 2
-    with pytest.raises(NoAnswer, match="nothing came within 0.5 seconds"):
+    with pytest.raises(ServerError, match="nothing came within 0.5 seconds"):
         request(flaky, "m", [folder / "a.jpg"], retries=0, timeout=0.5)
 
 
 def test_another_server(flaky, folder):
     Flaky.failures = ["html"]
-    with pytest.raises(NoAnswer, match="without JSON|gives no classes"):
+    with pytest.raises(ServerError, match="without JSON|gives no classes"):
         request(flaky, "m", [folder / "a.jpg"])
 
 

@@ -9,8 +9,10 @@ import pytest
 from slim_files import build_slim, read_tensors, write_tensors
 
 import inception_tf as itf
+from inception_tf.cli.main import main
 from inception_tf.errors import CheckpointError, MismatchError
 from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.summary import summarize
 
 OUTPUT = "InceptionV3/Predictions/Reshape_1"
 
@@ -25,33 +27,33 @@ def slim(slim_checkpoint, tmp_path_factory):
     """
     import tensorflow.compat.v1 as tf
 
-    made = SimpleNamespace(checkpoint=slim_checkpoint(), values=read_tensors(slim_checkpoint()))
+    files = SimpleNamespace(checkpoint=slim_checkpoint(), values=read_tensors(slim_checkpoint()))
     folder = tmp_path_factory.mktemp("containers")
     with tf.Graph().as_default() as graph, tf.Session() as session:
         with tf.variable_scope(tf.get_variable_scope(), use_resource=True):
             build_slim(include_top=False, final_endpoint="Mixed_5b")
-        tf.train.Saver().restore(session, str(made.checkpoint))
+        tf.train.Saver().restore(session, str(files.checkpoint))
         output = "InceptionV3/Mixed_5b/concat"
         frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [output])
-        made.resource = write(folder / "resource.pb", frozen)
+        files.resource = write(folder / "resource.pb", frozen)
     with tf.Graph().as_default() as graph, tf.Session() as session:
         with tf.variable_scope(tf.get_variable_scope(), use_resource=False):
             build_slim()
         saver = tf.train.Saver()
-        saver.restore(session, str(made.checkpoint))
-        made.graph = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [OUTPUT])
-        made.frozen = write(folder / "frozen.pb", made.graph)
-        made.unfrozen = write(folder / "unfrozen.pb", graph.as_graph_def())
-        made.saved_model = folder / "saved_model"
+        saver.restore(session, str(files.checkpoint))
+        files.graph = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [OUTPUT])
+        files.frozen = write(folder / "frozen.pb", files.graph)
+        files.unfrozen = write(folder / "unfrozen.pb", graph.as_graph_def())
+        files.saved_model = folder / "saved_model"
         images, output = graph.get_operations()[0].outputs[0], graph.get_tensor_by_name(f"{OUTPUT}:0")
-        tf.saved_model.simple_save(session, str(made.saved_model), {"images": images}, {"scores": output})
+        tf.saved_model.simple_save(session, str(files.saved_model), {"images": images}, {"scores": output})
         (folder / "meta").mkdir()
         saver.save(session, str(folder / "meta/model.ckpt"), 7)
-        made.meta = folder / "meta/model.ckpt-7.meta"
+        files.meta = folder / "meta/model.ckpt-7.meta"
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(made.graph, name="InceptionV3")
-        made.imported = write(folder / "imported.pb", graph.as_graph_def())
-    return made
+        tf.import_graph_def(files.graph, name="InceptionV3")
+        files.imported = write(folder / "imported.pb", graph.as_graph_def())
+    return files
 
 
 def write(path, message):
@@ -60,9 +62,9 @@ def write(path, message):
 
 
 def copy(graph):
-    made = type(graph)()
-    made.CopyFrom(graph)
-    return made
+    copied = type(graph)()
+    copied.CopyFrom(graph)
+    return copied
 
 
 def equals(checkpoint, values):
@@ -79,12 +81,14 @@ def refused(path, match):
     assert path.name in str(raised.value) and len(str(raised.value)) < 400 and "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", ["frozen", "resource"])
-def test_a_frozen_graph(slim, kind):
+@pytest.mark.parametrize(
+    "kind, scope", [("frozen", ""), ("resource", ""), ("imported", ", imported under InceptionV3")]
+)
+def test_a_frozen_graph(slim, kind, scope):
     checkpoint = open_checkpoint(getattr(slim, kind))
     begin = ("InceptionV3/Conv", "InceptionV3/Mixed_5b") if kind == "resource" else ""
     assert equals(checkpoint, {name: value for name, value in slim.values.items() if name.startswith(begin)})
-    assert checkpoint.container == "frozen GraphDef"
+    assert checkpoint.container == "frozen GraphDef" + (", imported under InceptionV3" if kind == "imported" else "")
     assert checkpoint.prefix is None and checkpoint.step is None
 
 
@@ -94,24 +98,15 @@ def test_the_version_of_a_frozen_graph(slim, tmp_path):
     assert open_checkpoint(write(tmp_path / "a.pb", graph)).written_by == "a TensorFlow of GraphDef version 21"
 
 
-def test_a_frozen_graph_under_an_import_scope(slim):
-    checkpoint = open_checkpoint(slim.imported)
-    assert equals(checkpoint, slim.values)
-    assert checkpoint.container == "frozen GraphDef, imported under InceptionV3"
-    assert itf.detect(checkpoint).scope == "InceptionV3"
-
-
 def test_a_frozen_graph_in_half_precision(slim, tmp_path):
     from tensorflow import make_tensor_proto
 
     graph = copy(slim.graph)
     for node in graph.node:
         if node.op == "Const" and node.name in slim.values:
-            half = make_tensor_proto(slim.values[node.name].astype("float16"))
-            node.attr["value"].tensor.CopyFrom(half)
-    assert equals(
-        open_checkpoint(write(tmp_path / "half.pb", graph)), {n: v.astype("f2") for n, v in slim.values.items()}
-    )
+            node.attr["value"].tensor.CopyFrom(make_tensor_proto(slim.values[node.name].astype("float16")))
+    half = {name: value.astype("float16") for name, value in slim.values.items()}
+    assert equals(open_checkpoint(write(tmp_path / "half.pb", graph)), half)
 
 
 def test_a_saved_model(slim):
@@ -146,14 +141,9 @@ def test_a_meta_graph_beside_the_data(slim):
     assert open_checkpoint(slim.checkpoint).written_by is None
 
 
-def test_a_meta_graph_alone(slim, tmp_path):
+def test_a_meta_graph_alone_or_damaged(slim, tmp_path):
     shutil.copy(slim.meta, tmp_path)
-    refused(
-        tmp_path / slim.meta.name, r"graph without its weights: model\.ckpt-7\.index and its \.data files are missing"
-    )
-
-
-def test_a_damaged_meta_graph_takes_nothing_from_the_data(slim, tmp_path):
+    refused(tmp_path / slim.meta.name, r"without its weights: model\.ckpt-7\.index and its \.data files are missing")
     for file in slim.meta.parent.iterdir():
         shutil.copy(file, tmp_path)
     (tmp_path / slim.meta.name).write_bytes(slim.meta.read_bytes()[:1000])
@@ -194,8 +184,6 @@ def test_verifies_and_loads(slim, kind):
 
 
 def test_converts_from_the_command_line(slim, tmp_path, capsys):
-    from inception_tf.cli.main import main
-
     assert main(["convert", str(slim.imported), str(tmp_path / "m.keras"), "--no-verify"]) == 0
     assert equals(open_checkpoint(tmp_path / "m.keras"), slim.values)
     assert main(["inspect", str(slim.imported)]) == 0
@@ -219,22 +207,22 @@ def folded_by_tensorflow(graph):
 
 def folded_under_other_names(graph):
     """Every batch norm as a BiasAdd, with nothing in a name that tells of it."""
-    made = copy(graph)
-    del made.node[:]
+    folded = copy(graph)
+    del folded.node[:]
     constants = {node.name: node for node in graph.node if node.op == "Const"}
     for node in graph.node:
         scope = node.name.partition("/BatchNorm/")[0]
         if "/BatchNorm/" not in node.name:
-            made.node.add().CopyFrom(node)
+            folded.node.add().CopyFrom(node)
         elif "FusedBatchNorm" in node.op:
             beta = constants[f"{scope.removeprefix('InceptionV3/')}/BatchNorm/beta"]
-            made.node.add(name=f"{scope}/folded", op="Const").attr["value"].CopyFrom(beta.attr["value"])
-            made.node.add(name=f"{scope}/add", op="BiasAdd", input=[node.input[0], f"{scope}/folded"])
-    for node in made.node:
+            folded.node.add(name=f"{scope}/folded", op="Const").attr["value"].CopyFrom(beta.attr["value"])
+            folded.node.add(name=f"{scope}/add", op="BiasAdd", input=[node.input[0], f"{scope}/folded"])
+    for node in folded.node:
         node.input[:] = [
             f"{name.partition('/BatchNorm/')[0]}/add" if "/BatchNorm/" in name else name for name in node.input
         ]
-    return made
+    return folded
 
 
 def test_a_frozen_graph_without_the_identities(slim, tmp_path):
@@ -252,7 +240,6 @@ def test_a_folded_graph_is_refused(slim, tmp_path, fold):
 
 def test_a_graph_folded_into_variables_of_its_own_says_what_is_missing(slim, tmp_path):
     values = {n.replace("BatchNorm/beta", "biases"): v for n, v in slim.values.items() if "moving_" not in n}
-
     with pytest.raises(MismatchError, match=r"BatchNorm/beta is missing.*was that folded into the convolutions\?"):
         itf.detect(write_tensors(tmp_path / "m.ckpt", values))
 
@@ -332,14 +319,11 @@ def test_a_saved_model_by_objects_is_refused(tmp_path):
 
 
 def test_what_nearly_fits(slim, tmp_path):
-
-    from inception_tf.slim.summary import summarize
-
     values = dict(slim.values)
     values["InceptionV3/Mixed_6d/odd"] = values.pop("InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1/weights")
     summary = summarize(write_tensors(tmp_path / "m.ckpt", values))
     assert summary.detection.network == "inception_v3" and 0.9 < summary.detection.match < 1
-    text = summary.text()
+    text = str(summary)
     assert "none fits. Nearest: inception_v3" in text
     assert "Mixed_5b/Branch_0/Conv2d_0a_1x1/weights is missing" in text
     assert "Mixed_6d/odd is not in the network" in text

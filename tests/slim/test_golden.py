@@ -12,7 +12,6 @@ from inception_tf.errors import MismatchError, UsageError
 from inception_tf.slim import golden
 
 ROOT = Path(__file__).resolve().parents[2]
-SLIM_VARIABLES = ROOT.parent / "shared" / "reference" / "slim_variables"
 TOLERANCE = 1e-5
 
 
@@ -64,23 +63,23 @@ def test_only_a_layers_variables_have_weights():
 def test_compare_measures_against_the_largest_value():
     end_points = {"map": np.arange(1000, dtype=np.float32).reshape(1, 10, 10, 10), "few": np.float32([[1, -2]])}
     case = {"end_points": json.loads(json.dumps(golden.record(end_points)))}
-    rows = golden.compare(case, {**end_points, "more": np.zeros(3)})
+    rows = golden.differences(case, {**end_points, "more": np.zeros(3)})
     assert [row[:2] for row in rows] == [("map", (1, 10, 10, 10)), ("few", (1, 2))]
     assert max(row[3] for row in rows) < 1e-7
-    _, few = golden.compare(case, {**end_points, "few": np.float32([[1, -2.5]])})
+    _, few = golden.differences(case, {**end_points, "few": np.float32([[1, -2.5]])})
     assert few == ("few", (1, 2), 0.5, 0.25)
     # Not sampled, but the mean, the deviation or the maximum tells.
     unseen = end_points["map"].copy()
     unseen.flat[min(set(range(1000)) - set(case["end_points"]["map"]["indices"]))] += 10
-    assert golden.compare(case, {**end_points, "map": unseen})[0][3] > TOLERANCE
+    assert golden.differences(case, {**end_points, "map": unseen})[0][3] > TOLERANCE
     unseen.flat[-1] = np.nan
-    assert math.isnan(golden.compare(case, {**end_points, "map": unseen})[0][3])
+    assert math.isnan(golden.differences(case, {**end_points, "map": unseen})[0][3])
 
 
 def test_compare_lists_all_that_does_not_fit():
     case = {"end_points": golden.record({"a": np.zeros((1, 2)), "b": np.zeros(3), "c": np.zeros(4)})}
     with pytest.raises(MismatchError, match=r"a is \(2, 1\), expected \(1, 2\); c is missing"):
-        golden.compare(case, {"a": np.zeros((2, 1)), "b": np.zeros(3)})
+        golden.differences(case, {"a": np.zeros((2, 1)), "b": np.zeros(3)})
 
 
 def test_networks_without_golden_data():
@@ -102,10 +101,8 @@ def test_golden_files_follow_the_recipe(network):
 
 
 @pytest.mark.parametrize("network", ["inception_resnet_v2", "inception_v4"])
-def test_golden_graphs_have_the_reference_variables(network):
-    if not SLIM_VARIABLES.is_dir():
-        pytest.skip("the reference data, ../shared, is not here")
-    shapes = json.loads((SLIM_VARIABLES / f"{network}.json").read_text())
+def test_golden_graphs_have_the_reference_variables(slim_variables, network):
+    shapes = slim_variables(network)
     case = golden.load(network)["cases"]["default"]
     assert case["variables"] == len(shapes)
     assert case["parameters"] == sum(math.prod(shape) for shape in shapes.values())
@@ -133,7 +130,7 @@ def test_lenet_golden_equals_its_layers_written_out(case):
     found["fc3"] = found["dropout3"] = tf.nn.relu(layer(tf.matmul, found["Flatten"], "fc3"))
     found["Logits"] = layer(tf.matmul, found["dropout3"], "fc4")
     found["Predictions"] = tf.nn.softmax(found["Logits"])
-    rows = golden.compare(case, found)
+    rows = golden.differences(case, found)
     assert len(rows) == 9 and max(row[3] for row in rows) < TOLERANCE
 
 
@@ -141,7 +138,7 @@ def test_tf_slims_graph_equals_its_stored_golden_form(tool):
     case = json.loads((ROOT / "tests/golden/inception_v3.json").read_text())["cases"]["default"]
     end_points, variables = tool.run(tool.slim_graph("inception_v3", case["arguments"]), case["images"])
     assert len(variables) == case["variables"]
-    rows = golden.compare(case, end_points)
+    rows = golden.differences(case, end_points)
     assert [row[0] for row in rows] == list(case["end_points"])
     assert max(row[3] for row in rows) < TOLERANCE
 
@@ -159,7 +156,7 @@ def test_one_wrong_number_of_one_variable_shows_where_it_is(tool, monkeypatch):
 
     monkeypatch.setattr(golden, "deterministic_weights", wrong)
     end_points, _ = tool.run(tool.slim_graph("inception_v3", case["arguments"]), case["images"])
-    failed = [name for name, _, _, relative in golden.compare(case, end_points) if not relative < TOLERANCE]
+    failed = [name for name, _, _, relative in golden.differences(case, end_points) if not relative < TOLERANCE]
     assert failed[0] == "Mixed_6c" and failed[-1] == "Predictions"
 
 

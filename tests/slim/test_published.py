@@ -89,7 +89,7 @@ def test_background_dropped(mirror):
 
 
 def test_what_the_mirror_lacks(mirror, tmp_path):
-    with pytest.raises(DownloadError, match="has no file ens3_adv_inception_v3_2017_08_18.tar.gz"):
+    with pytest.raises(DownloadError, match="mirror/ens3_adv_inception_v3_2017_08_18.tar.gz: No such file"):
         itf.create_model("inception_v3", weights="ens3_adv")
     with pytest.raises(UsageError, match="has published weights imagenet, adv, ens3_adv, ens4_adv"):
         itf.create_model("inception_v3", weights="imagenet21k")

@@ -60,11 +60,11 @@ def test_another_scope(model, trained, tmp_path, scope):
     assert set(read_tensors(tmp_path / "again.ckpt")) == set(names)
 
 
-def test_odd_paths(model, tmp_path):
-    for format in ("v1", "v2"):
-        path = tmp_path / "run[1] *?" / format / "ünï x.ckpt-3"
-        save_slim(model, path, format)
-        assert len(open_checkpoint(path)) == len(model.weights)
+@pytest.mark.parametrize("format", ["v1", "v2"])
+def test_odd_paths(model, tmp_path, format):
+    path = tmp_path / "run[1] *?" / "ünï x.ckpt-3"
+    save_slim(model, path, format)
+    assert len(open_checkpoint(path)) == len(model.weights)
 
 
 def test_an_existing_checkpoint_is_kept(model, tmp_path):
@@ -78,15 +78,11 @@ def test_an_existing_checkpoint_is_kept(model, tmp_path):
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_overwriting_leaves_nothing_of_the_other_format_to_read(model, tmp_path):
+@pytest.mark.parametrize("first, second", [("v2", "v1"), ("v1", "v2")])
+def test_overwriting_leaves_nothing_of_the_other_format_to_read(model, tmp_path, first, second):
     path = tmp_path / "model.ckpt"
-    other = {"InceptionV3/Conv2d_1a_3x3/weights": np.zeros((3, 3, 3, 16), "float32")}
-    write_tensors(path, other)
-    save_slim(model, path, "v1", overwrite=True)
-    assert len(open_checkpoint(path)) == len(model.weights)
-    path.unlink()
-    write_tensors(path, other, "v1")
-    save_slim(model, path, "v2", overwrite=True)
+    write_tensors(path, {"InceptionV3/Conv2d_1a_3x3/weights": np.zeros((3, 3, 3, 16), "float32")}, first)
+    save_slim(model, path, second, overwrite=True)
     assert len(open_checkpoint(path)) == len(model.weights)
 
 

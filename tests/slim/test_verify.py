@@ -13,9 +13,9 @@ from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.golden import deterministic_weights
 from inception_tf.slim.names import model_variables, specification
-from inception_tf.slim.verify import compare, noise, same_top5, verify
+from inception_tf.slim.verify import compare_end_points, noise, same_top5, verify
 
-pytestmark = pytest.mark.usefixtures("originals_kept")
+pytestmark = pytest.mark.usefixtures("cached_originals")
 
 END_POINTS = [
     "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
@@ -35,9 +35,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def original(originals_kept, trained, images):
+def original(cached_originals, trained, images):
     """What TF-Slim's graph gives for the model's checkpoint, at every end point."""
-    return originals_kept(open_checkpoint(trained.path), images, detect(trained.path))
+    return cached_originals(open_checkpoint(trained.path), images, detect(trained.path))
 
 
 def answers(model, images):
@@ -55,15 +55,15 @@ def corrupt(model, images, original):
         value = variable.numpy()
         variable.assign(change(value.copy()))
         try:
-            return compare("inception_v3", "TF-Slim", answers(model, images), original)
+            return compare_end_points("inception_v3", "TF-Slim", answers(model, images), original)
         finally:
             variable.assign(value)
 
     return run
 
 
-def first_failure(report):
-    return next((row.end_point for row in report.rows if not row.passed), None)
+def failures(report):
+    return [row.end_point for row in report.rows if not row.passed]
 
 
 def test_equal_at_every_end_point(model, trained):
@@ -107,7 +107,7 @@ def test_no_scope_the_trunk_alone_and_images_given(slim_checkpoint, tmp_path):
 def test_a_corrupted_variable_fails_where_it_is(model, corrupt, end_point, word):
     name = next(n for n in model_variables(model) if n.startswith(end_point) and n.endswith(word))
     report = corrupt(name, lambda value: value * 1.01 + 0.01)
-    assert not report and first_failure(report) == end_point
+    assert not report and failures(report)[0] == end_point
     assert report.summary().startswith(f"NOT EQUAL, first at {end_point}: ")
     assert next(row for row in report.rows if row.end_point == end_point).relative > 1e-5
 
@@ -117,20 +117,20 @@ def test_a_small_corruption_of_one_number_fails(corrupt):
         value[0, 0, 3, 5] += 1e-2
         return value
 
-    assert first_failure(corrupt("Mixed_6c/Branch_2/Conv2d_0c_1x7/weights", change)) == "Mixed_6c"
+    assert failures(corrupt("Mixed_6c/Branch_2/Conv2d_0c_1x7/weights", change))[0] == "Mixed_6c"
 
 
 def test_corrupted_heads(corrupt):
     report = corrupt("AuxLogits/Conv2d_2b_1x1/biases", lambda value: value + 0.01)
-    assert [row.end_point for row in report.rows if not row.passed] == ["AuxLogits"]
+    assert failures(report) == ["AuxLogits"]
     report = corrupt("Logits/Conv2d_1c_1x1/biases", lambda value: value[::-1] * 3)
-    assert [row.end_point for row in report.rows if not row.passed] == ["Logits", "Predictions"]
+    assert failures(report) == ["Logits", "Predictions"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_fails(corrupt, value):
     report = corrupt("Mixed_5d/Branch_0/Conv2d_0a_1x1/BatchNorm/beta", lambda beta: beta + np.float32(value))
-    assert not report and first_failure(report) == "Mixed_5d" and not report.worst <= 1e-5
+    assert not report and failures(report)[0] == "Mixed_5d" and not report.worst <= 1e-5
 
 
 def test_a_layer_computed_otherwise_fails(trained, original, images):
@@ -139,14 +139,14 @@ def test_a_layer_computed_otherwise_fails(trained, original, images):
     for layer in model.get_layer("Mixed_6d")._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.epsilon = 1e-2
-    report = compare("inception_v3", "TF-Slim", answers(model, images), original)
-    assert first_failure(report) == "Mixed_6d"
+    report = compare_end_points("inception_v3", "TF-Slim", answers(model, images), original)
+    assert failures(report)[0] == "Mixed_6d"
 
 
 def test_nan_on_both_sides_fails():
     fine, nan = np.ones((1, 2)), np.full((1, 2), np.nan)
-    report = compare("inception_v3", "x", {"a": fine, "b": nan}, {"a": fine, "b": nan})
-    assert not report and first_failure(report) == "b"
+    report = compare_end_points("inception_v3", "x", {"a": fine, "b": nan}, {"a": fine, "b": nan})
+    assert not report and failures(report)[0] == "b"
 
 
 def test_arguments_out_of_range(model, trained, slim_variables, tmp_path):
@@ -163,14 +163,14 @@ def test_arguments_out_of_range(model, trained, slim_variables, tmp_path):
 
 def test_comparing():
     ours = {"a": np.ones((1, 2)), "b": np.zeros((1, 2)), "mine": np.ones(1)}
-    report = compare("inception_v3", "x", ours, {"b": np.zeros((1, 2)), "a": np.full((1, 2), 1 + 9e-6)})
+    report = compare_end_points("inception_v3", "x", ours, {"b": np.zeros((1, 2)), "a": np.full((1, 2), 1 + 9e-6)})
     assert report and [row.end_point for row in report.rows] == ["a", "b"]
     assert report.rows[0].relative == pytest.approx(9e-6, rel=1e-3) and report.rows[1].relative == 0
-    assert not compare("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)})
-    assert compare("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)}, tolerance=0.2)
-    assert not compare("inception_v3", "x", ours, {"a": np.ones((1, 3))})
+    assert not compare_end_points("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)})
+    assert compare_end_points("inception_v3", "x", ours, {"a": np.full((1, 2), 1.1)}, tolerance=0.2)
+    assert not compare_end_points("inception_v3", "x", ours, {"a": np.ones((1, 3))})
     with pytest.raises(UsageError, match="no end point in common"):
-        compare("inception_v3", "x", ours, {"z": np.ones(1)})
+        compare_end_points("inception_v3", "x", ours, {"z": np.ones(1)})
 
 
 def test_the_five_best():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from inception_tf.errors import ImageError
-from inception_tf.images.examples import open_examples
 from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.images.sources import open_examples
 from inception_tf.training import batches
 from inception_tf.training.batches import Decoded, Order
 from inception_tf.training.recipe import Recipe

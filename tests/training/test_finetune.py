@@ -14,7 +14,7 @@ from histories import assert_same_history, read_rows
 import inception_tf as itf
 from inception_tf.errors import InceptionTFError, TrainingError, UsageError
 from inception_tf.evaluation.evaluate import evaluate
-from inception_tf.images.examples import open_examples
+from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import KerasEngine, open_engine
 from inception_tf.training import phases
 from inception_tf.training.finetune import finetune
@@ -62,7 +62,7 @@ def test_the_runs_directory(unbroken, pictures):
     assert (out / "labels.txt").read_text() == "blank\nchecked\nstriped\n"
     assert Recipe.from_dict(yaml.safe_load((out / "config.yaml").read_text())["recipe"]).batch_size == 8
     names = {path.name for path in (out / "report").iterdir()}
-    assert names == {"curves.png", "confusion.png", "mistakes.png", "evaluation.json", "predictions.csv"}
+    assert names == {"curves.png", "confusion.png", "confident_errors.png", "evaluation.json", "predictions.csv"}
     assert any("val_accuracy" in line for line in unbroken.lines)
     events = [
         value.tag

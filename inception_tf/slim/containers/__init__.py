@@ -1,6 +1,7 @@
 """The containers that a checkpoint comes in, one file each.
 
-A container is a subclass of `base.Checkpoint` and a function `open_here(given, place)` that returns one, or None where
-`place` is of another kind. A new one is a file here and its place in `CONTAINERS` in checkpoint.py. To be found in
-directories and archives too, its files must be known to `archives.candidates`.
+A container is a subclass of `base.Checkpoint` and a function `try_open(source, path)`: `source` is what the user named,
+for messages, and `path` the file, prefix or directory to open. It returns a `Checkpoint`, or None where `path` is of
+another kind. A new one is a file here and its line in `CONTAINERS` of checkpoint.py. To be found in directories and
+archives too, its files must be known to `archives.candidates`.
 """

@@ -10,7 +10,7 @@ class Checkpoint(Mapping):
     """A checkpoint's tensors by name. Nothing is read before it is asked for.
 
     Attributes:
-        path: what was opened, as given.
+        path: what was opened, as the user named it.
         container: "V1", "V2, 4 shards", "Keras", …
         prefix: what TensorFlow's Saver restores from, or None where it cannot.
         shapes, dtypes: dicts from names to tuples and to numpy dtypes.
@@ -28,7 +28,7 @@ class Checkpoint(Mapping):
             raise CheckpointError(f"{self.path} holds no tensors.")
 
     def read(self, name):
-        """The array called `name`, which is there."""
+        """The array called `name`, one of `shapes`."""
         raise NotImplementedError
 
     def __getitem__(self, name):

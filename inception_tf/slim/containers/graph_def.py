@@ -6,7 +6,7 @@ import re
 
 from inception_tf.errors import CheckpointError
 from inception_tf.slim.containers.base import Checkpoint
-from inception_tf.slim.names import WORDS
+from inception_tf.slim.names import WORDS, scoped
 
 SLIM_WORDS = {*WORDS.values(), "beta", "gamma", "moving_mean", "moving_variance"}
 VARIABLE_OPS = ("Variable", "VariableV2", "VarHandleOp")
@@ -14,28 +14,23 @@ QUANTIZED_OPS = re.compile(r"(Q|Deq|Req)uanti[zs]|FakeQuant")
 
 
 class FrozenGraph(Checkpoint):
-    """The variables of a frozen graph under their names in a checkpoint: without the scope it was imported in.
-
-    Attributes:
-        import_scope: the scope that stands in front of every variable's own, "" where there is none.
-    """
+    """The variables of a frozen graph under their names in a checkpoint: without the scope it was imported in."""
 
     def __init__(self, path, graph_def, container):
         nodes = {node.name: node for node in graph_def.node}
         _refuse_unfit(path, nodes)
-        # Folding leaves constants behind that nothing reads any more.
+        # Folding leaves constants behind that nothing reads anymore.
         read = {_node_of(name) for node in nodes.values() for name in node.input}
         variables = [node for name, node in nodes.items() if name in read and _is_variable(nodes, node)]
         constants = {node.name: node.attr["value"].tensor for node in variables}
         if _is_folded(nodes, constants):
             raise CheckpointError(
                 f"{path} is a frozen graph with its batch norm folded into the convolutions: the variables are gone. "
-                "Give the checkpoint it was made of, or freeze it without folding (optimize_for_inference)."
+                "Give the checkpoint it was frozen from, or freeze it without folding (optimize_for_inference)."
             )
         parents = [name.split("/")[:-1] for name in constants]
-        self.import_scope = "/".join(os.path.commonprefix(parents)[:-1])
-        start = len(self.import_scope) + 1 if self.import_scope else 0
-        self._constants = {name[start:]: constant for name, constant in constants.items()}
+        import_scope = "/".join(os.path.commonprefix(parents)[:-1])
+        self._constants = {n.removeprefix(scoped(import_scope, "")): constant for n, constant in constants.items()}
         version = graph_def.versions.producer
         self.written_by = f"a TensorFlow of GraphDef version {version}" if version else None
 
@@ -43,7 +38,7 @@ class FrozenGraph(Checkpoint):
 
         shapes = {name: tuple(dim.size for dim in c.tensor_shape.dim) for name, c in self._constants.items()}
         dtypes = {name: as_dtype(c.dtype).as_numpy_dtype for name, c in self._constants.items()}
-        scope = f", imported under {self.import_scope}" if self.import_scope else ""
+        scope = f", imported under {import_scope}" if import_scope else ""
         super().__init__(path, container + scope, shapes, dtypes)
 
     def read(self, name):
@@ -55,22 +50,22 @@ class FrozenGraph(Checkpoint):
             raise CheckpointError(f"{self.path} is damaged: its constant {name} cannot be read: {error}") from error
 
 
-def open_here(given, place):
-    """The frozen graph in the file `place`, or None where it is not called `.pb`."""
-    if place.suffix == ".pbtxt" and place.is_file():
-        raise CheckpointError(f"{given} is a graph as text. Give the checkpoint, or the graph frozen in binary (.pb).")
-    if place.suffix != ".pb" or not place.is_file():
+def try_open(source, path):
+    """The frozen graph in the file `path`, or None where it is not called `.pb`."""
+    if path.suffix == ".pbtxt" and path.is_file():
+        raise CheckpointError(f"{source} is a graph as text. Give the checkpoint, or the graph frozen in binary (.pb).")
+    if path.suffix != ".pb" or not path.is_file():
         return None
     from tensorflow.compat.v1 import GraphDef
 
-    return FrozenGraph(given, parse(GraphDef, "node", place, given), "frozen GraphDef")
+    return FrozenGraph(source, parse(GraphDef, "node", path, source), "frozen GraphDef")
 
 
-def parse(message, field, file, given):
+def parse(message, field, file, source):
     """The protocol buffer in a file: of the class `message`, with something in its `field`.
 
     Raises:
-        CheckpointError: there is none. `given` is what the user asked for.
+        CheckpointError: there is none. `source` is what the message calls it.
     """
     from google.protobuf.message import DecodeError
 
@@ -80,7 +75,7 @@ def parse(message, field, file, given):
         if getattr(parsed, field):
             return parsed
     why = "it is empty" if not data else "it is text" if data[:64].isascii() and b"{" in data[:64] else "or damaged"
-    raise CheckpointError(f"{given} is no checkpoint: {file.name} is no {message.__name__} in binary, {why}.")
+    raise CheckpointError(f"{source} is no checkpoint: {file.name} is no {message.__name__} in binary, {why}.")
 
 
 def _refuse_unfit(path, nodes):
@@ -99,7 +94,7 @@ def _refuse_unfit(path, nodes):
     if quantized:
         raise CheckpointError(
             f"{path} is a quantized graph ({', '.join(quantized[:3])}): the original weights are gone. "
-            "Give the checkpoint it was made of."
+            "Give the checkpoint it was frozen from."
         )
 
 
@@ -113,7 +108,7 @@ def _is_variable(nodes, node):
 
 
 def _is_folded(nodes, constants):
-    """Whether batch norm was folded: none of its variables is there, but its name or a bias that was no variable is."""
+    """Whether batch norm was folded: its variables are gone, but its name is left, or a bias that was no variable."""
     if any("/BatchNorm/" in name for name in constants):
         return False
     biases = [_source(nodes, name) for node in nodes.values() if node.op == "BiasAdd" for name in node.input[1:2]]

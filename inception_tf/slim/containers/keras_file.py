@@ -10,7 +10,6 @@ class ModelWeights(Checkpoint):
     """The variables of a Keras model under the names they have in a Slim checkpoint."""
 
     def __init__(self, model, path):
-        self.model = model
         scope = model.card.scope if getattr(model, "card", None) else ""
         self._variables = {scoped(scope, name): variable for name, variable in model_variables(model).items()}
         shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
@@ -20,10 +19,10 @@ class ModelWeights(Checkpoint):
         return np.asarray(self._variables[name])
 
 
-def open_here(given, place):
-    """The weights of the `.keras` file `place`, or None where it has another name."""
-    if not place.name.endswith(".keras"):
+def try_open(source, path):
+    """The weights of the `.keras` file `path`, or None where it has another name."""
+    if not path.name.endswith(".keras"):
         return None
     from inception_tf.models.model import open_keras_file
 
-    return ModelWeights(open_keras_file(place), given)
+    return ModelWeights(open_keras_file(path), source)

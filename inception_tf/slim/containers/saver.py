@@ -9,10 +9,22 @@ import tempfile
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError, reason
+from inception_tf.slim.archives import is_table
 from inception_tf.slim.containers.base import Checkpoint
 
 # What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
 FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
+
+# What a file that is no checkpoint may be, by its first bytes.
+KINDS = {
+    b"\x89HDF": "an HDF5 (Keras) file",
+    b"PK\x03\x04": "a zip (.keras) file",
+    b"\x1f\x8b": "a gzip file",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+    b"<!doctype": "an HTML page",
+    b"<html": "an HTML page",
+}
 
 
 class SaverCheckpoint(Checkpoint):
@@ -58,9 +70,9 @@ def tensorflow_of(meta_graph):
     return f"TensorFlow {version}" if version else None
 
 
-def open_here(given, place):
-    """The checkpoint of which `place` is the prefix or a file."""
-    held, prefix = None, Path(place).absolute()
+def try_open(source, path):
+    """The checkpoint of which `path` is the prefix or a file."""
+    held, prefix = None, Path(path).absolute()
     prefix = prefix.with_name(FILE_OF.sub("", prefix.name))
     if set("*?[\\") & set(str(prefix)):
         # TensorFlow takes its paths for patterns, and not all can be escaped.
@@ -73,19 +85,19 @@ def open_here(given, place):
     if prefix.with_name(index).is_file():
         absent = absent if total else [f"{prefix.name}.data-00000-of-00001"]
         if absent:
-            raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing beside {index}.")
-        return SaverCheckpoint(given, str(prefix), f"V2, {total} shards" if total > 1 else "V2", meta, held)
+            raise CheckpointError(f"{source} is incomplete: {', '.join(absent)} missing beside {index}.")
+        return SaverCheckpoint(source, str(prefix), f"V2, {total} shards" if total > 1 else "V2", meta, held)
     if total:
-        raise CheckpointError(f"{given} is incomplete: {index} is missing beside its .data files.")
+        raise CheckpointError(f"{source} is incomplete: {index} is missing beside its .data files.")
     total, absent = _shards(prefix, "")
     if not total:
-        if place.suffix == ".meta" and place.is_file() and not prefix.exists():
-            raise CheckpointError(f"{given} is a graph without its weights: {index} and its .data files are missing.")
-        _check_v1(given, prefix)
-        return SaverCheckpoint(given, str(prefix), "V1", meta, held)
+        if path.suffix == ".meta" and path.is_file() and not prefix.exists():
+            raise CheckpointError(f"{source} is a graph without its weights: {index} and its .data files are missing.")
+        _check_v1(source, prefix)
+        return SaverCheckpoint(source, str(prefix), "V1", meta, held)
     if absent:
-        raise CheckpointError(f"{given} is incomplete: {', '.join(absent)} missing.")
-    return SaverCheckpoint(given, f"{prefix}-?????-of-{total:05d}", f"V1, {total} shards", meta, held)
+        raise CheckpointError(f"{source} is incomplete: {', '.join(absent)} missing.")
+    return SaverCheckpoint(source, f"{prefix}-?????-of-{total:05d}", f"V1, {total} shards", meta, held)
 
 
 def _shards(prefix, mark):
@@ -98,34 +110,15 @@ def _shards(prefix, mark):
     return total, [f"{prefix.name}{mark}-{i:05d}-of-{total:05d}" for i in range(total) if i not in found[total]]
 
 
-def _check_v1(given, path):
+def _check_v1(source, path):
     """Raises a `CheckpointError` where there is no file, or one that is no V1 checkpoint."""
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob(glob.escape(path.name) + "*"))[:5]
         hint = f" Beside it: {', '.join(near)}." if near else ""
-        raise CheckpointError(f"There is no checkpoint at {given}.{hint}")
-    with path.open("rb") as file:
-        head = file.read(512)
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 8))
-        magic = file.read()
-    if magic != bytes.fromhex("57fb808b247547db"):
-        kind = "is empty" if not size else f"is {guess(head)}, or a damaged checkpoint"
-        raise CheckpointError(f"{given} is no checkpoint: it {kind}.")
-
-
-def guess(head):
-    """What a file that is no checkpoint looks like, by its first bytes."""
-    kinds = [
-        (b"\x89HDF", "an HDF5 (Keras) file"),
-        (b"PK\x03\x04", "a zip (.keras) file"),
-        (b"\x1f\x8b", "a gzip file"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"\x89PNG", "a PNG image"),
-    ]
-    for magic, kind in kinds:
-        if head.startswith(magic):
-            return kind
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page"
-    return "a file of another kind"
+        raise CheckpointError(f"There is no checkpoint at {source}.{hint}")
+    if not is_table(path):
+        with path.open("rb") as file:
+            head = file.read(512).lstrip().lower()
+        kind = next((kind for magic, kind in KINDS.items() if head.startswith(magic.lower())), "a file of another kind")
+        kind = f"is {kind}, or a damaged checkpoint" if path.stat().st_size else "is empty"
+        raise CheckpointError(f"{source} is no checkpoint: it {kind}.")

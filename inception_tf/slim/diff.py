@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import itertools
 import math
+import re
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from inception_tf.errors import UsageError
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import weights_of
 from inception_tf.slim.load import find_sources
-from inception_tf.slim.names import scoped
+from inception_tf.slim.names import scoped, shape_text
 
 SHOWN = 10  # lines of a list in the text; the JSON has them all
 
 
 @dataclasses.dataclass(frozen=True)
-class Scope:
+class ScopeDiff:
     """The variables of a top scope (Conv2d_1a_3x3, Mixed_5b, …) that both have in one shape.
 
     Attributes:
@@ -35,12 +36,12 @@ class Scope:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What `compare` found.
+class CheckpointDiff:
+    """What `diff` found.
 
     Attributes:
         a, b: what was compared, each a dict: path, container, scope and, of what is not a weight, how many tensors.
-        scopes: a `Scope` for every top scope, in the order of names.
+        scopes: a `ScopeDiff` for every top scope, in the order of names.
         only_a, only_b: the variables that the other lacks, names without the scope.
         shapes: a dict from the variables whose shapes differ to (shape in a, shape in b).
     """
@@ -58,10 +59,6 @@ class Comparison:
         different = self.only_a or self.only_b or self.shapes
         return not different and not any(scope.different for scope in self.scopes)
 
-    def data(self):
-        """The facts for JSON."""
-        return {"identical": self.identical, **dataclasses.asdict(self)}
-
     def __str__(self):
         sides = [("A", *self.a.values()), ("B", *self.b.values())]
         parts = [tables.render(sides, ("", "checkpoint", "container", "scope", "weights", "besides"))]
@@ -71,9 +68,11 @@ class Comparison:
         ]
         if rows:
             parts.append(tables.render(rows, ("scope", "variables", "different", "max |difference|"), "<>>>"))
-        shapes = [f"{name}: {_shape(a)} in A, {_shape(b)} in B" for name, (a, b) in self.shapes.items()]
-        lists = (("another shape", shapes), ("only in A", self.only_a), ("only in B", self.only_b))
-        parts += [_listed(title, lines) for title, lines in lists if lines]
+        shapes = [f"{name}: {shape_text(a)} in A, {shape_text(b)} in B" for name, (a, b) in self.shapes.items()]
+        for title, lines in (("another shape", shapes), ("only in A", self.only_a), ("only in B", self.only_b)):
+            more = [f"… and {len(lines) - SHOWN} more (--json lists all)"] if len(lines) > SHOWN else []
+            if lines:
+                parts.append("\n  ".join([f"{title}:", *lines[:SHOWN], *more]))
         return "\n\n".join([*parts, self.summary()])
 
     def summary(self):
@@ -90,7 +89,7 @@ class Comparison:
         return "NOT identical: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
 
 
-def compare(a, b, ema="auto"):
+def diff(a, b, ema="auto"):
     """Compares the weights of two checkpoints.
 
     Names are compared without the variable scope, so that a network under a scope of another name fits. What is not a
@@ -102,7 +101,7 @@ def compare(a, b, ema="auto"):
             weights themselves.
 
     Returns:
-        A `Comparison`.
+        A `CheckpointDiff`.
 
     Raises:
         UsageError: no variable of one has a name that the other has too.
@@ -110,55 +109,51 @@ def compare(a, b, ema="auto"):
     """
     a, b = open_checkpoint(a), open_checkpoint(b)
     # With the averages ignored, one that is there without its weight is no source.
-    weights_a, weights_b = (find_sources(checkpoint, weights_of(checkpoint), "", ema) for checkpoint in (a, b))
-    scope_a, scope_b = _align(weights_a, weights_b)
-    names_a, names_b = _inside(weights_a, scope_a), _inside(weights_b, scope_b)
-    common = [name for name in names_a if name in names_b]
+    sources_a, sources_b = (find_sources(checkpoint, weights_of(checkpoint), "", ema) for checkpoint in (a, b))
+    scope_a, scope_b = _common_scopes(sources_a, sources_b)
+    sources_a, sources_b = _without(scope_a, sources_a), _without(scope_b, sources_b)
+    common = [name for name in sources_a if name in sources_b]
     if not common:
-        first_a, first_b = (next(iter(names), "nothing") for names in (names_a, names_b))
+        first_a, first_b = (next(iter(names), "nothing") for names in (sources_a, sources_b))
         raise UsageError(f"{a.path} and {b.path} have no variable in common: {first_a} …, and {first_b} ….")
-    shapes, scopes = {}, collections.defaultdict(list)
+    shapes, differences = {}, collections.defaultdict(list)
     for name in common:
-        source_a, source_b = weights_a[names_a[name]], weights_b[names_b[name]]
+        source_a, source_b = sources_a[name], sources_b[name]
         if a.shapes[source_a] != b.shapes[source_b]:
             shapes[name] = (a.shapes[source_a], b.shapes[source_b])
         else:
-            scopes[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
-    return Comparison(
-        a=_side(a, scope_a, names_a),
-        b=_side(b, scope_b, names_b),
+            differences[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
+    return CheckpointDiff(
+        a=_side(a, scope_a, sources_a),
+        b=_side(b, scope_b, sources_b),
         scopes=tuple(
-            Scope(scope, len(found), sum(d != 0 for d in found), float(np.max(found)))
-            for scope, found in scopes.items()
+            ScopeDiff(scope, len(found), sum(d != 0 for d in found), float(np.max(found)))
+            for scope, found in differences.items()
         ),
-        only_a=[name for name in names_a if name not in names_b],
-        only_b=[name for name in names_b if name not in names_a],
+        only_a=[name for name in sources_a if name not in sources_b],
+        only_b=[name for name in sources_b if name not in sources_a],
         shapes=shapes,
     )
 
 
-def _align(names_a, names_b):
+def _common_scopes(names_a, names_b):
     """The scopes of two checkpoints without which the most names are the same."""
 
+    def scopes(names):
+        """Those that hold nearly all of the names, "" among them. Half would do for a ResNet's longest block."""
+        counts = collections.Counter(name[: end.start()] for name in names for end in re.finditer("^|/", name))
+        return [scope for scope, count in counts.items() if count >= 0.9 * len(names)]
+
     def fit(pair):
-        common = _inside(names_a, pair[0]).keys() & _inside(names_b, pair[1]).keys()
+        common = _without(pair[0], names_a).keys() & _without(pair[1], names_b).keys()
         return len(common), sum(map(len, pair))
 
-    return max(itertools.product(_scopes(names_a), _scopes(names_b)), key=fit)
+    return max(itertools.product(scopes(names_a), scopes(names_b)), key=fit)
 
 
-def _scopes(names):
-    """The scopes that hold nearly all of the names, "" among them. Half would do for a ResNet's longest block."""
-    counts = collections.Counter()
-    for name in names:
-        parts = name.split("/")
-        counts.update("/".join(parts[:i]) for i in range(len(parts)))
-    return [scope for scope, count in counts.items() if count >= 0.9 * len(names)]
-
-
-def _inside(names, scope):
-    """A dict from names without the scope, where they are in it, to the whole names."""
-    return {name.removeprefix(scoped(scope, "")): name for name in names}
+def _without(scope, names):
+    """A dict with the scope taken off its keys, where they are in it."""
+    return {name.removeprefix(scoped(scope, "")): value for name, value in names.items()}
 
 
 def _difference(a, b):
@@ -183,12 +178,3 @@ def _side(checkpoint, scope, weights):
         "weights": len(weights),
         "besides": len(checkpoint) - len(weights),
     }
-
-
-def _listed(title, lines):
-    more = [f"  … and {len(lines) - SHOWN} more (--json lists all)"] if len(lines) > SHOWN else []
-    return "\n".join([f"{title}:", *(f"  {line}" for line in lines[:SHOWN]), *more])
-
-
-def _shape(shape):
-    return "×".join(map(str, shape)) or "scalar"
