@@ -52,7 +52,7 @@ def slims_step(weights, images_, labels_, activation, fused):
         value, mask, *_ = session.run([loss, left, train, updates], {images: images_, labels: labels_})
         norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
         counts = {
-            op.name.removeprefix("InceptionV3/").rpartition("/")[0]: op.inputs[0].shape[:3].num_elements()
+            op.name.replace("InceptionV3/", "").rpartition("/")[0]: op.inputs[0].shape[:3].num_elements()
             for op in norms
         }
         return session.run(variables), value, mask, counts
