@@ -6,6 +6,8 @@ import functools
 import gc
 import json
 import os
+import resource
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +29,17 @@ def release_memory():
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow past 100 kB: what a full disk does to a writer, without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture(scope="session")

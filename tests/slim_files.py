@@ -1,15 +1,22 @@
 """Writes and reads checkpoints with TensorFlow and TF-Slim alone, for the tests."""
 
 import contextlib
+import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from inception_tf.slim.checkpoint import Checkpoint
 from inception_tf.slim.golden import deterministic_weights
 
 # Every name and block of the network, a hundredth of its weights.
 SMALL = {"inception_v3": {"depth_multiplier": 0.1}}
+
+
+def slow(*values):
+    """Parameters of a test that only the long run of the tests takes."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Names(Checkpoint):
@@ -37,10 +44,14 @@ def build_slim(network="inception_v3", scope=None, size=None, channels=None, **o
 
 @contextlib.contextmanager
 def tf1_session(devices=1):
-    """A TensorFlow 1 graph and session, as a context."""
+    """A TensorFlow 1 graph and session, as a context. Of several devices, each gets the next variable."""
     import tensorflow.compat.v1 as tf
 
-    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"CPU": devices})) as session:
+    placed = itertools.cycle(f"/cpu:{i}" for i in range(devices))
+    config = tf.ConfigProto(device_count={"CPU": devices})
+    graph = tf.Graph()
+    device = graph.device(lambda op: next(placed) if "Variable" in op.type else "/cpu:0")
+    with graph.as_default(), tf.Session(config=config) as session, device:
         yield session
 
 
@@ -82,6 +93,27 @@ def read_tensors(path):
 
     reader = tf.train.load_checkpoint(str(path))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def holds(checkpoint, tensors):
+    """Asserts that an open checkpoint has exactly these tensors, with their shapes and dtypes; True."""
+    assert list(checkpoint) == sorted(tensors)
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(checkpoint[name], value)
+        assert (checkpoint.shapes[name], checkpoint.dtypes[name]) == (np.shape(value), value.dtype)
+        assert checkpoint[name].dtype == value.dtype
+    return True
+
+
+def write_frozen(path, tensors, scope="import"):
+    """Writes tensors as a frozen graph under an import scope; returns the path."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        for name, value in tensors.items():
+            tf.identity(tf.constant(value, name=f"{scope}/{name}"), name=f"{scope}/{name}/read")
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+    return path
 
 
 def write_tensors(path, tensors, format="v2", shards=1):

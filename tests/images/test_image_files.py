@@ -21,32 +21,28 @@ def found(paths):
     return [os.fspath(path) for path in find_images(paths)]
 
 
-def test_a_directory_to_the_bottom(folder):
-    assert found(["."]) == ["a.JPEG", "b.jpg", "photo[1].jpg", "sub/c.png", "sub/deep/d.webp"]
+@pytest.mark.parametrize(
+    "paths, expected",
+    [
+        (".", "a.JPEG b.jpg photo[1].jpg sub/c.png sub/deep/d.webp"),  # to the bottom
+        # A named file counts whatever its name.
+        (["raw.dat", ".hidden.jpg", Path("photo[1].jpg")], "raw.dat .hidden.jpg photo[1].jpg"),
+        # Patterns match as in the shell.
+        ("*.jpg", "b.jpg photo[1].jpg"),
+        ("sub/**/*.*", "sub/c.png sub/deep/d.webp"),
+        ("*", "a.JPEG b.jpg notes.txt photo[1].jpg raw.dat sub/c.png sub/deep/d.webp"),
+        # Arguments keep their order, and a file comes once.
+        (["sub", "b.jpg", "./sub/c.png", "sub/../b.jpg", "*.jpg"], "sub/c.png sub/deep/d.webp b.jpg photo[1].jpg"),
+    ],
+)
+def test_finds_images(folder, paths, expected):
+    assert found(paths) == expected.split()
+
+
+def test_absolute_paths_and_the_home_directory(folder, monkeypatch):
     assert found(str(folder)) == [str(folder / name) for name in found(".")]
-
-
-def test_a_named_file_counts_whatever_its_name(folder):
-    assert found(["raw.dat", ".hidden.jpg", Path("photo[1].jpg")]) == ["raw.dat", ".hidden.jpg", "photo[1].jpg"]
-
-
-def test_patterns_match_as_in_the_shell(folder):
-    assert found(["*.jpg"]) == ["b.jpg", "photo[1].jpg"]
-    assert found(["sub/**/*.*"]) == ["sub/c.png", "sub/deep/d.webp"]
-    assert found(["*"]) == sorted([*found(["."]), "notes.txt", "raw.dat"])
     assert found([str(folder / "?.jpg")]) == [str(folder / "b.jpg")]
-
-
-def test_arguments_keep_their_order_and_a_file_comes_once(folder):
-    assert found(["sub", "b.jpg", "./sub/c.png", str(folder / "b.jpg"), "*.jpg"]) == [
-        "sub/c.png",
-        "sub/deep/d.webp",
-        "b.jpg",
-        "photo[1].jpg",
-    ]
-
-
-def test_the_home_directory(folder, monkeypatch):
+    assert found(["b.jpg", str(folder / "b.jpg")]) == ["b.jpg"]
     monkeypatch.setenv("HOME", str(folder))
     assert found("~/b.jpg") == [str(folder / "b.jpg")]
 

@@ -190,15 +190,20 @@ def test_wrong_options(options, message):
 
 
 def test_without_tensorflow(tmp_path, pixels, encode):
-    """Arrays, and files through Pillow, in a process where TensorFlow cannot be imported."""
-    (tmp_path / "picture.jpg").write_bytes(encode(pixels, "JPEG"))
+    """Arrays, class folders, and files through Pillow, in a process where TensorFlow cannot be imported."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            (tmp_path / name / f"{i}.jpg").write_bytes(encode(pixels, "JPEG"))
     script = f"""
         import sys
         sys.modules["tensorflow"] = None
         import numpy as np
         from inception_tf.errors import ImageError
-        from inception_tf.images import files, labels, preprocessing
-        path, = files.find_images({str(tmp_path)!r})
+        from inception_tf.images import files, labels, preprocessing, sources
+        train, val = sources.open_training_data({str(tmp_path)!r}, val_fraction=0.5)
+        assert train.read(0) and len(train) == len(val) == 2
+        path, *_ = files.find_images({str(tmp_path)!r})
         batch = preprocessing.preprocess_input(path, decoder="pillow")
         labels.decode_predictions(np.eye(1001)[:1])
         try:
@@ -210,5 +215,5 @@ def test_without_tensorflow(tmp_path, pixels, encode):
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "which is not installed" in result.stdout
-    expected = preprocess_input(tmp_path / "picture.jpg", decoder="pillow")
+    expected = preprocess_input(tmp_path / "a/0.jpg", decoder="pillow")
     np.testing.assert_array_equal(np.load(tmp_path / "batch.npy"), expected)

@@ -3,19 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slim_files import Names, write_tensors
+from slim_files import Names, slow
 
 from inception_tf.errors import MismatchError, UsageError
 from inception_tf.models.registry import find_network
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
-from inception_tf.slim.names import bookkeeping, specification
+from inception_tf.slim.names import bookkeeping, scoped, specification
 from inception_tf.slim.summary import summarize
-
-
-def slow(*values):
-    """Parameters whose graph is built in the long run of the tests only."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def found(checkpoint, **arguments):
@@ -27,35 +22,36 @@ def found(checkpoint, **arguments):
 NETWORKS = sorted(file.stem for file in (Path(__file__).parents[1] / "models/slim_variables").glob("*.json"))
 
 
+def changed(shapes, info, scope=None, classes=None, aux=True):
+    """A network's variables under another scope, with other classes, or without the auxiliary head."""
+    resized = {name: (*s[:-1], classes or s[-1]) if s[-1] == info.classes else s for name, s in shapes.items()}
+    return Names(
+        {
+            scoped(info.scope if scope is None else scope, name.removeprefix(f"{info.scope}/")): shape
+            for name, shape in resized.items()
+            if aux or "/AuxLogits/" not in name
+        }
+    )
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("scope, classes, aux", [(None, None, True), ("backbone/net", 37, False)])
 def test_every_network(slim_variables, network, scope, classes, aux):
     """As published, and under another scope with other classes and no auxiliary head."""
     info, shapes = find_network(network), slim_variables(network)
-    scope, classes = scope or info.scope, classes or info.classes
-    has_aux = aux and any("/AuxLogits/" in name for name in shapes)
-    renamed = {
-        scope + name.removeprefix(info.scope): (*shape[:-1], classes) if shape[-1] == info.classes else shape
-        for name, shape in shapes.items()
-        if aux or "/AuxLogits/" not in name
-    }
-    assert found(Names(renamed)) == (network, scope, classes, {"aux_logits": True} if has_aux else {})
+    options = {"aux_logits": True} if aux and any("/AuxLogits/" in name for name in shapes) else {}
+    expected = (network, scope or info.scope, classes or info.classes, options)
+    assert found(changed(shapes, info, scope, classes, aux)) == expected
 
 
-@pytest.mark.parametrize("classes", [2, 16, 128, 768, 1000, 1008])
-@pytest.mark.parametrize("aux", [True, False])
-def test_classes_and_auxiliary_head(slim_variables, classes, aux):
-    facts = slim_variables("inception_v3")
-    resized = {n: (*s[:-1], classes) if s[-1] == 1001 else s for n, s in facts.items() if aux or "AuxLogits" not in n}
-    expected = ("inception_v3", "InceptionV3", classes, {"aux_logits": True} if aux else {})
-    assert found(Names(resized)) == expected
-
-
-@pytest.mark.parametrize("scope", ["", "net", "tower_0/InceptionV3", "a/b/c", "Logits", "InceptionV3_1"])
-def test_scopes(slim_variables, scope):
-    facts = slim_variables("inception_v3")
-    renamed = {n.replace("InceptionV3", scope, 1).lstrip("/"): shape for n, shape in facts.items()}
-    assert found(Names(renamed)) == ("inception_v3", scope, 1001, {"aux_logits": True})
+@pytest.mark.parametrize(
+    "scope, classes, aux",
+    [("InceptionV3", classes, aux) for classes in (2, 16, 128, 768, 1000, 1008) for aux in (True, False)]
+    + [(scope, 1001, True) for scope in ("", "net", "tower_0/InceptionV3", "a/b/c", "Logits", "InceptionV3_1")],
+)
+def test_scope_classes_and_auxiliary_head(slim_variables, scope, classes, aux):
+    names = changed(slim_variables("inception_v3"), find_network("inception_v3"), scope, classes, aux)
+    assert found(names) == ("inception_v3", scope, classes, {"aux_logits": True} if aux else {})
 
 
 @pytest.mark.parametrize(
@@ -86,25 +82,25 @@ def test_a_graph_unlike_the_default(slim_graph, graph, options):
     assert {f"{scope}/{n}": s for n, s in specification(network, classes=5, **detected).items()} == shapes
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("depth_multiplier", [0.1, 0.25, 0.5, 0.75, 2.0])
-def test_more_widths(depth_multiplier):
-    shapes = specification("inception_v3", depth_multiplier=depth_multiplier)
-    assert found(Names({f"net/{n}": shape for n, shape in shapes.items()}))[3] == {"depth_multiplier": depth_multiplier}
-
-
 @pytest.mark.parametrize("multiplier, separable", [(0.5, False), slow(0.1, True), slow(0.75, True), slow(1.4, False)])
 def test_widths_and_the_first_convolution(slim_graph, multiplier, separable):
     options = found(Names(slim_graph("inception_v2", depth_multiplier=multiplier, use_separable_conv=separable)))[3]
     assert options == {"depth_multiplier": multiplier} | ({} if separable else {"use_separable_conv": False})
 
 
-@pytest.mark.parametrize("network, size", [("inception_v4", 448), ("inception_resnet_v2", 150)])
-def test_the_image_size(network, size):
-    shapes = specification(network, aux_logits=True, input_shape=(size, size, 3))
-    options = found(Names({f"net/{name}": shape for name, shape in shapes.items()}))[3]
-    assert options["aux_logits"]
-    assert specification(network, **options) == shapes  # the size itself, or one that gives the same head
+@pytest.mark.parametrize(
+    "network, options",
+    [
+        ("inception_v4", {"aux_logits": True, "input_shape": (448, 448, 3)}),
+        ("inception_resnet_v2", {"aux_logits": True, "input_shape": (150, 150, 3)}),
+        *(slow("inception_v3", {"depth_multiplier": multiplier}) for multiplier in (0.1, 0.25, 0.5, 0.75, 2.0)),
+    ],
+)
+def test_other_options(network, options):
+    shapes = specification(network, **options)
+    detected = found(Names(shapes))[3]
+    assert {name: detected[name] for name in options if name != "input_shape"}.items() <= options.items()
+    assert specification(network, **detected) == shapes  # the image size itself, or one that gives the same head
 
 
 def test_training_state_is_no_weight(trained):
@@ -210,9 +206,3 @@ def test_a_summary_is_json(trained):
     assert summary.step == 20000 and summary.averages == len(trained.weights)
     assert summary.parameters == sum(np.prod(value.shape, dtype=int) for value in trained.weights.values())
     json.dumps(summary.detection.options)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_on_files(tmp_path, trained, dtype):
-    path = write_tensors(tmp_path / "m.ckpt", {name: v.astype(dtype) for name, v in trained.weights.items()})
-    assert found(path)[0] == found(path.parent)[0] == "inception_v3"

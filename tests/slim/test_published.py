@@ -4,6 +4,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from slim_files import write_frozen
 
 import inception_tf as itf
 from inception_tf import zoo as pretrained
@@ -41,14 +42,10 @@ def test_downloaded_converted_once_and_cached(mirror, tmp_path, monkeypatch, wei
     published = find("inception_v3", weights)
     model = itf.create_model("inception_v3", weights=weights)
     home = tmp_path / "home" / published.name
-    assert {path.name for path in home.iterdir() if path.name[0] != "."} == {
-        published.archive,
-        f"{published.name}-1.keras",
-    }
+    names = {path.name for path in home.iterdir() if path.name[0] != "."}
+    assert names == {published.archive, f"{published.name}-1.keras"}
     checkpoint = open_checkpoint(mirror / published.archive)
-    assert (
-        checkpoint.container == f"V{FORMATS[weights][-1]} in a tar archive" and published.format in checkpoint.container
-    )
+    assert checkpoint.container == f"{published.format} in a tar archive"
     for name, variable in model_variables(model).items():
         np.testing.assert_array_equal(variable, checkpoint[f"InceptionV3/{name}"])
     assert model.output_shape == (None, 1001)
@@ -69,16 +66,6 @@ def test_downloaded_converted_once_and_cached(mirror, tmp_path, monkeypatch, wei
     (home / published.archive).unlink()
     headless = itf.create_model("inception_v3", weights=weights, include_top=False, pooling="avg")
     assert headless.output_shape == (None, model.get_layer("Mixed_7c").output.shape[-1])
-
-
-@pytest.mark.slow
-def test_a_newer_archive_is_converted_again(mirror, tmp_path, slim_checkpoint, monkeypatch):
-    itf.create_model("inception_v3", weights="adv")
-    source = slim_checkpoint(classes=1001, depth_multiplier=0.15)
-    with tarfile.open(tmp_path / "home/adv_inception_v3" / find("inception_v3", "adv").archive, "w:gz") as tar:
-        for file in source.parent.glob(source.name + "*"):
-            tar.add(file, file.name)
-    assert itf.create_model("inception_v3", weights="adv").card.options["depth_multiplier"] == 0.15
 
 
 def test_background_dropped(mirror):
@@ -106,15 +93,10 @@ def test_another_networks_checkpoint_leaves_nothing_in_the_cache(mirror, tmp_pat
 
 def test_a_frozen_graph_put_there_by_hand(mirror, tmp_path, monkeypatch):
     """The publisher has frozen graphs too: one in the home directory does as well as the checkpoint."""
-    import tensorflow as tf
-
     checkpoint = open_checkpoint(mirror / find("inception_v3", "adv").archive)
-    with tf.Graph().as_default() as graph:
-        for name, value in checkpoint.items():
-            tf.identity(tf.constant(value, name=f"import/{name}"), name=f"import/{name}/read")
     home = tmp_path / "home/ens4_adv_inception_v3"
     home.mkdir(parents=True)
-    (home / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    write_frozen(home / "frozen.pb", checkpoint)
     monkeypatch.delenv("INCEPTION_TF_MIRROR")
     model = itf.create_model("inception_v3", weights="ens4_adv")
     name = "Mixed_7c/Branch_0/Conv2d_0a_1x1/weights"

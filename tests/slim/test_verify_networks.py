@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from slim_files import build_slim, read_tensors, tf1_session, write_tensors
+from slim_files import build_slim, read_tensors, slow, tf1_session, write_tensors
 
 import inception_tf as itf
 from inception_tf.errors import MismatchError, UsageError
@@ -21,10 +21,6 @@ NARROW = {"depth_multiplier": 0.25}
 RESNETS = [f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (50, 152)]
 BLOCKS = ["conv1", "block1", "block2", "block3", "block4"]  # what our ResNets have of TF-Slim's end points
 TOP = ["global_pool", "logits", "spatial_squeeze", "predictions"]
-
-
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -142,31 +138,31 @@ def test_without_the_top(slim_checkpoint, tmp_path, network):
     assert report.passed and [row.end_point for row in report.rows] == BLOCKS
 
 
-GOLDEN = [
-    ("inception_v4", "default", {"aux_logits": True}),
-    ("inception_v4", "small", {"aux_logits": True, "classes": 7}),
-    ("inception_resnet_v2", "default", {"aux_logits": True}),
-    ("inception_resnet_v2", "small", {"aux_logits": True, "classes": 7}),
-    ("inception_resnet_v2", "relu6", {"activation": "relu6"}),
-    ("inception_resnet_v2", "output_stride_16_aligned", {"include_top": False, "align_feature_maps": True}),
-    ("inception_resnet_v2", "output_stride_8", {"include_top": False, "output_stride": 8}),
-    (
-        "inception_resnet_v2",
-        "output_stride_8_aligned",
-        {"include_top": False, "output_stride": 8, "align_feature_maps": True},
-    ),
-]
+GOLDEN = {
+    "inception_v4": {
+        "default": {"aux_logits": True},
+        "small": {"aux_logits": True, "classes": 7},
+    },
+    "inception_resnet_v2": {
+        "default": {"aux_logits": True},
+        "small": {"aux_logits": True, "classes": 7},
+        "relu6": {"activation": "relu6"},
+        "output_stride_16_aligned": {"include_top": False, "align_feature_maps": True},
+        "output_stride_8": {"include_top": False, "output_stride": 8},
+        "output_stride_8_aligned": {"include_top": False, "output_stride": 8, "align_feature_maps": True},
+    },
+}
 
 
-def test_all_golden_cases_are_here():
-    for network in {network for network, _, _ in GOLDEN}:
-        assert list(golden.load(network)["cases"]) == [case for name, case, _ in GOLDEN if name == network]
+@pytest.mark.parametrize("network", GOLDEN)
+def test_all_golden_cases_are_here(network):
+    assert list(golden.load(network)["cases"]) == list(GOLDEN[network])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network, case, options", GOLDEN, ids=lambda value: value if isinstance(value, str) else "")
-def test_equal_to_golden_data(network, case, options):
-    info, case = find_network(network), golden.load(network)["cases"][case]
+@pytest.mark.parametrize("network, case", [(network, case) for network in GOLDEN for case in GOLDEN[network]])
+def test_equal_to_golden_data(network, case):
+    info, options, case = find_network(network), GOLDEN[network][case], golden.load(network)["cases"][case]
     model = build_model(info, input_shape=case["images"][1:], **options)
     assert len(model.weights) == case["variables"]
     assert model.count_params() == case["parameters"]

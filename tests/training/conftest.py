@@ -1,4 +1,4 @@
-"""Small labelled images, and what a run on them costs little with: LeNet."""
+"""Small labeled images, and what a run on them costs little with: LeNet."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ CLASSES = ("blank", "checked", "striped")
 
 
 def pattern(kind, seed):
-    """A grey-ish RGB picture 32 × 32 that LeNet tells apart in a few steps."""
+    """A grayish RGB picture 32 × 32 that LeNet tells apart in a few steps."""
     rng = np.random.default_rng(seed)
     image = rng.integers(90, 130, (32, 32, 3))
     stripes = (np.arange(32) // 4 % 2)[:, None, None] * 110

@@ -1,8 +1,15 @@
-"""What the tests of whole runs share: the rows of their metrics."""
+"""What the tests of whole runs share: the command, and the rows of their metrics."""
 
 import json
+import sys
 
 import pytest
+
+
+def finetune_command(data, out, *options):
+    """The command of a run of LeNet from random weights, on CPUs in seconds."""
+    words = ["-m", "inception_tf", "finetune", "--data", data, "--out", out, "--network", "lenet", "--weights", "none"]
+    return list(map(str, [sys.executable, *words, "--optimizer", "adam", "--no-report", *options]))
 
 
 def read_rows(out):

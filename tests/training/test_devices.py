@@ -1,5 +1,6 @@
 """Several devices, on TensorFlow and on JAX: the same training as on one, interrupted or not."""
 
+import functools
 import json
 import os
 import subprocess
@@ -48,11 +49,11 @@ from inception_tf.training.recipe import Phase, Recipe
 
 PHASES = [Phase("heads", 1, ("heads",), 1e-2), Phase("all", 2, ("*",), 1e-2)]
 RECIPE = Recipe(phases=PHASES, batch_size=8, dropout=0.0, augment="none", batch_norm="frozen", ema=0.9)
-told = {}
+found = {}
 
 def run(name, recipe, **arguments):
     result = finetune(weights, data, recipe=recipe, out=out / name, report=False, log=lambda line: None, **arguments)
-    told[name] = result.history
+    found[name] = result.history
     return result
 
 class Broken(Exception):
@@ -74,7 +75,7 @@ def run_broken_off(name, recipe, **arguments):
 one = run("one", RECIPE)
 two = run_broken_off("two", RECIPE, devices=2)
 images = np.stack([np.full((28, 28, 1), level, np.float32) for level in (-1, 0, 1)])
-told["answers"] = two.model.predict(images, verbose=0).tolist(), one.model.predict(images, verbose=0).tolist()
+found["answers"] = two.model.predict(images, verbose=0).tolist(), one.model.predict(images, verbose=0).tolist()
 sgd = dataclasses.replace(RECIPE, phases=PHASES[1:], optimizer="sgd", ema=None, augment="fast")
 if keras.backend.backend() == "jax":
     sgd = dataclasses.replace(sgd, accumulate=2, clip=0.5)
@@ -90,54 +91,49 @@ draw = np.random.default_rng(0)
 for variable in model.trainable_variables:
     variable.assign(draw.normal(size=variable.shape))
 batches = [draw.normal(size=(n, 8, 8, 3)).astype(np.float32) for n in (4, 4, 3)]
-told["images"] = batch_norm.recalibrate(model, batches)
-told["statistics"] = [np.asarray(v).tolist() for v in model.non_trainable_variables if "moving" in v.path]
-print(json.dumps(told))
+found["images"] = batch_norm.recalibrate(model, batches)
+found["statistics"] = [np.asarray(v).tolist() for v in model.non_trainable_variables if "moving" in v.path]
+print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
-def told(pictures, tmp_path_factory):
-    """A function from a backend to what PROGRAM tells on it; it keeps that."""
-    folder, kept = tmp_path_factory.mktemp("devices"), {}
+def results(pictures, tmp_path_factory):
+    """A function from a backend to what PROGRAM prints on it, cached."""
+    folder = tmp_path_factory.mktemp("devices")
     weights = folder / "lenet.keras"
     # Seeded: from some weights a step comes so near a kink of ReLU or pooling that rounding decides where it goes.
     keras.utils.set_random_seed(0)
     itf.create_model("lenet", classes=3).save(weights)
 
-    def tell(backend):
-        if backend not in kept:
-            environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-            environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-            words = [sys.executable, "-c", PROGRAM, weights, pictures, folder / backend]
-            done = subprocess.run(words, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr[-2000:]
-            kept[backend] = json.loads(done.stdout.splitlines()[-1])
-        return kept[backend]
+    @functools.cache
+    def run(backend):
+        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        words = [sys.executable, "-c", PROGRAM, weights, pictures, folder / backend]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
 
-    return tell
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_train_as_one(told, backend):
+def test_two_devices_train_as_one(results, backend):
     """The run on two was broken off at step 5 of 9. `best.keras` was loaded to answer."""
-    told = told(backend)
-    assert_same_history(told["two"], told["one"], 1e-4)
-    assert_same_history(told["two sgd"], told["one sgd"], 1e-4)
-    np.testing.assert_allclose(*told["answers"], rtol=1e-3, atol=1e-6)
+    found = results(backend)
+    assert_same_history(found["two"], found["one"], 1e-4)
+    assert_same_history(found["two sgd"], found["one sgd"], 1e-4)
+    np.testing.assert_allclose(*found["answers"], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_the_backends_train_alike(told):
+def test_the_backends_train_and_recalibrate_alike(results):
     """Features cached, moving averages, and images that the same seed distorts."""
-    assert_same_history(told("jax")["one"], told("tensorflow")["one"], 1e-3)
-    assert told("jax")["one sgd"][0]["learning_rate"] == told("tensorflow")["one sgd"][0]["learning_rate"]
-
-
-@pytest.mark.slow
-def test_the_backends_recalibrate_alike(told):
-    ours, theirs = told("jax"), told("tensorflow")
+    ours, theirs = results("jax"), results("tensorflow")
+    assert_same_history(ours["one"], theirs["one"], 1e-3)
+    assert ours["one sgd"][0]["learning_rate"] == theirs["one sgd"][0]["learning_rate"]
     assert ours["images"] == theirs["images"] == 11
     for one, other in zip(ours["statistics"], theirs["statistics"], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -24,8 +24,13 @@ from inception_tf.training.run import Run
 from inception_tf.training.state import read_position
 
 HEADS, EVERYTHING = Phase("heads", 1, ("heads",), 1e-3), Phase("all", 3, ("*",), 1e-3)
-PHASES = (HEADS, EVERYTHING)
-RECIPE = Recipe(phases=PHASES, optimizer="adam", batch_size=8, seed=1)
+
+
+def make_recipe(*phases, **options):
+    return Recipe(phases=phases, **{"optimizer": "adam", "batch_size": 8, **options})
+
+
+RECIPE = make_recipe(HEADS, EVERYTHING, seed=1)
 
 
 def run(data, recipe=RECIPE, out=None, weights=None, **arguments):
@@ -134,7 +139,7 @@ def test_a_finished_run_is_left_as_it_is(unbroken, pictures, tmp_path):
 
 def test_another_configuration(unbroken, pictures, tmp_path):
     with pytest.raises(UsageError, match=r"another configuration(.|\n)*  recipe.batch_size: 8, now 4\n"):
-        run(pictures, Recipe(phases=[HEADS, EVERYTHING], optimizer="adam", batch_size=4, seed=2), unbroken.path)
+        run(pictures, make_recipe(HEADS, EVERYTHING, batch_size=4, seed=2), unbroken.path)
     more = tmp_path / "more"
     shutil.copytree(pictures, more)
     shutil.copy(more / "blank" / "0.png", more / "blank" / "another.png")
@@ -158,10 +163,8 @@ def test_two_processes_in_one_directory(tmp_path):
 
 def test_a_loss_that_is_no_number(pictures, tmp_path):
     out = tmp_path / "run"
-    recipe = Recipe(phases=[Phase("all", 3, ("*",), 1e30)], optimizer="sgd", batch_size=8)
-    with pytest.raises(
-        TrainingError, match=r"(is nan|is inf|NaN or infinite) at step \d+ of 9\. The last good state, "
-    ):
+    recipe = make_recipe(Phase("all", 3, ("*",), 1e30), optimizer="sgd")
+    with pytest.raises(TrainingError, match=r"(is nan|is inf|NaN or infinite) at step \d+ of 9\."):
         run(pictures, recipe, out)
     state = np.load(out / "state.npz")
     assert all(np.isfinite(state[key]).all() for key in state.files if state[key].dtype.kind == "f")
@@ -180,7 +183,7 @@ def test_a_full_disk_keeps_the_state_before(pictures, tmp_path, monkeypatch):
 
     real = np.savez
     monkeypatch.setattr(np, "savez", savez)
-    recipe = Recipe(phases=[Phase("all", 2, ("*",), 1e-3)], batch_size=8)
+    recipe = make_recipe(Phase("all", 2, ("*",), 1e-3))
     with pytest.raises(InceptionTFError, match="No space left on device"):
         run(pictures, recipe, out, save_steps=1)
     assert read_position(out / "state.npz").total == 1
@@ -194,21 +197,18 @@ def test_averages_are_what_is_kept(pictures):
     """With a decay near 1 they stay where the first step left them, however far the weights go."""
     keras.utils.set_random_seed(0)
     model = itf.create_model("lenet", classes=3)
-    recipe = Recipe(phases=[Phase("all", 1, ("*",), 0.1)], optimizer="sgd", batch_size=8, ema=0.999999)
-    averaged = run(pictures, recipe, weights=model, network=None).model
-    plain = run(
-        pictures, Recipe(phases=recipe.phases, optimizer="sgd", batch_size=8), weights=model, network=None
-    ).model
 
-    def distance(one):
-        return max(np.abs(a - b).max() for a, b in zip(values(one), values(model)))
+    def distance(ema):
+        recipe = make_recipe(Phase("all", 1, ("*",), 0.1), optimizer="sgd", ema=ema)
+        trained = run(pictures, recipe, weights=model, network=None).model
+        return max(np.abs(a - b).max() for a, b in zip(values(trained), values(model)))
 
-    assert distance(averaged) < 0.1 * distance(plain)
+    assert distance(0.999999) < 0.1 * distance(None)
 
 
 @pytest.mark.slow
 def test_averages_leave_the_training_alone(pictures):
-    recipe = Recipe(phases=[Phase("all", 2, ("*",), 1e-3)], optimizer="adam", batch_size=8, dropout=0.0)
+    recipe = make_recipe(Phase("all", 2, ("*",), 1e-3), dropout=0.0)
     plain, averaged = (run(pictures, dataclasses.replace(recipe, ema=ema)).history for ema in (None, 0.5))
     for one, other in zip(plain, averaged, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -217,9 +217,8 @@ def test_averages_leave_the_training_alone(pictures):
 
 @pytest.mark.slow
 def test_resumes_with_averages_and_accumulation(pictures, tmp_path):
-    recipe = Recipe(
-        phases=[HEADS, EVERYTHING], batch_size=6, ema=0.5, accumulate=2, mixup=0.2, class_weights="balanced"
-    )
+    options = {"ema": 0.5, "accumulate": 2, "mixup": 0.2, "class_weights": "balanced"}
+    recipe = make_recipe(HEADS, EVERYTHING, optimizer="rmsprop", batch_size=6, **options)
     expected = run(pictures, recipe, tmp_path / "unbroken")
     break_at(13, pictures, recipe, tmp_path / "run", save_steps=1)
     result = run(pictures, recipe, tmp_path / "run")
@@ -229,7 +228,7 @@ def test_resumes_with_averages_and_accumulation(pictures, tmp_path):
 
 def test_features_computed_once_are_the_same_training(pictures, monkeypatch):
     """The heads' phase on features, and through the whole network."""
-    recipe = Recipe(phases=[Phase("heads", 2, ("heads",), 1e-2)], batch_size=8, augment="none", dropout=0.0)
+    recipe = make_recipe(Phase("heads", 2, ("heads",), 1e-2), optimizer="rmsprop", augment="none", dropout=0.0)
     fast = run(pictures, recipe).history
     monkeypatch.setattr(phases, "FEATURE_BYTES", 0)
     slow = run(pictures, recipe).history
@@ -239,58 +238,45 @@ def test_features_computed_once_are_the_same_training(pictures, monkeypatch):
 @pytest.mark.slow
 def test_features_after_another_phase_are_of_its_weights(pictures, tmp_path):
     """Resumed in the middle of the heads' phase, whose features come from what the phase before trained."""
-    heads = Phase("heads", 2, ("heads",), 1e-2)
-    recipe = Recipe(phases=[EVERYTHING, heads], optimizer="adam", batch_size=8, augment="none")
+    recipe = make_recipe(EVERYTHING, Phase("heads", 2, ("heads",), 1e-2), augment="none")
     expected = run(pictures, recipe).history
     break_at(11, pictures, recipe, tmp_path / "run", save_steps=1)
     assert_same_history(run(pictures, recipe, tmp_path / "run").history, expected, 1e-4)
 
 
-class Recorder(keras.callbacks.Callback):
-    """What Keras's callbacks see of a run."""
-
-    def __init__(self):
-        super().__init__()
-        self.events, self.logs, self.steps = [], [], []
-
-    def on_train_begin(self, logs=None):
-        assert self.params["steps"] == 3 and self.model.optimizer is not None
-        self.events.append("train")
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.events.append(epoch)
-
-    def on_train_batch_end(self, batch, logs=None):
-        assert {"loss", "accuracy"} <= set(logs)
-        self.steps.append(batch)
-
-    def on_test_end(self, logs=None):
-        self.events.append("test")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.logs.append(logs)
-
-    def on_train_end(self, logs=None):
-        self.events.append("end")
-
-
 def test_callbacks_of_keras(pictures, tmp_path):
     """They see the phases as `fit`s after one another, under the names of the metrics."""
-    recorder, file = Recorder(), tmp_path / "log.csv"
-    recipe = Recipe(phases=[HEADS, Phase("all", 2, ("*",), 1e-3)], optimizer="adam", batch_size=8)
+    events, steps, epochs, file = [], [], [], tmp_path / "log.csv"
+
+    def begin(logs):
+        assert recorder.params["steps"] == 3 and recorder.model.optimizer is not None
+        events.append("train")
+
+    def end_step(batch, logs):
+        assert {"loss", "accuracy"} <= set(logs)
+        steps.append(batch)
+
+    recorder = keras.callbacks.LambdaCallback(
+        on_train_begin=begin,
+        on_epoch_begin=lambda epoch, logs: events.append(epoch),
+        on_train_batch_end=end_step,
+        on_test_end=lambda logs: events.append("test"),
+        on_epoch_end=lambda epoch, logs: epochs.append(logs),
+        on_train_end=lambda logs: events.append("end"),
+    )
+    recipe = make_recipe(HEADS, Phase("all", 2, ("*",), 1e-3))
     history = run(pictures, recipe, callbacks=[recorder, keras.callbacks.CSVLogger(file, append=True)]).history
-    assert recorder.events == ["train", 0, "test", "end", "train", 1, "test", 2, "test", "end"]
-    assert recorder.steps == [0, 1, 2] * 3
-    assert recorder.logs == [{name: row[name] for name in logs} for row, logs in zip(history, recorder.logs)]
+    assert events == ["train", 0, "test", "end", "train", 1, "test", 2, "test", "end"]
+    assert steps == [0, 1, 2] * 3
+    assert epochs == [{name: row[name] for name in logs} for row, logs in zip(history, epochs)]
     names = {"loss", "accuracy", "top_5", "objective", "learning_rate", "val_loss", "val_accuracy", "val_top_5"}
-    assert set(recorder.logs[0]) == names
+    assert set(epochs[0]) == names
     assert [line.split(",")[0] for line in file.read_text().splitlines()] == ["epoch", "0", "1", "2"]
 
 
 def test_a_callback_ends_a_phase_and_resumes(pictures, tmp_path):
     """`EarlyStopping` counts on where it was when the run was interrupted. The next phase follows."""
-    phases = [Phase("all", 9, ("*",), 1e-9), HEADS]
-    recipe = Recipe(phases=phases, optimizer="sgd", batch_size=8, augment="none", dropout=0.0)
+    recipe = make_recipe(Phase("all", 9, ("*",), 1e-9), HEADS, optimizer="sgd", augment="none", dropout=0.0)
 
     def stop():
         return keras.callbacks.EarlyStopping("val_accuracy", patience=3)
@@ -306,7 +292,7 @@ def test_a_callback_ends_a_phase_and_resumes(pictures, tmp_path):
 
 def test_head_and_labels(pictures, unbroken, tmp_path):
     """A head that fits is kept, its classes in its order; one that does not is an error, or begun anew."""
-    recipe = Recipe(phases=[Phase("all", 1, ("*",), 1e-9)], optimizer="sgd", batch_size=8)
+    recipe = make_recipe(Phase("all", 1, ("*",), 1e-9), optimizer="sgd")
     again = run(pictures, recipe, weights=unbroken.path, labels=["striped", "blank", "checked"], network=None)
     assert again.model.card.labels == ["blank", "checked", "striped"]
     assert again.history[0]["val_accuracy"] == pytest.approx(unbroken.best["val_accuracy"])
@@ -329,9 +315,9 @@ def test_head_and_labels(pictures, unbroken, tmp_path):
 
 @pytest.mark.slow
 def test_examples_and_datasets(pictures):
-    recipe = Recipe(phases=[HEADS], optimizer="adam", batch_size=8)
+    recipe = make_recipe(HEADS)
     train, held_out = halves(pictures)
-    expected = run((pictures), recipe).history
+    expected = run(pictures, recipe).history
     assert run(train, recipe, val=held_out).history[0]["loss"] == expected[0]["loss"]
     images = np.stack([KerasEngine(itf.create_model("lenet", classes=3)).preprocessing([train.read(0)])[0]] * 4)
     dataset = tf.data.Dataset.from_tensor_slices((np.uint8(images * 0 + 7), [0, 1, 2, 0])).repeat(4)
@@ -344,10 +330,7 @@ def test_examples_and_datasets(pictures):
     ("arguments", "message"),
     [
         ({"recipe": Recipe(batch_size=31)}, "A batch of 31 is more than the 30 training images"),
-        (
-            {"recipe": Recipe(batch_size=8, class_weights={"plaid": 2.0})},
-            "class_weights names classes that are not there: plaid",
-        ),
+        ({"recipe": Recipe(batch_size=8, class_weights={"plaid": 2.0})}, "class_weights .* not there: plaid"),
         ({"recipe": Recipe(freeze=("conv9",), batch_size=8)}, "freeze: nothing matches 'conv9'"),
         ({"devices": 2}, "There are 1 devices"),
         ({"network": "lenet9"}, "There is no network 'lenet9'"),
@@ -373,7 +356,7 @@ def test_files_that_cannot_be_read_are_left_out(pictures, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(pictures, data)
     (data / "blank" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
-    recipe = Recipe(phases=[HEADS], optimizer="adam", batch_size=8)
+    recipe = make_recipe(HEADS)
     result = run(data, recipe, tmp_path / "run")
     assert list(result.skipped) == ["blank/broken.png"]
     assert "blank/broken.png\t" in (tmp_path / "run" / "skipped.txt").read_text()

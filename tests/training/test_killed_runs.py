@@ -5,27 +5,20 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from histories import assert_same_history, read_rows
+from histories import assert_same_history, finetune_command, read_rows
 
-OPTIONS = "--network lenet --weights none --epochs 6 --optimizer adam --batch-size 2 --no-report --seed 3"
+OPTIONS = ["--epochs", "6", "--batch-size", "2", "--seed", "3"]
 STEPS = 6 * (30 // 2)
-
-
-def command(pictures, out, *more):
-    program = [sys.executable, "-m", "inception_tf", "finetune", "--data", str(pictures), "--out", str(out)]
-    return [*program, *OPTIONS.split(), *more]
 
 
 def start(pictures, out, *more):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        command(pictures, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    command = finetune_command(pictures, out, *OPTIONS, *more)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(pictures, out, *more):

@@ -1,4 +1,4 @@
-"""What is trained, what is minimised, what batch norm does."""
+"""What is trained, what is minimized, what batch norm does."""
 
 import keras
 import numpy as np
@@ -105,14 +105,14 @@ def test_heads_on_features_are_the_network(inception):
     recipe = Recipe()
     network.set_trainable(inception, recipe, HEADS, "frozen")
     training = network.with_losses(inception, recipe)
-    trunk, heads = features.heads_on(inception, training)
+    backbone, heads = features.heads_on(inception, training)
     images = np.random.default_rng(0).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
-    found, expected = heads(trunk(images)), training(images)
+    found, expected = heads(backbone(images)), training(images)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
     assert {v.path for v in heads.trainable_variables} == {v.path for v in training.trainable_variables}
     # Dropout acts on the features, not in them.
-    assert np.abs(np.asarray(heads(trunk(images), training=True)[LOGITS]) - np.asarray(found[LOGITS])).max() > 1e-6
+    assert np.abs(np.asarray(heads(backbone(images), training=True)[LOGITS]) - np.asarray(found[LOGITS])).max() > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_heads_on_features_are_the_network(inception):
 def test_heads_on_features_of_other_networks(name, options):
     model = itf.create_model(name, classes=3, **options)
     training = network.with_losses(model, Recipe())
-    trunk, heads = features.heads_on(model, training)
+    backbone, heads = features.heads_on(model, training)
     images = np.random.default_rng(0).uniform(-1, 1, (1, *model.input_shape[1:])).astype(np.float32)
-    np.testing.assert_allclose(heads(trunk(images))[LOGITS], training(images)[LOGITS], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(heads(backbone(images))[LOGITS], training(images)[LOGITS], rtol=1e-4, atol=1e-5)
 
 
 def test_recalibration_is_exact(inception):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from histories import assert_same_history, read_rows
+from histories import assert_same_history, finetune_command, read_rows
 
 from inception_tf.errors import TrainingError, UsageError
 from inception_tf.training import workers
@@ -47,15 +47,12 @@ def test_no_clusters(text, worker, fact):
         Cluster.parse(text, worker)
 
 
-def test_without_jax(monkeypatch):
+def test_workers_need_jax(monkeypatch):
+    with pytest.raises(UsageError, match="KERAS_BACKEND=jax. Received: tensorflow"):
+        workers.join(["127.0.0.1:1", "127.0.0.1:2"], 0)
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install jax"):
         Cluster.parse("2")
-
-
-def test_joining_needs_jax():
-    with pytest.raises(UsageError, match="KERAS_BACKEND=jax. Received: tensorflow"):
-        workers.join(["127.0.0.1:1", "127.0.0.1:2"], 0)
 
 
 TELL = """
@@ -147,9 +144,8 @@ def until(holds, seconds=600):
 
 
 def command(data, out, *options):
-    words = ["finetune", "--data", data, "--weights", "none", "--network", "lenet", "--out", out, "--no-report"]
-    words += ["--epochs", "3", "--learning-rate", "0.001", "--optimizer", "adam", "--batch-size", "8", "--seed", "1"]
-    return [sys.executable, "-m", "inception_tf.cli.main", *map(str, [*words, *options])]
+    common = ["--epochs", "3", "--learning-rate", "0.001", "--batch-size", "8", "--seed", "1"]
+    return finetune_command(data, out, *common, *options)
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +241,8 @@ def test_workers_of_different_commands(pictures, tmp_path):
 
 @pytest.mark.slow
 def test_a_batch_that_workers_cannot_share(pictures, tmp_path):
-    done = subprocess.run(
-        command(pictures, tmp_path / "run", "--workers", 3), stderr=subprocess.PIPE, text=True, timeout=900
-    )
+    words = command(pictures, tmp_path / "run", "--workers", 3)
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=900)
     assert done.returncode == 2
     assert "A batch of 8 cannot be split among 3 workers." in done.stderr
     assert not (tmp_path / "run").exists()
