@@ -176,7 +176,7 @@ def test_what_holds_no_checkpoint(small, tmp_path):
     (tmp_path / "readme.txt").write_text("hello")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "readme.txt", "readme.txt")
-    assert "holds no checkpoint" in error(tmp_path / "a.tar.gz")
+    assert "holds no checkpoint. It holds: readme.txt" in error(tmp_path / "a.tar.gz")
     (tmp_path / "m.ckpt.gz").write_bytes(gzip.compress((small / "v1/m.ckpt").read_bytes()))
     error(tmp_path / "m.ckpt.gz")
     (tmp_path / "a.keras").write_bytes(b"PK\x03\x04 not really")
