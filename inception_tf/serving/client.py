@@ -90,9 +90,11 @@ def request(
 
         def answer(path):
             try:
-                return _retried(ask, Path(path).read_bytes(), retries)
+                data = Path(path).read_bytes()
             except OSError as error:
                 return Answer([], f"Cannot read it: {error.strerror or error}")
+            try:
+                return _retried(ask, data, retries)
             finally:
                 progress.advance()
 
@@ -165,9 +167,9 @@ def _rest(scheme, host, model, signature, version, label, timeout):
             with opener.open(post, timeout=timeout) as response:
                 answer = json.loads(response.read())
         except urllib.error.HTTPError as error:
-            message, code = error.read().decode("utf-8", "replace"), error.code
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                message = str(json.loads(message)["error"])
+            message, code = f"{error.code} without JSON: is it a model server's REST port?", error.code
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+                message = str(json.loads(error.read())["error"])
             raise _error(host, message, code in (429, 502, 503, 504), code in (404, 405, 501)) from error
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)  # of a URLError
@@ -178,10 +180,11 @@ def _rest(scheme, host, model, signature, version, label, timeout):
             raise ServerError(f"{host} answers without JSON: is it a model server's REST port?") from None
         try:
             if method == "classify":
-                return *zip(*answer["results"][0]), ""
+                classes, scores = zip(*answer["results"][0])
+                return classes, scores, ""
             row = answer["predictions"][0]
             return row["classes"], row["scores"], row.get("status", "")
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise _no_classes(signature, str(answer)) from None
 
     return ask
@@ -224,7 +227,7 @@ def _grpc(scheme, host, model, signature, version, label, timeout):
             row = {key: tf.make_ndarray(tensor)[0] for key, tensor in outputs.items()}
             classes = [name.decode("utf-8", "replace") for name in row["classes"]]
             return classes, row["scores"].tolist(), row.get("status", b"").decode()
-        except (KeyError, AttributeError):
+        except (KeyError, IndexError, TypeError, AttributeError):
             raise _no_classes(signature, ", ".join(outputs)) from None
 
     return ask

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import grpc
 from aiohttp import web
 
-from inception_tf.errors import InceptionTFError
+from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.serving.api import Api
 from inception_tf.serving.models import Models
 
@@ -37,7 +37,8 @@ class LocalServer:
         private: whether only this machine can reach it.
 
     Raises:
-        InceptionTFError: a port is taken, or there are no models.
+        UsageError: there are no models, or `host` is no address.
+        InceptionTFError: a port is taken.
     """
 
     def __init__(
@@ -108,4 +109,5 @@ def _listener(host, port):
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise InceptionTFError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        kind = UsageError if isinstance(error, socket.gaierror) else InceptionTFError
+        raise kind(f"Cannot listen on {host}:{port}: {error.strerror}.") from error

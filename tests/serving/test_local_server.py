@@ -318,7 +318,7 @@ def test_hosts(digits, start):
         assert server.private
     with start(digits, host="0.0.0.0") as server:
         assert not server.private
-    with pytest.raises(InceptionTFError, match="Cannot listen on no such host"), start(digits, host="no such host."):
+    with pytest.raises(UsageError, match="Cannot listen on no such host"), start(digits, host="no such host."):
         pass
 
 
