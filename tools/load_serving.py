@@ -27,16 +27,12 @@ import zlib
 from pathlib import Path
 
 import aiohttp
-import grpc
 import numpy as np
-from google.protobuf import text_format
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from inception_tf.export.savedmodel import export_savedmodel
 from inception_tf.export.serving_files import jpegs
 from inception_tf.zoo import create_model
 
-MEGABYTE = 2**20
 FILES = jpegs()
 
 
@@ -50,8 +46,7 @@ class Server:
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        facts = json.loads(self.process.stdout.readline())
-        self.port, self.grpc = facts["port"], f"127.0.0.1:{facts['grpc_port']}"
+        self.port = json.loads(self.process.stdout.readline())["port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.model = f"{self.url}/v1/models/{self.base.name}"
         return self
@@ -186,14 +181,14 @@ def gif(side, frames):
     return data[:-1] + frames * data[data.index(b",") : -1] + b";"
 
 
-def malformed_rest():
+def malformed_requests():
     """Wrong requests: (kind, path, body, the status that is right). An image that cannot be read is answered.
 
-    Those whose cost is out of proportion to their size; tests/serving has more kinds.
+    Those whose cost is out of proportion to their size; tests/serving has more kinds, and gRPC's.
     """
-    image, noise = np.zeros((28, 28, 1)).tolist(), np.random.default_rng(0).bytes(5000)
+    image = np.zeros((28, 28, 1)).tolist()
     return [
-        ("noise", ":predict", noise, 400),
+        ("noise", ":predict", np.random.default_rng(0).bytes(5000), 400),
         ("nested", ":predict", b"[" * 200_000, 400),
         ("digits", ":predict", b'{"instances": ' + b"9" * 10_000 + b"}", 400),
         ("ragged", ":predict", json.dumps({"instances": [image, image[1:]]}).encode(), 400),
@@ -209,36 +204,16 @@ def malformed_rest():
     ]
 
 
-def malformed_grpc(model):
-    """Wrong messages: (kind, method, bytes). All of them are invalid arguments."""
-
-    def message(tensor):
-        request = PredictRequest()
-        request.model_spec.name = model
-        text_format.Parse(tensor, request.inputs["images"])
-        return request.SerializeToString()
-
-    shape = "tensor_shape { dim { size: %d } dim { size: 28 } dim { size: 28 } dim { size: 1 } }"
-    return [
-        ("no message", "Predict", b"\xff\xff\xff"),
-        ("no input", "Classify", b""),
-        ("content", "Predict", message(f"dtype: 1 {shape % 1} tensor_content: 'short'")),
-        ("broadcast", "Predict", message(f"dtype: 1 {shape % 10**12} float_val: 1")),
-        ("negative", "Predict", message(f"dtype: 1 {shape % -5} float_val: 1")),
-        ("strings", "Predict", message("dtype: 7 tensor_shape { dim { size: 1 } } string_val: 'x'")),
-    ]
-
-
 async def malformed(server, count, huge=10, concurrency=16):
-    """Malformed requests, every fourth by gRPC, `huge` of them of 100 MB, and a good one after every tenth.
+    """Malformed requests, `huge` of them of 100 MB, and a good one after every tenth.
 
     Returns:
         A dict: bad, good; wrong: those that were not refused as they should be, or whose good answer was not right.
     """
     wrong, good, numbers, lock = [], 0, iter(range(1, count + 1)), asyncio.Semaphore(2)
-    every_rest, every_grpc = itertools.cycle(malformed_rest()), itertools.cycle(malformed_grpc(server.base.name))
+    kinds = itertools.cycle(malformed_requests())
 
-    async def by_rest(kind, path, body, expected):
+    async def ask(kind, path, body, expected):
         try:
             status, answer = await post(session, server.model + path, body)
         except aiohttp.ClientError as error:  # a body that is refused before it was read
@@ -248,37 +223,22 @@ async def malformed(server, count, huge=10, concurrency=16):
         else:
             refused = "error" in answer
         if status != expected or not refused:
-            wrong.append(f"REST, {kind}: {status} {answer!s:.200}")
-
-    async def by_grpc(kind, method, data, expected="INVALID_ARGUMENT"):
-        try:
-            await channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")(data)
-            wrong.append(f"gRPC, {kind}: answered")
-        except grpc.aio.AioRpcError as error:
-            if error.code().name != expected:
-                wrong.append(f"gRPC, {kind}: {error.code().name} {error.details():.200}")
+            wrong.append(f"{kind}: {status} {answer!s:.200}")
 
     async def client():
         nonlocal good
         for i in numbers:
             if i % max(count // huge, 1) == 0:
                 async with lock:  # so that the clients' own memory stays bounded
-                    await by_rest("100 MB", ":predict", bytes(100 * MEGABYTE), 413)
-                    await by_grpc("100 MB", "Predict", bytes(100 * MEGABYTE), "RESOURCE_EXHAUSTED")
-            elif i % 4 == 0:
-                await by_grpc(*next(every_grpc))
+                    await ask("100 MB", ":predict", bytes(100 * 2**20), 413)
             else:
-                await by_rest(*next(every_rest))
+                await ask(*next(kinds))
             if i % 10 == 0:
                 answer, good = await post(session, f"{server.model}:predict", files(*FILES)), good + 1
                 if not same(answer, right):
                     wrong.append(f"a good request: {answer!s:.200}")
 
-    options = [("grpc.max_send_message_length", -1)]
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session,
-        grpc.aio.insecure_channel(server.grpc, options) as channel,
-    ):
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session:
         right = await post(session, f"{server.model}:predict", files(*FILES))
         await asyncio.gather(*(client() for _ in range(concurrency)))
     return {"bad": count, "good": good, "wrong": wrong}

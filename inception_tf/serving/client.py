@@ -21,13 +21,13 @@ from inception_tf.progress import Progress
 
 REST_PORT, GRPC_PORT = 8501, 8500
 
-# Seconds before the second try; each further one waits twice as long, up to the most.
-BACKOFF, BACKOFF_MOST = 0.2, 5
+# Seconds before the second attempt; the wait doubles with each further one, up to the limit.
+BACKOFF, MAX_BACKOFF = 0.2, 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the server says of an image: `classes`, pairs of a name and a score, best first; or `error`, why not."""
+    """The answer for an image: `classes`, pairs of a name and a score, best first; or `error`, why there are none."""
 
     classes: list
     error: str | None = None
@@ -38,7 +38,7 @@ class ServerError(InceptionTFError):
 
 
 class _Retry(Exception):
-    """A failure that another try may not meet."""
+    """A failure that may be gone at the next attempt."""
 
 
 class _ImageError(Exception):
@@ -66,16 +66,16 @@ def request(
         grpc: gRPC, not REST.
         signature: one that takes image files as `predict_image_bytes` does; "classify" asks by Serving's Classify.
         version, label: of the model; the latest where both are None.
-        timeout: seconds for one try.
-        retries: how often a request is tried again, when there is no connection, the server is unavailable or too
-            late. It waits longer each time.
-        parallel: how many requests are under way at once.
+        timeout: seconds for one attempt.
+        retries: how often a request is repeated when there is no connection, or the server is unavailable or too
+            slow. The wait grows each time.
+        parallel: how many requests are sent at once.
 
     Returns:
         A dict from paths to `Answer`s.
 
     Raises:
-        UsageError: an address that is none, or values below their least.
+        UsageError: not an address, or a value below its minimum.
         ServerError: there is no server, or no such model, version or signature.
         InceptionTFError: gRPC needs a package that is missing.
     """
@@ -118,8 +118,8 @@ def _retried(ask, data, retries):
         except _Retry as failure:
             if attempt == retries:
                 raise ServerError(str(failure)) from failure
-            # Clients that failed together do not come back together.
-            time.sleep(min(BACKOFF * 2**attempt, BACKOFF_MOST) * random.uniform(0.5, 1))
+            # Clients that failed together should not retry together.
+            time.sleep(min(BACKOFF * 2**attempt, MAX_BACKOFF) * random.uniform(0.5, 1))
 
 
 def _parsed(address, port):
@@ -136,7 +136,7 @@ def _parsed(address, port):
 
 
 def _error(host, message, retry=False, for_all=False):
-    """The exception of an answer that is an error: for this try, for this image, or for every image."""
+    """The exception for an error response: of this attempt, of this image, or of every image."""
     if retry:
         return _Retry(f"No answer from {host}: {message}")
     if for_all or "label" in message or "signature" in message:

@@ -1,4 +1,4 @@
-"""A SavedModel that answers TensorFlow Serving's requests as Serving does: in a session, tensors by their names."""
+"""A SavedModel that answers TensorFlow Serving's requests as Serving does: in a session, by the tensors' names."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from inception_tf.quiet import no_deprecations
 
 CLASSIFY = "tensorflow/serving/classify"
 
-# The most rows of a request, since an empty string costs its sender two bytes; and the most that run at once.
+# The most rows of a request, since a client can send an empty string in two bytes; and the most that run at once.
 MAX_ROWS, BATCH = 4096, 32
 
 
@@ -37,7 +37,7 @@ class Servable:
 
     Args:
         name, number, path: the model's name, the version's number and its directory.
-        max_bytes: the most memory of an input; a short message can describe a large one.
+        max_bytes: the memory that an input may take; a short message can describe a large tensor.
 
     Raises:
         RpcError: it does not load, or does not answer its own warm-up requests.
