@@ -50,62 +50,76 @@ def test_moving_averages_through_create_model(trained):
     assert compare(itf.create_model("inception_v3", weights=trained.path, ema="ignore"), trained.weights)
 
 
-def test_other_classes_start_a_new_head(thousand):
+@pytest.mark.parametrize(
+    "options, new, classes, aux",
+    [
+        ({"classes": 5}, ["Logits"], 5, False),
+        ({"classes": 5, "aux_logits": True}, HEADS, 5, True),
+        ({"classes": 1000, "exclude_scopes": HEADS}, HEADS, 1000, False),
+        ({"aux_logits": False}, [], 1001, False),
+        ({"exclude_scopes": ["InceptionV3/Mixed_7c"]}, ["Mixed_7c"], 1001, True),
+        ({"classes": 5, "exclude_scopes": "Mixed_7b,Mixed_7c"}, ["Mixed_7b", "Mixed_7c", "Logits"], 5, False),
+        ({"include_top": False, "pooling": "avg"}, [], 203, False),
+        ({"input_shape": (160, 160, 3), "aux_logits": False}, [], 1001, False),
+        ({"input_shape": (None, None, 3)}, [], 1001, True),
+    ],
+)
+def test_options_beside_the_checkpoints(thousand, options, new, classes, aux):
+    """Other classes start new heads, what is excluded is new, and all else is the checkpoint's."""
     path, tensors = thousand
-    model = itf.create_model("inception_v3", weights=path, classes=5)
-    assert model.output.shape == (None, 5) and "AuxLogits" not in end_points(model)
-    assert compare(model, tensors, new=["Logits"])
-    model = itf.create_model("inception_v3", weights=path, classes=5, aux_logits=True)
-    assert end_points(model)["AuxLogits"].shape == (None, 5)
-    assert compare(model, tensors, new=HEADS)
+    model = itf.create_model("inception_v3", weights=path, **options)
+    assert compare(model, tensors, new) and model.output.shape == (None, classes)
+    assert ("AuxLogits" in end_points(model)) == aux
+    if options.get("input_shape") == (None, None, 3):
+        assert model(np.zeros((1, 160, 100, 3), "float32")).shape == (1, 1001)
+    new = [value for name, value in model_variables(model).items() if "Mixed_7c" in name and name.endswith("/weights")]
+    assert len(new) == 9 and all(np.std(value) > 0 for value in new)
 
 
-def test_without_the_top(thousand):
-    path, tensors = thousand
-    model = itf.create_model("inception_v3", weights=path, include_top=False, pooling="avg")
-    assert model.output.shape == (None, 203) and model.input.shape == (None, None, None, 3)
-    assert compare(model, tensors)
+@pytest.mark.parametrize(
+    "network, options, error, message",
+    [
+        ("inception_v3", {"classes": 1000}, UsageError, '1001 .*Received: classes=1000.*background="drop"'),
+        ("inception_v3", {"exclude_scopes": ["Mixed_9"]}, UsageError, "'Mixed_9'"),
+        ("inception_v3", {"input_shape": (160, 160, 3)}, MismatchError, "AuxLogits/Conv2d_2a_2x2/weights"),
+        ("inception_v3", {"depth_multiplier": 0.2}, MismatchError, "Conv2d_4a_3x3/weights"),
+        ("resnet_v1_50", {}, MismatchError, "does not hold resnet_v1_50|holds no network"),
+    ],
+)
+def test_options_that_do_not_fit(thousand, network, options, error, message):
+    path, _ = thousand
+    with pytest.raises(error, match=message) as raised:
+        itf.create_model(network, weights=path, **options)
+    if "depth_multiplier" in options:
+        assert len(raised.value.report.mismatched) > 100
 
 
-def test_the_auxiliary_head_as_asked_for(thousand, slim_checkpoint):
-    path, tensors = thousand
-    model = itf.create_model("inception_v3", weights=path, aux_logits=False)
-    assert "AuxLogits" not in end_points(model) and compare(model, tensors)
+def test_the_checkpoint_of_another_network(slim_variables, tmp_path):
+    vgg = {name: np.zeros(shape, "float32") for name, shape in slim_variables("vgg_16").items() if "fc" not in name}
+    with pytest.raises(MismatchError, match="does not hold inception_v3|holds no network"):
+        itf.create_model("inception_v3", weights=write_tensors(tmp_path / "vgg.ckpt", vgg))
+
+
+def test_an_auxiliary_head_that_the_checkpoint_lacks(slim_checkpoint):
     without = slim_checkpoint()
     assert "AuxLogits" not in end_points(itf.create_model("inception_v3", weights=without))
-    with pytest.raises(MismatchError, match="missing in the checkpoint: InceptionV3/AuxLogits") as raised:
+    with pytest.raises(MismatchError, match="InceptionV3/AuxLogits") as raised:
         itf.create_model("inception_v3", weights=without, aux_logits=True)
     assert len(raised.value.report.missing) == 10 and "exclude_scopes" in str(raised.value)
     model = itf.create_model("inception_v3", weights=without, aux_logits=True, exclude_scopes=["AuxLogits"])
     assert "AuxLogits" in end_points(model)
 
 
-def test_imagenets_thousand_classes(thousand):
+@pytest.mark.parametrize("options", [{"classes": 1000}, {}])
+def test_imagenets_thousand_classes(thousand, options):
     path, tensors = thousand
-    with pytest.raises(UsageError, match='1001 classes, background first. Received: classes=1000.*background="drop"'):
-        itf.create_model("inception_v3", weights=path, classes=1000)
-    for options in ({"classes": 1000}, {}):
-        model = itf.create_model("inception_v3", weights=path, background="drop", **options)
-        assert model.output.shape == (None, 1000)
-        kernel = model_variables(model)["Logits/Conv2d_1c_1x1/weights"]
-        np.testing.assert_array_equal(kernel, tensors["InceptionV3/Logits/Conv2d_1c_1x1/weights"][..., 1:])
-    model = itf.create_model("inception_v3", weights=path, classes=1000, exclude_scopes=["Logits", "AuxLogits"])
-    assert compare(model, tensors, new=HEADS)
+    model = itf.create_model("inception_v3", weights=path, background="drop", **options)
+    assert model.output.shape == (None, 1000)
+    kernel = model_variables(model)["Logits/Conv2d_1c_1x1/weights"]
+    np.testing.assert_array_equal(kernel, tensors["InceptionV3/Logits/Conv2d_1c_1x1/weights"][..., 1:])
 
 
-def test_excluded_scopes(thousand):
-    path, tensors = thousand
-    model = itf.create_model("inception_v3", weights=path, exclude_scopes=["InceptionV3/Mixed_7c"])
-    assert compare(model, tensors, new=["Mixed_7c"])
-    new = [value for name, value in model_variables(model).items() if "Mixed_7c" in name and name.endswith("/weights")]
-    assert len(new) == 9 and all(np.std(value) > 0 for value in new)
-    model = itf.create_model("inception_v3", weights=path, classes=5, exclude_scopes="Mixed_7b,Mixed_7c")
-    assert compare(model, tensors, new=["Mixed_7b", "Mixed_7c", "Logits"])
-    with pytest.raises(UsageError, match="nothing matches 'Mixed_9'"):
-        itf.create_model("inception_v3", weights=path, exclude_scopes=["Mixed_9"])
-
-
-def test_a_trunk_that_ends_early(thousand, tmp_path):
+def test_a_backbone_that_ends_early(thousand, tmp_path):
     _, tensors = thousand
     some = {n: v for n, v in tensors.items() if not any(s in n for s in ("Mixed_7b", "Mixed_7c", *HEADS))}
     path = write_tensors(tmp_path / "m.ckpt", some)
@@ -118,35 +132,12 @@ def test_a_trunk_that_ends_early(thousand, tmp_path):
     assert compare(model, some, new=["Mixed_7b", "Mixed_7c", "Logits"])
 
 
-def test_the_trunk_alone(shared):
+def test_the_backbone_alone(shared):
     path = shared / "data/inception_v3_trunk.ckpt"
     tensors = dict(open_checkpoint(path))
     assert len(tensors) == 376
     model = itf.create_model("inception_v3", weights=path, classes=5, aux_logits=True)
     assert compare(model, tensors, new=HEADS)
-
-
-def test_options_that_do_not_fit(thousand, slim_variables, tmp_path):
-    path, _ = thousand
-    with pytest.raises(MismatchError) as raised:
-        itf.create_model("inception_v3", weights=path, depth_multiplier=0.2)
-    assert len(raised.value.report.mismatched) > 100
-    with pytest.raises(MismatchError, match="does not hold resnet_v1_50|holds no network"):
-        itf.create_model("resnet_v1_50", weights=path)
-    vgg = {name: np.zeros(shape, "float32") for name, shape in slim_variables("vgg_16").items() if "fc" not in name}
-    with pytest.raises(MismatchError, match="does not hold inception_v3|holds no network"):
-        itf.create_model("inception_v3", weights=write_tensors(tmp_path / "vgg.ckpt", vgg))
-
-
-def test_another_size_of_images(thousand):
-    path, tensors = thousand
-    model = itf.create_model("inception_v3", weights=path, input_shape=(None, None, 3))
-    assert compare(model, tensors)
-    assert model(np.zeros((1, 160, 100, 3), "float32")).shape == (1, 1001)
-    with pytest.raises(MismatchError, match="AuxLogits/Conv2d_2a_2x2/weights"):
-        itf.create_model("inception_v3", weights=path, input_shape=(160, 160, 3))
-    model = itf.create_model("inception_v3", weights=path, input_shape=(160, 160, 3), aux_logits=False)
-    assert compare(model, tensors)
 
 
 def test_keras_files_are_checkpoints(thousand, tmp_path):

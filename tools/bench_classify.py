@@ -17,7 +17,7 @@ from inception_tf.benchmark.harness import Section, benchmark
 from inception_tf.benchmark.report import Report
 from inception_tf.benchmark.rounds import Candidate
 from inception_tf.cli.bench import settings
-from inception_tf.export.serving_files import jpegs
+from inception_tf.exports.serving_files import jpegs
 from inception_tf.images.files import find_images
 
 

@@ -29,8 +29,8 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
-from inception_tf.export.savedmodel import export_savedmodel
-from inception_tf.export.serving_files import jpegs
+from inception_tf.exports.savedmodel import export_savedmodel
+from inception_tf.exports.serving_files import jpegs
 from inception_tf.zoo import create_model
 
 FILES = jpegs()

@@ -16,7 +16,7 @@ from pathlib import Path
 from golden import session_of
 
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.export.convert import convert
+from inception_tf.exports.convert import convert
 from inception_tf.models.registry import find_network, list_models
 from inception_tf.quiet import start_keras
 from inception_tf.slim import golden, reference

@@ -82,13 +82,28 @@ class SqueezedConv2D(Conv2D):
         return batch, channels
 
 
+class Nested(keras.layers.Layer):
+    """A layer whose constructor takes layers, which are built in its scope: there their variables get their paths."""
+
+    nested = ()  # the arguments that are layers, or lists of them
+
+    def get_config(self):
+        return {**super().get_config(), **{name: serialize(getattr(self, name)) for name in self.nested}}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, **{name: keras.saving.deserialize_keras_object(config[name]) for name in cls.nested}})
+
+
 @serializable
-class Scope(keras.layers.Layer):
+class Scope(Nested):
     """Layers one after another under a Slim scope.
 
     Args:
         steps: layers; a list among them stands for layers side by side on the same input, concatenated on the channels.
     """
+
+    nested = ("steps",)
 
     def __init__(self, steps, **kwargs):
         super().__init__(**kwargs)
@@ -105,9 +120,7 @@ class Scope(keras.layers.Layer):
     def build(self, input_shape):
         shape = input_shape
         for step in self.steps:
-            for layer in step if isinstance(step, list) else [step]:
-                if not layer.built:
-                    layer.build(shape)
+            build(step, shape)
             shape = step_shape(step, shape)
 
     def call(self, inputs, training=None):
@@ -124,21 +137,6 @@ class Scope(keras.layers.Layer):
         for step in self.steps:
             shape = step_shape(step, shape)
         return shape
-
-    def get_config(self):
-        steps = [
-            [serialize(layer) for layer in step] if isinstance(step, list) else serialize(step) for step in self.steps
-        ]
-        return {**super().get_config(), "steps": steps}
-
-    @classmethod
-    def from_config(cls, config):
-        deserialize = keras.saving.deserialize_keras_object
-        steps = [
-            [deserialize(layer) for layer in step] if isinstance(step, list) else deserialize(step)
-            for step in config.pop("steps")
-        ]
-        return cls(steps, **config)
 
 
 @serializable
@@ -159,6 +157,8 @@ class Mixed(Scope):
         branches: a list of `Scope`, or of lists of layers, which become the scopes `Branch_0`, `Branch_1`, …
     """
 
+    nested = ("branches",)
+
     def __init__(self, branches, **kwargs):
         branches = [
             branch if isinstance(branch, keras.layers.Layer) else Scope(branch, name=f"Branch_{i}")
@@ -171,19 +171,9 @@ class Mixed(Scope):
         """The scopes `Branch_0`, `Branch_1`, …"""
         return self.layers
 
-    def get_config(self):
-        config = super().get_config()
-        (branches,) = config.pop("steps")
-        return {**config, "branches": branches}
-
-    @classmethod
-    def from_config(cls, config):
-        branches = [keras.saving.deserialize_keras_object(branch) for branch in config.pop("branches")]
-        return cls(branches, **config)
-
 
 @serializable
-class Siblings(keras.layers.Layer):
+class Siblings(Nested):
     """Branches side by side on one input, concatenated on the channels, of which some share their first convolution.
 
     Args:
@@ -191,6 +181,8 @@ class Siblings(keras.layers.Layer):
         branches: a `Scope` each, of what follows.
         widths: for each branch the channels it takes of `opening`'s output, in order; 0 for one on the input itself.
     """
+
+    nested = ("opening", "branches")
 
     def __init__(self, opening, branches, widths, **kwargs):
         super().__init__(**kwargs)
@@ -201,11 +193,9 @@ class Siblings(keras.layers.Layer):
         return [(*shape[:CHANNELS], width) if width else shape for width in self.widths]
 
     def build(self, input_shape):
-        if self.opening and not self.opening.built:
-            self.opening.build(input_shape)
+        build(self.opening, input_shape)
         for branch, shape in zip(self.branches, self._shapes(input_shape)):
-            if not branch.built:
-                branch.build(shape)
+            build(branch, shape)
 
     def call(self, inputs, training=None):
         parts = iter(())
@@ -222,14 +212,7 @@ class Siblings(keras.layers.Layer):
         return (*shapes[0][:CHANNELS], sum(shape[CHANNELS] for shape in shapes))
 
     def get_config(self):
-        branches = [serialize(branch) for branch in self.branches]
-        return {**super().get_config(), "opening": serialize(self.opening), "branches": branches, "widths": self.widths}
-
-    @classmethod
-    def from_config(cls, config):
-        deserialize = keras.saving.deserialize_keras_object
-        opening, branches = deserialize(config.pop("opening")), [deserialize(b) for b in config.pop("branches")]
-        return cls(opening, branches, **config)
+        return {**super().get_config(), "widths": self.widths}
 
 
 @serializable
@@ -244,6 +227,8 @@ class Residual(Scope):
         activation: that of the sum, or None.
     """
 
+    nested = ("steps", "preact", "shortcut")
+
     def __init__(self, steps, *, preact=None, shortcut=None, scale=1.0, activation=None, **kwargs):
         super().__init__(steps, **kwargs)
         self.preact = preact
@@ -252,9 +237,7 @@ class Residual(Scope):
         self.activation = activation
 
     def build(self, input_shape):
-        for layer in (self.preact, self.shortcut):
-            if layer and not layer.built:
-                layer.build(input_shape)
+        build([self.preact, self.shortcut], input_shape)
         super().build(input_shape)
 
     def call(self, inputs, training=None):
@@ -270,18 +253,7 @@ class Residual(Scope):
         return keras.activations.get(self.activation)(shortcut + residual)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "preact": serialize(self.preact),
-            "shortcut": serialize(self.shortcut),
-            "scale": self.scale,
-            "activation": self.activation,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        layers = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("preact", "shortcut")}
-        return super().from_config({**config, **layers})
+        return {**super().get_config(), "scale": self.scale, "activation": self.activation}
 
 
 @serializable
@@ -347,8 +319,17 @@ class Auxiliary(keras.layers.Layer):
         return input_shape[0]
 
 
+def build(layers, shape):
+    """Builds a layer, or layers side by side, of which some may be None."""
+    for layer in layers if isinstance(layers, list) else [layers]:
+        if layer and not layer.built:
+            layer.build(shape)
+
+
 def serialize(layer):
-    """A layer's config inside another's. It is built by that layer, in whose scope its variables get their paths."""
+    """A layer's config inside another's, which is to build it; the same for lists of layers, and None."""
+    if isinstance(layer, list):
+        return [serialize(one) for one in layer]
     config = keras.saving.serialize_keras_object(layer)
     if config:
         config.pop("build_config", None)
@@ -403,9 +384,9 @@ def scaled(depth_multiplier, min_depth):
 
 
 def reduced_kernel(size, largest):
-    """Slim's `_reduced_kernel_size_for_small_input`: (height, width), at most `largest` and at most the map's `size`.
+    """Slim's `_reduced_kernel_size_for_small_input`: (height, width), at most `largest` and `size`.
 
-    An unknown size counts as large enough.
+    `size` is the feature map's; where it is unknown, it counts as large enough.
     """
     return (largest, largest) if None in size else tuple(min(s, largest) for s in size)
 
@@ -458,7 +439,7 @@ def aux_pool(name, x):
 def logits(x, name, steps, spatial_squeeze):
     """A head under the scope `name`: `steps`, and Slim's SpatialSqueeze from N×1×1×C to N×C where asked.
 
-    The squeeze is an average, so that an image too large for Slim's, which leaves a map of logits, has its mean.
+    The squeeze is an average: an image too large for Slim's, which leaves a feature map of logits, has its mean.
     """
     if spatial_squeeze:
         steps = [*steps, keras.layers.GlobalAveragePooling2D(data_format="channels_last", name="SpatialSqueeze")]

@@ -16,8 +16,9 @@ def fuse_for_inference(model, siblings=True):
     - Batch norm after a convolution becomes a factor on its kernel, and its bias. Batch norm on its own, as ResNet v2
       has it before its convolutions, stays.
     - The 1×1 convolutions that open sibling branches, with one activation, become one; its output is split.
-    - A 1×1 convolution after average pooling that keeps the map's size comes before it, where it has fewer channels
-      than its input. That is exact, since SAME pooling leaves the padding out of the mean; the activation comes after.
+    - A 1×1 convolution after average pooling that keeps the feature map's size comes before it, where it has fewer
+      channels than its input. That is exact, since SAME pooling leaves the padding out of the mean; the activation
+      comes after.
     - The factor of a residual branch goes into the convolution that ends it.
     - Dropout and the auxiliary head are gone.
 
@@ -114,18 +115,17 @@ def _is_pointwise(layer):
     return type(layer) is Conv2D and (layer.kernel_size, layer.strides, layer.groups) == ((1, 1), (1, 1), 1)
 
 
-def _copy(layer, weights):
-    config = layer.get_config()
-    copy = type(layer).from_config(config)
-    weights.append((copy, layer.get_weights()))
+def _copy(layer, weights, values=None, **changes):
+    """A layer of the same config, but for `changes`, and of the same weights, or of `values`."""
+    copy = type(layer).from_config({**layer.get_config(), **changes})
+    weights.append((copy, layer.get_weights() if values is None else values))
     return copy
 
 
 def _convolution(layer, weights, scale=1.0, **changes):
     """A convolution with a bias in place of its batch norm, its kernel and bias times `scale`."""
-    copy = type(layer).from_config({**layer.get_config(), "normalizer": None, "use_bias": True, **changes})
-    weights.append((copy, [value.astype("float32") * np.float32(scale) for value in _folded(layer)]))
-    return copy
+    values = [value.astype("float32") * np.float32(scale) for value in _folded(layer)]
+    return _copy(layer, weights, values, normalizer=None, use_bias=True, **changes)
 
 
 def _folded(layer):
@@ -171,18 +171,9 @@ def _side_by_side(branches, weights, siblings, name="Siblings"):
         together = []
     first, widths = None, [convolution.filters if convolution in together else 0 for convolution in opening]
     if together:
-        filters = sum(widths)
-        first = Conv2D.from_config(
-            {
-                **together[0].get_config(),
-                "name": "Openings",
-                "filters": filters,
-                "normalizer": None,
-                "use_bias": True,
-            }
-        )
-        kernels, biases = zip(*map(_folded, together))
-        weights.append((first, [np.concatenate(kernels, -1).astype("float32"), np.concatenate(biases, -1).astype("f")]))
+        values = [np.concatenate(parts, -1).astype("float32") for parts in zip(*map(_folded, together))]
+        changes = {"name": "Openings", "filters": sum(widths), "normalizer": None, "use_bias": True}
+        first = _copy(together[0], weights, values, **changes)
     scopes = [
         Scope(_fused(branch[1:] if width else branch, weights, siblings=siblings), name=f"Branch_{i}", dtype=dtype)
         for i, (branch, width) in enumerate(zip(branches, widths))

@@ -162,7 +162,7 @@ def with_dtype(model, policy):
 
     Args:
         model: a model of this library, or a fused one.
-        policy: "float32", "float16", "bfloat16", or "mixed_float16" and "mixed_bfloat16", whose variables are float32.
+        policy: "float32", "float16" or "bfloat16".
 
     Returns:
         A `SlimModel`. Its inputs are of the type they were; its outputs are of the policy's compute dtype.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.export.formats import export
+from inception_tf.exports.formats import export
 from inception_tf.inference.classify import classify
 from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
 from inception_tf.inference.runtimes import RUNTIMES, export_card
@@ -148,10 +148,10 @@ def test_files_of_others(tmp_path, model):
         open_engine(tmp_path / "a.keras", openvino=True)
 
 
-def test_a_trunk_is_no_classifier(tmp_path):
+def test_a_backbone_is_no_classifier(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
-    trunk = create_model("lenet", include_top=False, pooling="avg", input_shape=(28, 28, 1))
-    path = export(trunk, tmp_path / "trunk.tflite", "litert")
+    backbone = create_model("lenet", include_top=False, pooling="avg", input_shape=(28, 28, 1))
+    path = export(backbone, tmp_path / "backbone.tflite", "litert")
     with pytest.raises(UsageError, match="no classifier"):
         open_engine(path)
 

@@ -1,28 +1,42 @@
 """Networks built without memory for their weights."""
 
-import keras
+import functools
+
 import pytest
 
+from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import end_points
 from inception_tf.models.registry import find_network
-
-
-class Shapes:
-    """From a network's name and options to the shapes of its end points, without the batch."""
-
-    def __call__(self, network, **options):
-        from inception_tf.zoo import create_model
-
-        with keras.StatelessScope(initialize_variables=False):
-            model = create_model(network, **options)
-            return {name: tuple(tensor.shape[1:]) for name, tensor in end_points(model).items()}
-
-    def build(self, network, input_shape, **options):
-        """Builds the layers whatever the image's size, for TensorFlow to judge."""
-        with keras.StatelessScope(initialize_variables=False):
-            return find_network(network).build(keras.Input(input_shape), **options)
+from inception_tf.zoo import create_model
 
 
 @pytest.fixture(scope="session")
-def shapes():
-    return Shapes()
+def meta():
+    """A function from a network's name and options to its model without weights, built once."""
+
+    @functools.cache
+    def build(network, **options):
+        with meta_init():
+            return create_model(network, **options)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def published(meta):
+    """A function from a network's name to its model without weights, as it was published, with its auxiliary head."""
+
+    def build(network):
+        return meta(network, **({"aux_logits": True} if "aux_logits" in find_network(network).options else {}))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def shapes(meta):
+    """A function from a network's name and options to the shapes of its end points, without the batch."""
+
+    def read(network, **options):
+        return {name: tuple(tensor.shape[1:]) for name, tensor in end_points(meta(network, **options)).items()}
+
+    return read

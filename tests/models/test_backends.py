@@ -1,4 +1,4 @@
-"""Keras's JAX and torch backends beside its TensorFlow one: a process for each of the former two, TensorFlow blocked.
+"""Keras's other backends beside its TensorFlow one: a process for each, TensorFlow blocked.
 
 Where this Python has no torch, TIMM_PYTHON may name one that has torch, Keras, NumPy and h5py.
 """
@@ -9,52 +9,56 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-import run_networks
+from run_networks import relative, run, with_weights
 
-from inception_tf.models.registry import list_models
+from inception_tf.models.registry import networks
 
 HERE = Path(__file__).parent
-DEEP = [name for name in run_networks.CASES if name != "lenet"]
+DEEP = sorted(set(networks()) - {"lenet"})
 
 
 def python_with(backend):
-    if importlib.util.find_spec(backend):
+    module = "jax" if backend == "numpy" else backend  # which convolves for Keras's NumPy backend
+    if importlib.util.find_spec(module):
         return sys.executable
     if backend == "torch" and "TIMM_PYTHON" in os.environ:
         return os.environ["TIMM_PYTHON"]
-    pytest.skip(f"{backend} is not installed")
+    pytest.skip(f"{module} is not installed")
 
 
-def run(backend, networks, folder):
-    """The networks' end points on another backend, in a process of its own."""
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(HERE.parents[1])}
+def compare(backend, networks, folder, files=()):
+    """Every end point is TensorFlow's but for rounding, and the fused network answers as its own does.
+
+    Args:
+        files: those of `networks` that the other backend loads from files that TensorFlow's wrote.
+    """
     command = [python_with(backend), HERE / "run_networks.py", folder, *networks]
+    for network in files:
+        model = with_weights(network)
+        model.save(folder / f"{network}.keras")
+        model.save_weights(folder / f"{network}.weights.h5")
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(HERE.parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return {network: dict(np.load(folder / f"{network}.npz")) for network in networks}
-
-
-def differences(backend, networks, folder):
-    """Every end point's largest difference from TensorFlow's, relative to TensorFlow's largest value."""
-    for network, ours in run(backend, networks, folder).items():
-        tensorflow = run_networks.run(network)
+    for network in networks:
+        ours, tensorflow = dict(np.load(folder / f"{network}.npz")), run(with_weights(network))
         assert list(ours) == list(tensorflow)
-        for name, wanted in tensorflow.items():
-            yield f"{network}/{name}", np.abs(ours[name] - wanted).max() / np.abs(wanted).max()
+        far = {name: relative(ours[name], wanted) for name, wanted in tensorflow.items()}
+        assert not {name: difference for name, difference in far.items() if not difference < 1e-4}, network
+        for found in (ours, tensorflow):
+            assert relative(found["fused.logits"], found["model.logits"]) < 1e-5, network
+        keras.backend.clear_session()
 
 
-def test_every_network_has_a_case():
-    assert sorted(run_networks.CASES) == list_models()
-
-
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", "torch", "numpy"])
 def test_lenet(backend, tmp_path):
-    assert max(difference for _, difference in differences(backend, ["lenet"], tmp_path)) < 1e-4
+    compare(backend, ["lenet"], tmp_path, files=["lenet"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_deep_networks(backend, tmp_path):
-    assert not [pair for pair in differences(backend, DEEP, tmp_path) if not pair[1] < 1e-4]
+@pytest.mark.parametrize("backend, networks", [("jax", DEEP), ("torch", DEEP), ("numpy", ["inception_v3"])])
+def test_deep_networks(backend, networks, tmp_path):
+    compare(backend, networks, tmp_path, files=["inception_v3"])

@@ -1,0 +1,157 @@
+"""A checkpoint to a Keras file, a SavedModel or another checkpoint."""
+
+import contextlib
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import MismatchError, UsageError
+from inception_tf.exports.savedmodel import save_savedmodel
+from inception_tf.files import atomic_write, refuse_existing
+from inception_tf.images.labels import class_names
+from inception_tf.models.model import save_weights
+from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.detect import detect
+from inception_tf.slim.load import load_network
+from inception_tf.slim.save import save_slim, v2_files
+from inception_tf.slim.verify import VerifyReport, verify
+
+# Names of files of other kinds, which are not taken for the name of a SavedModel.
+NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `convert` did: `seconds` holds those of reading, verifying and writing."""
+
+    source: str
+    target: str
+    network: str
+    classes: int | None
+    loaded: str
+    verified: VerifyReport | None
+    seconds: dict
+
+    def text(self):
+        """A line for each step."""
+        classes = f", {self.classes} classes" if self.classes else ", no classifier"
+        lines = [f"{self.source}: {self.network}{classes}. {self.loaded}."]
+        lines.append(f"Verified: {self.verified.summary()}." if self.verified else "Not verified.")
+        times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
+        return "\n".join([*lines, f"Written: {self.target} ({times})."])
+
+    def data(self):
+        """The facts for JSON."""
+        facts = dataclasses.asdict(self)
+        if self.verified:
+            facts["verified"] |= {"passed": self.verified.passed, "worst": self.verified.worst}
+        return facts
+
+
+def convert(
+    checkpoint,
+    target,
+    overwrite=False,
+    check=True,
+    labels=None,
+    network=None,
+    include_top=None,
+    background="keep",
+    size=None,
+    scope=None,
+    ema="auto",
+):
+    """Converts a checkpoint. Nothing is written unless all of it succeeds.
+
+    Args:
+        checkpoint: what `open_checkpoint` takes.
+        target: `name.keras`, `name.weights.h5`, `name.ckpt` (a Slim checkpoint), or another name: a SavedModel.
+        overwrite: whether `target` may be replaced.
+        check: whether to `verify` the model, on one image of noise, before it is written.
+        labels: the class names, a list or a file, to travel in the model.
+        network: its name. Default: detected.
+        include_top: whether to convert the classifier. Default: when the checkpoint holds one.
+        background: "drop" leaves class 0 out.
+        size: the side of the images it was trained on, or (height, width), which no checkpoint records. Default: the
+            published one's.
+        scope, ema: as `load_slim` takes them.
+
+    Returns:
+        A `Conversion`.
+
+    Raises:
+        UsageError: the target exists, or the labels do not fit.
+        CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
+    """
+    target, seconds = Path(target), {}
+    _check_target(target, overwrite)
+    with _timed(seconds, "read"):
+        checkpoint = open_checkpoint(checkpoint)
+        detection = detect(checkpoint, network, scope)
+        options = {"include_top": detection.classes is not None if include_top is None else include_top}
+        if size is not None:
+            channels = detection.options.get("input_shape", (0, 0, 3))[2]
+            options["input_shape"] = (*((size, size) if isinstance(size, int) else size), channels)
+        model = load_network(checkpoint, detection, options, ema=ema, background=background)
+        classes = model.card.classes
+        if labels is not None:
+            if classes is None:
+                raise UsageError(f"{checkpoint.path} is converted without a classifier for labels to name.")
+            model.card = dataclasses.replace(model.card, labels=class_names(classes, labels))
+    report = None
+    if check:
+        with _timed(seconds, "verify"):
+            report = verify(checkpoint, model, ema=ema, batch=1, detection=detection)
+        if not report:
+            finite = np.isfinite(report.worst)
+            hint = "" if finite else " Weights that are not finite convert with --no-verify (check=False)."
+            raise MismatchError(f"Not converted, the Keras model is {report.summary()}.{hint}", report)
+    with _timed(seconds, "write"):
+        write(model, target, overwrite)
+    network, loaded = detection.network, model.card.weights.report
+    return Conversion(str(checkpoint.path), str(target), network, classes, loaded, report, seconds)
+
+
+@contextlib.contextmanager
+def _timed(seconds, step):
+    start = time.perf_counter()
+    yield
+    seconds[step] = time.perf_counter() - start
+
+
+def _check_target(target, overwrite):
+    """Raises a `UsageError` for a target that `write` would refuse, or that the user can hardly have meant."""
+    kind = _kind(target)
+    refuse_existing(target, overwrite, directory=kind == "savedmodel")
+    for file in v2_files(target) if kind == "checkpoint" else ():
+        refuse_existing(file, overwrite)
+    if kind == "savedmodel" and target.suffix in NO_DIRECTORY:
+        raise UsageError(
+            f"No {target.suffix} file is written here. Name a .keras, .weights.h5 or .ckpt, or a directory."
+        )
+    if target.is_dir() and not (target / "saved_model.pb").is_file() and any(target.iterdir()):
+        raise UsageError(
+            f"{target} is a directory, and no SavedModel: --force does not replace it. Choose another name."
+        )
+
+
+def _kind(target):
+    """What the name of a target asks for."""
+    if target.name.endswith((".keras", ".weights.h5")):
+        return "keras" if target.suffix == ".keras" else "weights"
+    return "checkpoint" if ".ckpt" in target.name else "savedmodel"
+
+
+def write(model, target, overwrite=False):
+    """Writes a model in the form that the name of `target` asks for; see `convert`."""
+    target = Path(target)
+    kind = _kind(target)
+    if kind == "checkpoint":
+        save_slim(model, target, overwrite=overwrite)
+    elif kind == "savedmodel":
+        save_savedmodel(model, target, overwrite=overwrite)
+    else:
+        with atomic_write(target, overwrite) as part:
+            model.save(part) if kind == "keras" else save_weights(model, part)

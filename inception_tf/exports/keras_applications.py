@@ -1,0 +1,209 @@
+"""keras.applications' InceptionV3 and InceptionResNetV2: their weights files out of our models, and back.
+
+keras.applications numbers its layers as they come (conv2d_93), so names say nothing. What both have is the
+architecture, in the order of the paper: branches from first to last, in a branch from its input to its output. Ours is
+the order of the scopes; theirs is that in which the graph's layers are met when each is preceded by its inputs, first
+input first. `weight_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+
+from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.exports.driver import image_shape
+from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background, weighted_layers
+from inception_tf.exports.tolerance import checked_difference, relative_difference, tolerance_of
+from inception_tf.models.card import Weights
+from inception_tf.models.model import build_model, save_weights
+from inception_tf.models.registry import find_network
+from inception_tf.slim.verify import noise
+
+APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2"}
+
+
+def to_keras_applications(model, path, **options):
+    """Writes the weights file that `keras.applications.InceptionV3(weights=path)`, or InceptionResNetV2, takes.
+
+    Give keras.applications the same `include_top` and `classes` (1000 is its default). Its images are prepared as
+    Slim's Inception images are: [-1, 1]. An auxiliary head does not exist there and is left out.
+
+    Args:
+        model: an inception_v3 or inception_resnet_v2 of this library, with its top or without.
+        path: the file, `….weights.h5`.
+        **options: of `formats.Options`: background, check, overwrite. The check loads the file into keras.applications
+            and compares the outputs, or the logits where there is a top, on seeded noise: within 1e-5 of the largest,
+            1e-2 where the model computes in sixteen bits.
+
+    Returns:
+        `path`, as a `Path`.
+
+    Raises:
+        UsageError: another network or other options than keras.applications has, or a bad `path`.
+        ExportError: keras.applications gives other outputs; nothing is left behind.
+    """
+    return KerasApplications().export(model, path, **options)
+
+
+class KerasApplications(ExchangeFormat):
+    """A `.weights.h5` file, whose variables are matched by their order."""
+
+    name, suffix = "keras-applications", ".weights.h5"
+    library, networks = "keras.applications", APPLICATIONS
+
+    def convert(self, export):
+        drop = drops_background(export.model, export.options.background)
+        application = _application(export.model, drop)
+        for theirs, _, value in weight_pairs(export.model, application, drop):
+            theirs.assign(value)
+        return application
+
+    def save(self, export, network, path):
+        save_weights(network, path)
+
+    def check(self, export, network, path):
+        model, drop = export.model, drops_background(export.model, export.options.background)
+        images = noise(1, *image_shape(model))
+        ours = keras.Model(model.inputs[0], model.logits) if model.has_top else model
+        wanted, got = _run(ours, images), _run(_application(model, drop, weights=str(path)), images)
+        checked_difference("keras.applications output", got, wanted[..., 1:] if drop else wanted, tolerance_of(model))
+
+
+def from_keras_applications(source, network, check=True):
+    """Our model of a `keras.applications` InceptionV3 or InceptionResNetV2.
+
+    Its classes stay as they are: keras.applications' 1000 have no background class.
+
+    Args:
+        source: the Keras model, or the path of its weights file (`.weights.h5`, or the `.h5` of older Keras versions).
+        network: "inception_v3" or "inception_resnet_v2".
+        check: whether to compare the outputs of both on seeded noise, as `to_keras_applications` does.
+
+    Returns:
+        A model of this library with the classes, input shape, pooling and activation of `source`; of a file, with
+        those that keras.applications has by default.
+
+    Raises:
+        UsageError: another network, or no such file.
+        CheckpointError: the file is no weights file.
+        MismatchError: `source` is not `network`, or the outputs differ.
+    """
+    if network not in APPLICATIONS:
+        raise UsageError(f"keras.applications has {' and '.join(APPLICATIONS)} here. Received: network={network!r}")
+    application = source if isinstance(source, keras.Model) else _load(Path(source), network)
+    model = build_model(find_network(network), input_shape=application.input_shape[1:], **_options(application))
+    for theirs, ours, _ in weight_pairs(model, application):
+        ours.assign(keras.ops.reshape(theirs, ours.shape))
+    model.card = dataclasses.replace(model.card, weights=Weights(getattr(source, "name", None) or Path(source).name))
+    if check:
+        images = noise(1, *image_shape(model))
+        difference = relative_difference(_run(application, images), _run(model, images))
+        if not difference <= max(tolerance_of(application), tolerance_of(model)):
+            raise MismatchError(f"{application.name} is not {network}: the outputs differ by {difference:.1e}.")
+    return model
+
+
+def weight_pairs(model, application, drop=False):
+    """The variables of a model of ours and of keras.applications that correspond.
+
+    Args:
+        drop: whether class 0 of our classifier stays behind.
+
+    Returns:
+        A list of (their variable, our variable, our value in their shape).
+
+    Raises:
+        MismatchError: there are more of one than of the other, or a pair differs in kind, shape, strides or padding.
+    """
+    layers = weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits")
+    ours = [(layer, variable) for layer in layers for variable in layer.weights]
+    theirs = [(layer, variable) for layer in layers_in_order(application) for variable in layer.weights]
+    different = f"{application.name} is not {model.card.network}"
+    if len(ours) != len(theirs):
+        raise MismatchError(f"{different}: it has {len(theirs)} variables, not {len(ours)}.")
+    values = [keras.ops.convert_to_numpy(variable) for _, variable in ours]
+    if model.has_top:
+        values[-2:] = classifier_weights(ours[-1][0], drop)
+    differences, pairs = [], []
+    for (layer, variable), (other, counterpart), value in zip(ours, theirs, values):
+        found, wanted = _facts(other, counterpart, counterpart.shape), _facts(layer, variable, value.shape)
+        is_classifier = model.has_top and layer is ours[-1][0]  # a convolution of ours, fully connected there
+        if found[:2] != wanted[:2] or (found != wanted and not is_classifier):
+            differences.append(f"{counterpart.path} is {found}, {variable.path} is {wanted}")
+        pairs.append((counterpart, variable, value))
+    if differences:
+        raise MismatchError(f"{different}; {len(differences)} variables differ: {'; '.join(differences[:3])}.")
+    return pairs
+
+
+def layers_in_order(model):
+    """The layers of a functional model with one output: each after its inputs, the first input's first."""
+    order, waiting = {}, [(model.outputs[0], False)]
+    while waiting:
+        tensor, inputs_done = waiting.pop()
+        layer = tensor._keras_history.operation
+        if layer in order:
+            continue
+        if inputs_done:
+            order[layer] = None
+            continue
+        waiting.append((tensor, True))
+        if not isinstance(layer, keras.layers.InputLayer):
+            waiting += [(source, False) for source in reversed(keras.tree.flatten(layer.input))]
+    return list(order)
+
+
+def _facts(layer, variable, shape):
+    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the feature map."""
+    moves = (layer.strides, layer.padding) if variable.name == "kernel" and hasattr(layer, "strides") else ()
+    return (variable.name, tuple(shape), *moves)
+
+
+def _application(model, drop, weights=None):
+    """The keras.applications model for `model`, with logits as its output where it has a top."""
+    options = model.card.options
+    if model.has_top:
+        head = {"classes": options["classes"] - drop, "classifier_activation": None}
+        shape = image_shape(model)
+    else:
+        head, shape = {"include_top": False, "pooling": options["pooling"]}, model.input_shape[1:]
+    build = getattr(keras.applications, APPLICATIONS[model.card.network])
+    return build(weights=weights, input_shape=shape, **head)
+
+
+def _options(application):
+    """The options of our constructor that give a model as `application`, a keras.applications model."""
+    last = application.layers[-1]
+    if isinstance(last, keras.layers.Dense):
+        activation = keras.activations.serialize(last.activation)
+        return {"classes": last.units, "classifier_activation": None if activation == "linear" else activation}
+    kinds = {keras.layers.GlobalAveragePooling2D: "avg", keras.layers.GlobalMaxPooling2D: "max"}
+    return {"include_top": False, "pooling": kinds.get(type(last))}
+
+
+def _load(path, network):
+    import h5py
+
+    if not path.is_file():
+        raise UsageError(f"There is no weights file at {path}.")
+    shapes = []
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item: shapes.append(getattr(item, "shape", ())))
+    except OSError as error:
+        raise CheckpointError(f"{path} is no HDF5 weights file, or damaged: {error}") from error
+    # The classifier's kernel is the only matrix.
+    classes = next((shape[1] for shape in shapes if len(shape) == 2), None)
+    head = {"classes": classes} if classes else {"include_top": False}
+    application = getattr(keras.applications, APPLICATIONS[network])(weights=None, **head)
+    try:
+        application.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason(error)}") from error
+    return application
+
+
+def _run(model, images):
+    """What `predict_on_batch` gives, as float32, without compiling for the one batch."""
+    return keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))

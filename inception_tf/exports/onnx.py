@@ -1,0 +1,91 @@
+"""Keras models to ONNX files, for ONNX Runtime and whatever else reads them."""
+
+import tempfile
+from pathlib import Path
+
+from inception_tf.exports.driver import external_converter
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
+from inception_tf.inference.runtimes import KEY, OnnxRuntime
+
+# The newest that tf2onnx 1.17 writes.
+OPSET = 18
+
+
+def to_onnx(model, target, **options):
+    """Writes an `.onnx` file, from `images` (float32 N×H×W×C, preprocessed) to `probabilities` (float32 N×classes).
+
+    The model's card, with its preprocessing and its labels, is in the file's metadata under "inception_tf", JSON.
+
+    Args:
+        **options: as `to_litert`, but for full_integer. Of precision "float16", weights and operations are, while
+            inputs and outputs stay float32; "int8" is written as QuantizeLinear and DequantizeLinear.
+        Others, result and errors as `to_litert`.
+    """
+    return OnnxFormat().export(model, target, **options)
+
+
+class OnnxFormat(PortableFormat):
+    """An ONNX model, its card in the metadata."""
+
+    name, suffix = "onnx", ".onnx"
+    packages = ("onnx", "onnxruntime", "tf2onnx")
+    runtime = OnnxRuntime
+
+    def convert(self, export):
+        import onnx
+        import tf2onnx
+
+        with external_converter(f"tf2onnx cannot convert {export.model.name}"):
+            function = frozen(export)
+            given, result = function.inputs[0].name, function.outputs[0].name
+            network, _ = tf2onnx.convert.from_graph_def(
+                function.graph.as_graph_def(),
+                input_names=[given],
+                output_names=[result],
+                tensors_to_rename={given: "images", result: output_name(export)},
+                opset=OPSET,
+            )
+            for value in (*network.graph.input, *network.graph.output):
+                batch = value.type.tensor_type.shape.dim[0]
+                if not batch.HasField("dim_value"):
+                    batch.dim_param = "batch"
+            if export.options.precision == "float16":
+                from onnxruntime.transformers.float16 import convert_float_to_float16
+                from onnxruntime.transformers.onnx_model import OnnxModel
+
+                network = convert_float_to_float16(network, keep_io_types=True)
+                OnnxModel(network).topological_sort()  # the casts are put at the end
+            onnx.checker.check_model(network)
+        return _quantized(export, network) if export.options.precision == "int8" else network
+
+    def save(self, export, network, path):
+        import onnx
+
+        onnx.save(network, path)
+
+    def add_card(self, export, network, path, card):
+        import onnx
+
+        onnx.helper.set_model_props(network, {KEY: card.to_json()})
+        onnx.save(network, path)
+
+
+def _quantized(export, network):
+    """The network in integers."""
+    import onnx
+    from onnxruntime import quantization
+
+    class Images(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter(calibration_batches(export))
+
+        def get_next(self):
+            images = next(self.batches, None)
+            return None if images is None else {"images": images}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        given, quantized = Path(scratch, "given.onnx"), Path(scratch, "quantized.onnx")
+        with external_converter(f"ONNX Runtime cannot quantize {export.model.name}"):
+            onnx.save(network, given)
+            quantization.quantize_static(given, quantized, Images(), per_channel=True)
+            return onnx.load(quantized)

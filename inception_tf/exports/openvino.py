@@ -1,0 +1,73 @@
+"""Keras models to OpenVINO files, for Intel's processors, graphics and neural units."""
+
+from inception_tf.errors import ExportError, reason
+from inception_tf.exports.driver import external_converter, image_shape
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
+from inception_tf.files import atomic_write
+from inception_tf.inference.runtimes import KEY, OpenVino
+
+
+def to_openvino(model, target, **options):
+    """Writes OpenVINO's `.xml` file and its weights beside it, a `.bin` of the same name.
+
+    From `images` (float32 N×H×W×C, preprocessed) to `probabilities` (float32 N×classes). The model's card, with its
+    preprocessing and its labels, is in the `.xml` as the runtime information "inception_tf", JSON.
+
+    Args:
+        target: the `.xml` file.
+        **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". Whether OpenVINO computes in
+            bfloat16 is no matter of the file: it does where INFERENCE_PRECISION_HINT says so and the processor can.
+        Others, result (the `.xml`) and errors as `to_litert`.
+    """
+    return OpenVinoFormat().export(model, target, **options)
+
+
+class OpenVinoFormat(PortableFormat):
+    """An `.xml` file with its `.bin`, its card in the runtime information."""
+
+    name, suffix = "openvino", ".xml"
+    packages, int8_packages = ("openvino",), ("nncf",)
+    runtime = OpenVino
+
+    def files(self, target):
+        return [target, target.with_suffix(".bin")]
+
+    def write_atomically(self, export, write):
+        target, weights = self.files(export.target)
+        overwrite = export.options.overwrite
+        with atomic_write(target, overwrite) as part, atomic_write(weights, overwrite) as weights_part:
+            network = part.with_name("network.xml")
+            write(network)
+            network.rename(part)
+            network.with_suffix(".bin").rename(weights_part)
+            # The .bin is replaced before the .xml: no reader may find the old .xml beside the new .bin.
+            target.unlink(missing_ok=True)
+        return target
+
+    def convert(self, export):
+        import openvino
+
+        with external_converter(f"OpenVINO cannot convert {export.model.name}"):
+            shape = (export.options.batch or -1, *image_shape(export.model))
+            network = openvino.convert_model(frozen(export).graph, input=[shape])
+        network.inputs[0].set_names({"images"})
+        network.outputs[0].set_names({output_name(export)})
+        if export.options.precision != "int8":
+            return network
+        import nncf
+
+        images = nncf.Dataset(list(calibration_batches(export)))
+        with external_converter(f"NNCF cannot quantize {export.model.name}"):
+            return nncf.quantize(network, images, subset_size=images.get_length())
+
+    def save(self, export, network, path):
+        import openvino
+
+        try:
+            openvino.save_model(network, path, compress_to_fp16=export.options.precision == "float16")
+        except RuntimeError as error:
+            raise ExportError(f"OpenVINO cannot write {export.target}: {reason(error)}") from error
+
+    def add_card(self, export, network, path, card):
+        network.set_rt_info(card.to_json(), [KEY])
+        self.save(export, network, path)

@@ -1,0 +1,180 @@
+"""What the formats share that run without TensorFlow, LiteRT, ONNX and OpenVINO: the frozen network, the images to
+calibrate on, the comparison with the Keras model.
+"""
+
+import dataclasses
+import itertools
+import os
+import warnings
+
+import keras
+import numpy as np
+
+from inception_tf.errors import ExportError, ImageError, UsageError
+from inception_tf.exports.driver import Format, image_shape
+from inception_tf.exports.tolerance import TOLERANCES, checked_difference
+from inception_tf.images.decoding import read_image
+from inception_tf.images.files import find_images
+from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.slim.verify import noise
+
+# As many images as a calibration's ranges settle with; taken evenly from a folder, and so from all of its classes.
+CALIBRATION = 200
+# How much of the scores' sum an int8 network may move, on average, before it counts as broken rather than coarse. Of an
+# Inception-v3 fine-tuned on flowers it was 0.014 to 0.028 on LiteRT, ONNX Runtime and OpenVINO, with the same best
+# class on 70 or 71 of 71 photographs; and 0.44, with 40 of 71, where LiteRT's quantizer had broken it.
+TOLERANCE_INT8 = 0.1
+
+
+class PortableFormat(Format):
+    """A file that carries its card, from `images` (N×H×W×C, preprocessed) to N×classes `probabilities`.
+
+    Without the top, to `features`.
+    """
+
+    options = ("labels", "batch", "precision", "calibrate", "held_out", "check", "overwrite", "fuse")
+    precisions, precision = ("float32", "float16", "int8"), "float32"
+    needs_tensorflow = True
+
+    def prepare(self, model, target, options):
+        export = super().prepare(model, target, options)
+        if any(layer.compute_dtype != "float32" for layer in model.layers):
+            raise UsageError(f"The format {self.name} needs a float32 model. {model.name} computes in 16 bits.")
+        calibration, held_out = options.calibrate, options.held_out
+        if preprocessing_of(model) is None and (calibration or held_out):
+            raise UsageError(f"No preprocessing is known for images of {model.input_shape[-1]} channels.")
+        if calibration is not None:
+            paths = find_images(calibration)
+            calibration = dict(readable(model, paths[:: -(-len(paths) // CALIBRATION)]))
+        if held_out:
+            held_out = find_images(held_out)
+            next(readable(model, held_out))
+        return dataclasses.replace(export, calibration=calibration, held_out=held_out)
+
+    def check(self, export, network, path):
+        return compare_with_model(export, self.runtime(path))
+
+    def outputs_on_noise(self, export, path):
+        return self.runtime(path)(noise_images(export.model))
+
+
+def output_name(export):
+    """The name of the output in the file."""
+    return "probabilities" if export.names else "features"
+
+
+def readable(model, paths):
+    """Yields the real paths of the files that can be read and the preprocessed images, float32 H×W×C.
+
+    Warns of those that cannot. Raises an `ImageError` where none can.
+    """
+    preprocessing, failures = preprocessing_of(model), []
+    for path in paths:
+        try:
+            yield os.path.realpath(path), preprocessing(read_image(path))[0]
+        except (ImageError, OSError) as error:
+            failures.append(error)
+    if len(failures) == len(paths):
+        raise ImageError(f"Not one of {len(paths)} images could be read. {failures[0]}")
+    if failures:
+        warnings.warn(f"{len(failures)} of {len(paths)} images could not be read. {failures[0]}", stacklevel=2)
+
+
+def exported_outputs(network, model, images):
+    """What an export of `model` gives, by a Keras network that is `model` or its fused form."""
+    outputs = network(images, training=False)
+    return model.as_probabilities(outputs) if model.has_top else outputs
+
+
+def frozen(export):
+    """A concrete TensorFlow function of the network with its weights as constants, from `images` to one output.
+
+    Frozen first, since a converter that is given Keras's variables may leave them out silently.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    network = export.network
+    signature = [tf.TensorSpec((export.options.batch, *image_shape(export.model)), tf.float32, name="images")]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def run(images):
+        return {output_name(export): exported_outputs(network, export.model, images)}
+
+    return convert_variables_to_constants_v2(run.get_concrete_function())
+
+
+def compare_with_model(export, runtime):
+    """Runs the exported file and the Keras model on the same images.
+
+    Floats are compared on noise and the photographs held out: the largest difference over the largest value. Integers
+    are compared on photographs, those held out or those calibrated on: the fraction of the scores that moved,
+    Σ|a − b| / Σ(|a| + |b|), on average.
+
+    Args:
+        export: an `Export`.
+        runtime: a `Runtime` of the file.
+
+    Returns:
+        A JSON-like dict: "difference" and its "tolerance", what was "compared", and on photographs the number of
+        "images", how many of them were "calibrated_on", whether they were all "held_out", their "top1_agreement"
+        (0 to 1) and "worst_score_change".
+
+    Raises:
+        ExportError: other shapes, a difference beyond the tolerance, outputs that are not finite.
+    """
+    model, calibration = export.model, export.calibration or {}
+    int8 = export.options.precision == "int8"
+    tolerance = TOLERANCE_INT8 if int8 else TOLERANCES[export.options.precision]
+    limit = np.inf if int8 else tolerance  # integers must be finite, and are judged by their sums
+
+    def outputs(images):
+        return runtime(images), keras.ops.convert_to_numpy(exported_outputs(model, model, images))
+
+    difference, on = checked_difference("output on noise", *outputs(noise_images(model)), limit), "noise"
+    photographs = readable(model, export.held_out) if export.held_out else iter(calibration.items())
+    paths, batches, details = [], [], {}
+    while some := list(itertools.islice(photographs, export.options.batch or 8)):
+        paths += [path for path, _ in some]
+        batches.append(outputs(np.stack([image for _, image in some])))
+    if batches:
+        got, wanted = map(np.concatenate, zip(*batches))
+        difference = max(difference, checked_difference("output on photographs", got, wanted, limit))
+        on, calibrated_on = "noise and photographs", sum(path in calibration for path in paths)
+        details = {"images": len(paths), "calibrated_on": calibrated_on, "held_out": not calibrated_on}
+        if export.names:
+            details["top1_agreement"] = float(np.mean(got.argmax(-1) == wanted.argmax(-1)))
+            details["worst_score_change"] = float(np.abs(got - wanted).max())
+    compared = f"largest difference over the largest value, on {on}"
+    if int8:
+        moved, total = (values.reshape(len(got), -1).sum(1) for values in (abs(got - wanted), abs(got) + abs(wanted)))
+        difference, compared = float(np.mean(moved / total)), "fraction of the scores that moved, on photographs"
+        if not difference <= tolerance:
+            found = f"{compared}, {difference:.1e} (limit {tolerance})"
+            raise ExportError(f"The export differs from the Keras model: {found}.")
+    return {"difference": difference, "compared": compared, "tolerance": tolerance, **details}
+
+
+def noise_images(model):
+    """Two images of noise, float32 N×H×W×C, in the range of the model's preprocessing where it has one."""
+    preprocessing, shape = preprocessing_of(model), (2, *image_shape(model))
+    return preprocessing(np.random.default_rng(0).integers(0, 256, shape, np.uint8)) if preprocessing else noise(*shape)
+
+
+def calibration_batches(export):
+    """Yields the images to calibrate on in batches of the network's own size; the last is filled up with the first."""
+    images, size = list(export.calibration.values()), export.options.batch or 1
+    for start in range(0, len(images), size):
+        yield np.stack([images[i % len(images)] for i in range(start, start + size)])
+
+
+def verdict(found):
+    """What `compare_with_model` found, in a line or two."""
+    text = f"{found['compared']}: {found['difference']:.1e} (limit {found['tolerance']:g})"
+    if "top1_agreement" in found:
+        images, known = found["images"], found["calibrated_on"]
+        of_them = " that it was calibrated on" if known == images else f", {known} of which it was calibrated on"
+        agreement, worst = found["top1_agreement"], found["worst_score_change"]
+        text += f"\nOn {images} images{of_them if known else ' held out'}: the same best class on "
+        text += f"{100 * agreement:.1f} %, largest change of a score {worst:.2g}"
+    return text

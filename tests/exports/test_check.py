@@ -1,0 +1,52 @@
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf.errors import ExportError
+from inception_tf.exports.fresh_process import main, run_fresh
+
+
+@pytest.fixture(scope="module")
+def needs_python(tmp_path_factory):
+    """A SavedModel that calls back into the Python process that made it."""
+    path = tmp_path_factory.mktemp("python") / "export"
+    module = tf.Module()
+    module.signature = tf.function(
+        lambda x: {"y": tf.numpy_function(lambda x: x + 1, [x], tf.float32)},
+        input_signature=[tf.TensorSpec((None,), tf.float32, name="x")],
+    )
+    tf.saved_model.save(module, path, {"signature": module.signature})
+    return path
+
+
+def test_what_does_not_run_is_reported_in_a_line(needs_python):
+    with pytest.raises(ExportError, match="(?i)does not run without Keras: .*(pyfunc|callback)") as error:
+        run_fresh(needs_python, {"signature": {"x": np.float32([1])}})
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("exists, reason", [(True, "it lacks the signature other"), (False, "does not exist")])
+def test_what_the_fresh_process_says_last(needs_python, tmp_path, monkeypatch, exists, reason):
+    (tmp_path / "inputs").write_bytes(pickle.dumps({"other": {"x": np.float32([1])}}))
+    for name in ("keras", "tf_keras"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit, match=reason):
+        main(str(needs_python if exists else tmp_path / "nothing"), tmp_path / "inputs", tmp_path / "outputs")
+
+
+def test_neither_keras_can_be_imported(tmp_path, monkeypatch):
+    # A module of that name on the path must not be found either.
+    for name in ("keras", "tf_keras"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tf.Module()
+    module.signature = tf.function(
+        lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec((None,), tf.float32, name="x")]
+    )
+    tf.saved_model.save(module, tmp_path / "export", {"signature": module.signature})
+    outputs = run_fresh(tmp_path / "export", {"signature": {"x": np.float32([1])}})
+    assert outputs["signature"]["y"] == [2]
+    assert not (tmp_path / "imported").exists()

@@ -1,0 +1,84 @@
+"""What the exports to LiteRT, ONNX and OpenVINO share, with engines whose answers the tests choose."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from photographs import write_photographs
+
+from inception_tf.errors import ExportError, ImageError
+from inception_tf.exports.formats import validate
+from inception_tf.exports.portable import PortableFormat, compare_with_model, noise_images, verdict
+from inception_tf.models.card import Card
+from inception_tf.zoo import create_model
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Six image files, and one that is none."""
+    folder = write_photographs(tmp_path_factory.mktemp("photographs"), 6)
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def prepare(model, folder, **options):
+    format = PortableFormat()
+    return format.prepare(model, folder / "model", validate(format, {"batch": 4, **options}))
+
+
+def answering(model, offsets=()):
+    """A runtime that answers as the model; the i-th time off by offsets[i]."""
+    offsets = iter(offsets)
+    return lambda images: model.predict_on_batch(images) + np.float32(next(offsets, 0))
+
+
+def test_noise_is_in_the_range_of_the_preprocessing(lenet):
+    card = Card("vgg_16", preprocessing={"kind": "vgg", "size": [320, 320], "channels": 3})
+    images = noise_images(SimpleNamespace(input_shape=(None, 320, 320, 3), card=card))
+    assert images.shape == (2, 320, 320, 3) and images.dtype == np.float32
+    assert -124 < images.min() < -100 and 100 < images.max() < 152
+    assert -1 <= noise_images(lenet).min() < -0.9
+
+
+def test_photographs_held_out_count(lenet, photographs, tmp_path):
+    export = prepare(lenet, tmp_path, held_out=[photographs / f"{i:02}.png" for i in range(6)])
+    found = compare_with_model(export, answering(lenet))
+    assert found["difference"] < 1e-6 and found["compared"].endswith("on noise and photographs")
+    assert found["images"] == 6 and found["held_out"] and found["top1_agreement"] == 1
+    with pytest.raises(ExportError, match="on photographs differs"):
+        compare_with_model(export, answering(lenet, [0, 0, 0.01]))  # right on noise and the first four
+
+
+@pytest.mark.parametrize("offset, answer", [(0.2, "fraction of the scores that moved"), (np.nan, "holds NaN")])
+def test_integers_are_judged_by_the_scores_that_moved(lenet, photographs, tmp_path, offset, answer):
+    export = prepare(lenet, tmp_path, precision="int8", calibrate=sorted(photographs.glob("[0-9]*.png")))
+    assert compare_with_model(export, answering(lenet, [0.2]))["difference"] < 1e-6  # noise does not count
+    with pytest.raises(ExportError, match=answer):
+        compare_with_model(export, answering(lenet, [0, offset, offset]))
+
+
+def test_broken_weights_are_not_the_exports_fault(tmp_path):
+    model = create_model("lenet", classes=3)
+    model.get_layer("conv1").kernel.assign(np.full((5, 5, 1, 32), np.nan))
+    with pytest.raises(ExportError, match="The Keras model's own output .* holds NaN"):
+        compare_with_model(prepare(model, tmp_path), answering(model))
+
+
+def test_images_that_it_was_calibrated_on_are_counted(lenet, photographs, tmp_path):
+    files = sorted(photographs.glob("[0-9]*.png"))
+    for held_out, text in [
+        (None, "On 3 images that it was calibrated on:"),
+        (files, "On 6 images, 3 of which it was calibrated on:"),
+        (files[3:], "On 3 images held out:"),
+    ]:
+        export = prepare(lenet, tmp_path, precision="int8", calibrate=files[:3], held_out=held_out)
+        found = compare_with_model(export, answering(lenet))
+        assert found["held_out"] == ("held out" in text) and text in verdict(found)
+
+
+def test_images_that_cannot_be_read_are_reported(lenet, photographs, tmp_path):
+    with pytest.warns(UserWarning, match="1 of 7 images could not be read. .*broken.png"):
+        export = prepare(lenet, tmp_path, precision="int8", calibrate=photographs)
+    assert len(export.calibration) == 6
+    with pytest.raises(ImageError, match="Not one of 1 images could be read"):
+        prepare(lenet, tmp_path, held_out=photographs / "broken.png")
