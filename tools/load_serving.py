@@ -9,7 +9,6 @@ middle of a request; and with malformed requests of every kind, good ones among 
 import argparse
 import asyncio
 import base64
-import contextlib
 import io
 import itertools
 import json
@@ -23,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
@@ -125,38 +126,35 @@ def same(answer, right):
     return all(scores) and all(one["classes"] == other["classes"] for one, other in pairs)
 
 
-async def killed(server, count):
-    """Clients that break off: after part of a request, or while its answer is under way.
+def killed(server, count):
+    """Clients that break off: after part of a request, or while its answer is computed.
 
     Returns:
-        A dict: requests that still count as under way afterwards; whether a good request is answered.
+        A dict: requests that still count as in flight afterwards; whether a good request is answered.
     """
     body, generator = files(*FILES), random.Random(0)
     head = f"POST /v1/models/{server.base.name}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     message = head.encode() + body
 
-    async def kill():
-        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(message[: generator.choice([10, len(head), len(message) // 2, len(message)])])
-        with contextlib.suppress(OSError):
-            await writer.drain()
-        await asyncio.sleep(generator.uniform(0, 0.02))
-        # A reset, as of a client that died.
-        reset = struct.pack("ii", 1, 0)
-        writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        writer.transport.abort()
+    def kill(length, seconds):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(message[:length])
+            time.sleep(seconds)
+            # A reset, as of a client that died.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    for start in range(0, count, 64):
-        await asyncio.gather(*(kill() for _ in range(min(64, count - start))))
-    async with aiohttp.ClientSession() as session:
-        status, _ = await post(session, f"{server.model}:predict", body)
-        for _ in range(100):
-            async with session.get(f"{server.url}/metrics") as response:
-                left = float(re.search(r"^inception_tf_requests_in_flight (\S+)", await response.text(), re.M)[1])
-            if not left:
-                break
-            await asyncio.sleep(0.1)
-    return {"left": left, "answered": status == 200}
+    lengths = generator.choices([10, len(head), len(message) // 2, len(message)], k=count)
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(kill, lengths, [generator.uniform(0, 0.02) for _ in lengths]))
+    with urllib.request.urlopen(f"{server.model}:predict", body, timeout=60) as response:
+        answered = response.status == 200
+    for _ in range(100):
+        with urllib.request.urlopen(f"{server.url}/metrics") as response:
+            left = float(re.search(rb"\ninception_tf_requests_in_flight (\S+)", response.read())[1])
+        if not left:
+            break
+        time.sleep(0.1)
+    return {"left": left, "answered": answered}
 
 
 def png(width, height):
@@ -271,7 +269,7 @@ def main():
             found = asyncio.run(load(server, 64, swap(server, args.swaps)))
             print(f"\n{args.swaps} new versions under 64 clients: {found['requests']} requests, ", end="")
             print(f"{len(found['failures'])} failed {found['failures'][:3] or ''}", flush=True)
-            found = asyncio.run(killed(server, args.killed))
+            found = killed(server, args.killed)
             print(f"{args.killed} clients killed: {found['left']:.0f} requests left over, ", end="")
             print(f"answers afterwards: {found['answered']}", flush=True)
             before, found = server.memory(), asyncio.run(malformed(server, args.requests))
