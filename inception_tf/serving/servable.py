@@ -105,9 +105,10 @@ class Servable:
 
     def classes_and_scores(self, name, examples, context=b""):
         """What a signature of Serving's Classify gives for serialized `tf.Example`s: two arrays."""
-        method = self.signature(name).method_name
-        if method != CLASSIFY:
-            raise invalid(f"Expected classification signature method_name to be {CLASSIFY}. Was: {method}")
+        signature = self.signature(name)
+        if signature.method_name != CLASSIFY or not {"classes", "scores"} <= set(signature.outputs):
+            method = f"{signature.method_name}, {', '.join(signature.outputs)}"
+            raise invalid(f"Expected a signature of {CLASSIFY} with classes and scores. Received: {method}")
         if not examples:
             raise invalid("Input is empty: there are no examples")
         if len(context) * len(examples) > self.max_bytes:
