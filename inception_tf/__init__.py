@@ -19,6 +19,7 @@ _PUBLIC = {
     "detect": "slim.detect",
     "end_points": "models.model",
     "evaluate": "evaluation.evaluate",
+    "export": "export.formats",
     "export_savedmodel": "export.savedmodel",
     "feature_extractor": "models.model",
     "finetune": "training.finetune",

@@ -8,7 +8,7 @@ import functools
 import inspect
 from pathlib import Path
 
-from inception_tf.errors import MismatchError, UsageError, reason
+from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import find_network, networks
@@ -114,8 +114,8 @@ def load_model(source, network=None, detection=None, **options):
     Args:
         source: as `resolve` takes it, but for exports, of which no Keras model can be made. A network's name gives
             random weights.
-        network: the network's name, for published weights ("inception_v3" by default) and checkpoints that detection
-            is not to decide on.
+        network: the network's name, for published weights ("inception_v3" by default), for a `.weights.h5` file,
+            which does not say, and for checkpoints that detection is not to decide on.
         detection: what `detect` found in the checkpoint, where that is known already.
         **options: as `create_model` takes them; a `.keras` file has its own, and takes none.
 
@@ -127,7 +127,9 @@ def load_model(source, network=None, detection=None, **options):
     if found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{source} is an export: open_engine runs it, but no Keras model can be made of it.")
     if found.kind == "keras":
-        if options or network:
+        if network:
+            options["network"] = network
+        if options:
             raise UsageError(f"{source} is a Keras model and is taken as it is. Received: {', '.join(options)}")
         from inception_tf.models.model import open_keras_file
 
@@ -138,7 +140,23 @@ def load_model(source, network=None, detection=None, **options):
         checkpoint = open_checkpoint(found.value)
         detection = detection or detect(checkpoint, network, options.get("scope"), partial=True)
         return create_model(detection.network, checkpoint, detection=detection, **options)
+    if found.kind == "weights" and network is None:
+        raise UsageError(f"{source} does not say which network's weights it holds: give network=.")
     return create_model(network or "inception_v3", found.value, **options)
+
+
+def load_trained(source):
+    """`load_model` for whatever needs weights that mean something: a network's name alone is refused.
+
+    Raises:
+        CheckpointError: `source` is a network's name, or no name and no path of anything; others as `load_model`.
+    """
+    if resolve(source).kind == "network":
+        raise CheckpointError(
+            f"There is no model at {source}, and no published weights have that name. (The name of a network alone "
+            'stands for random weights. ImageNet\'s of Inception-v3 are called "imagenet".)'
+        )
+    return load_model(source)
 
 
 def create_model(name, /, weights=None, detection=None, **options):

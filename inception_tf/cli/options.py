@@ -2,17 +2,12 @@
 
 
 def add_loading(parser):
-    """How a Slim checkpoint is loaded: `loading` turns these into keyword arguments of `create_model`."""
+    """How a Slim checkpoint is loaded."""
     parser.add_argument("--network", help="the network, when detection is not to decide")
     parser.add_argument("--scope", help="the variable scope in the checkpoint, when detection is not to decide")
     parser.add_argument(
         "--ema", choices=("auto", "require", "ignore"), default="auto", help="moving averages of the weights (auto)"
     )
-
-
-def loading(args):
-    """The keyword arguments for `create_model` out of the options of `add_loading`, as far as given."""
-    return {"ema": args.ema} | ({"scope": args.scope} if args.scope else {})
 
 
 # What `open_engine` takes.
