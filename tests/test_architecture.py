@@ -18,7 +18,7 @@ FLOORS = (
     ("zoo",),
     ("inference",),
     ("analysis",),
-    ("evaluation", "export"),
+    ("evaluation", "exports"),
     ("serving", "training"),
     ("benchmark",),
     ("cli",),

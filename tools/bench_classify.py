@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from _tools import benchmark_parser, start
-from inception_tf.export.warmup import jpegs
+from inception_tf.exports.warmup import jpegs
 
 from inception_tf.benchmark.harness import Section, benchmark
 from inception_tf.benchmark.report import Report

@@ -18,7 +18,7 @@ from _tools import start
 
 import inception_tf as itf
 from inception_tf import tables
-from inception_tf.export.convert import convert
+from inception_tf.exports.convert import convert
 from inception_tf.quiet import start_keras
 
 READ, WRITE = "`tf.train.load_checkpoint`, every tensor", '`model.save("model.keras")`'

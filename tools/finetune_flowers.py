@@ -90,12 +90,11 @@ def keras_applications(data, weights, epochs):
     train, held_out = (part.checked() for part in open_training_data(data))
     classes, order, recipe = len(train.class_names), batches.Order(len(train), BATCH, SEED), Recipe(seed=SEED)
     preprocessing = Preprocessing()
-    training = batches.training_images(
-        batches.Decoded(train), train.labels, classes, order, recipe, preprocessing, ["predictions"]
-    )
-    validation = batches.validation_images(
-        batches.Decoded(held_out), held_out.labels, classes, order, preprocessing, ["predictions"]
-    )
+    targets = [batches.Targets(part.labels, classes, ("predictions",)) for part in (train, held_out)]
+    inputs = batches.images(batches.Decoded(train), preprocessing, recipe)
+    training = batches.training_batches(inputs, targets[0], order, recipe)
+    inputs = batches.images(batches.Decoded(held_out), preprocessing)
+    validation = batches.validation_batches(inputs, targets[1], order)
 
     def unnested(images, labels, weights):
         return images, labels["predictions"], weights["predictions"]
@@ -118,7 +117,7 @@ def keras_applications(data, weights, epochs):
         )
         for _ in range(count):
             steps = order.steps_per_epoch
-            model.fit(training(step, steps).map(unnested), shuffle=False, verbose=0)
+            model.fit(training(step).map(unnested), steps_per_epoch=steps, shuffle=False, verbose=0)
             step += steps
             history.append({"val_accuracy": model.evaluate(validation.map(unnested), verbose=0)[1], "step": step})
             print(history[-1], file=sys.stderr, flush=True)

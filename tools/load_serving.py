@@ -35,8 +35,8 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from inception_tf.export.savedmodel import export_savedmodel
-from inception_tf.export.serving_files import jpegs
+from inception_tf.exports.savedmodel import export_savedmodel
+from inception_tf.exports.serving_files import jpegs
 from inception_tf.zoo import create_model
 
 MEGABYTE = 2**20

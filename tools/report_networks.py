@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.export.convert import convert
+from inception_tf.exports.convert import convert
 from inception_tf.models.registry import find_network, list_models
 from inception_tf.quiet import no_deprecations, start_keras
 from inception_tf.slim import golden, reference

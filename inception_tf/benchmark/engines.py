@@ -9,7 +9,7 @@ from inception_tf.analysis.profile_report import profile_of, profile_of_card
 from inception_tf.benchmark.harness import Section
 from inception_tf.benchmark.rounds import Candidate, fitting
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.export.formats import export
+from inception_tf.exports.formats import export
 from inception_tf.inference.engines import needs_keras
 from inception_tf.inference.runtimes import export_card
 from inception_tf.models.card import read_card

@@ -25,7 +25,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    from inception_tf.export.convert import convert
+    from inception_tf.exports.convert import convert
 
     names = ("overwrite", "check", "labels", "size", "background", "include_top", "network", "scope", "ema")
     result = convert(args.checkpoint, args.target, **{name: getattr(args, name) for name in names})

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 
 from inception_tf.cli.outcome import Outcome
-from inception_tf.export.formats import FORMATS, Options
+from inception_tf.exports.formats import FORMATS, Options
 
 __doc__ += "".join(f"\n  {name}: {entry.summary}" for name, entry in FORMATS.items())
 
@@ -59,7 +59,7 @@ def sizes(text):
 def run(args):
     import time
 
-    from inception_tf.export.formats import export
+    from inception_tf.exports.formats import export
     from inception_tf.inference.runtimes import export_card
     from inception_tf.zoo import load_trained
 
@@ -71,7 +71,7 @@ def run(args):
     data = {"path": str(path), "format": args.format, "seconds": seconds, "checked": checked}
     card = export_card(path)
     if card is not None and card.export.get("verification"):
-        from inception_tf.export.portable import verdict
+        from inception_tf.exports.portable import verdict
 
         data["verification"] = card.export["verification"]
         text += f"\n{verdict(data['verification'])}"

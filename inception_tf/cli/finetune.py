@@ -1,18 +1,24 @@
 """Train a network on your photographs: class folders or TFRecords, from a checkpoint's weights.
 
-The same command goes on where a run was killed. `classify`, `evaluate` and `export` take the run's directory as MODEL.
+The same command resumes a run that was killed. `classify`, `evaluate` and `export` take the run's directory as MODEL.
 """
 
-from inception_tf.cli.outcome import Outcome
+import dataclasses
+import sys
+from pathlib import Path
 
-KERAS = False  # what watches workers needs none
+from inception_tf.cli.outcome import Outcome
+from inception_tf.errors import UsageError
+from inception_tf.training.recipe import BOOL, ONE_PHASE, TWO_PHASES, Recipe, describe
+
+KERAS = False  # the process that watches workers needs none
 
 
 def add_arguments(parser):
     parser.add_argument("--data", required=True, nargs="+", metavar="PATH", help="class folders, or TFRecords")
     parser.add_argument("--val", nargs="+", metavar="PATH", help="validation images (default: a part of the data)")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="the part held out for validation (0.2)")
-    parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (default: the folders')")
+    parser.add_argument("--labels", metavar="FILE", help="the class names, one per line (default: the folders')")
     parser.add_argument("--labels-offset", type=int, default=0, help="subtracted from the labels in TFRecords (0)")
     parser.add_argument(
         "--weights",
@@ -29,50 +35,36 @@ def add_arguments(parser):
     parser.add_argument(
         "--new-head", action="store_true", help="new heads, although there are as many classes as before"
     )
-    parser.add_argument("--recipe", metavar="FILE", help="a YAML recipe; options below replace what it says")
-    parser.add_argument("--devices", type=int, help="GPUs that take part of every batch each (all)")
+    parser.add_argument("--recipe", metavar="FILE", help="a YAML recipe; the options below override it")
+    parser.add_argument("--devices", type=int, help="GPUs that share every batch (all)")
     parser.add_argument(
-        "--workers", metavar="N", help="train in N processes of this machine, or in one on each HOST:PORT,HOST:PORT,…"
+        "--workers",
+        metavar="N",
+        help="train in N processes of this machine, in one on each of HOST:PORT,HOST:PORT,…, or in those that Slurm, "
+        "Open MPI or Kubernetes started (auto)",
     )
     parser.add_argument("--worker", type=int, metavar="I", help="which of those hosts this is, from 0")
     parser.add_argument("--save-seconds", type=float, default=300, help="save the state this often (300)")
     parser.add_argument("--save-steps", type=int, help="and after so many steps")
     parser.add_argument("--no-report", action="store_true", help="do not evaluate and draw at the end")
     group = parser.add_argument_group("recipe")
-    for name, options in _RECIPE.items():
-        group.add_argument("--" + name.replace("_", "-"), default=None, **options)
+    group.add_argument("--epochs", metavar="N[,N]", help="of each phase (10,5); a single N trains everything")
+    group.add_argument("--learning-rate", metavar="X[,X]", help="of each phase (0.01,0.0001 for rmsprop)")
+    group.add_argument("--train", metavar="GLOBS", help="scopes that the last phase trains, as Mixed_7*,heads (all)")
+    for field in _OPTIONS:
+        names = [f"--{name.replace('_', '-')}" for name in (field.name, field.metadata["alias"]) if name]
+        parse = field.metadata["rule"].parse
+        if field.name == "augment":  # one for each phase, perhaps
+            kind = {"metavar": "MODE[,MODE]"}
+        else:
+            kind = {"action": "store_true"} if parse is BOOL.parse else {"type": parse, "metavar": "VALUE"}
+        group.add_argument(*names, dest=field.name, default=None, help=describe(field), **kind)
 
 
-_RECIPE = {
-    "epochs": {"metavar": "N[,N]", "help": "of each phase: heads alone, then all (10,5); a single N trains all"},
-    "learning_rate": {"metavar": "X[,X]", "help": "of each phase (0.01,0.0001 for rmsprop)"},
-    "train": {"metavar": "GLOBS", "help": "scopes that the last phase trains, such as 'Mixed_7*,heads' (all)"},
-    "freeze": {"metavar": "GLOBS", "help": "scopes that no phase trains, such as 'Conv2d_*,Mixed_5*'"},
-    "batch_size": {"type": int, "help": "images a step (32)"},
-    "size": {"type": int, "help": "side of the images (the network's)"},
-    "optimizer": {"help": "rmsprop, sgd, adam, adamw or lion (rmsprop, as Slim)"},
-    "schedule": {"help": "constant, exponential, polynomial or cosine (constant)"},
-    "warmup_epochs": {"type": float, "help": "of each phase (0)"},
-    "bn": {"metavar": "MODE", "help": "batch norm: frozen, train or recalibrate (frozen below 5000 images)"},
-    "bn_momentum": {"type": float, "help": "of batch norm's moving statistics (by the number of steps)"},
-    "augment": {"metavar": "MODE[,MODE]", "help": "Slim's training preprocessing: fast, full or none (fast)"},
-    "label_smoothing": {"type": float, "help": "share of the labels spread over all classes (0)"},
-    "class_weights": {"choices": ("balanced",), "help": "weigh rare classes up"},
-    "aux_loss": {"type": float, "help": "factor on the auxiliary head's loss (0.4)"},
-    "l2": {"type": float, "help": "on the kernels of convolutions (4e-5)"},
-    "dropout": {"type": float, "help": "rate before the classifier (the network's)"},
-    "ema": {"type": float, "help": "decay of the moving averages of the weights (none)"},
-    "accumulate": {"type": int, "help": "steps whose gradients make one update (1)"},
-    "clip": {"type": float, "help": "largest norm of the gradients (none)"},
-    "mixup": {"type": float, "help": "alpha of mixup (0: none)"},
-    "precision": {"help": "float32, mixed_bfloat16 or mixed_float16 (float32)"},
-    "xla": {"action": "store_true", "help": "compile the step with XLA"},
-    "seed": {"type": int, "help": "of weights, data order, augmentation, dropout (0)"},
-}
+_OPTIONS = [field for field in dataclasses.fields(Recipe) if field.metadata["rule"].parse]
 
 
 def run(args):
-    from inception_tf.errors import UsageError
     from inception_tf.training import workers
 
     if workers.is_worker():
@@ -81,40 +73,31 @@ def run(args):
         if args.worker is not None:
             raise UsageError("--worker goes with --workers HOST:PORT,HOST:PORT,….")
         return _train(args)
-    plan = workers.plan(args.workers, args.worker)
-    batch = _recipe(args, args.weights != "none").batch_size
-    if batch % plan.count:
-        raise UsageError(f"A batch of {batch} cannot be shared by {plan.count} workers equally. Change --batch-size.")
-    result = workers.start(plan, _this_command(), args.out, args.debug)
+    cluster = workers.Cluster.parse(args.workers, args.worker)
+    batch = _recipe(args).batch_size
+    if cluster.count and batch % cluster.count:
+        raise UsageError(f"A batch of {batch} cannot be split among {cluster.count} workers. Change --batch-size.")
+    result = workers.start(cluster, _this_command(), args.out, args.debug)
     return Outcome(**result) if result else Outcome(f"Written: {args.out}, by the first worker", {"run": str(args.out)})
 
 
 def _this_command():
-    """The command that this process runs, to run it once more: however Python was started, and found its modules."""
-    import sys
-
+    """The command that this process runs, to run it once more, however Python was started and found its modules."""
     start = f"import sys; sys.path, sys.argv[0] = {sys.path!r}, {sys.argv[0]!r}\n"
     return [sys.executable, "-c", start + "from inception_tf.cli.main import main; sys.exit(main())", *sys.argv[1:]]
 
 
 def _train(args):
-    import sys
-    from pathlib import Path
-
     from inception_tf.quiet import start_keras
 
     start_keras()
     from inception_tf.training.finetune import finetune
 
-    def say(line):
-        print(line, file=sys.stderr, flush=True)
-
-    weights = None if args.weights == "none" else args.weights
     result = finetune(
-        weights,
+        None if args.weights == "none" else args.weights,
         _one(args.data),
         _one(args.val),
-        _recipe(args, weights is not None),
+        _recipe(args),
         args.out,
         network=args.network,
         labels=args.labels,
@@ -124,7 +107,7 @@ def _train(args):
         devices=args.devices,
         save_seconds=args.save_seconds,
         save_steps=args.save_steps,
-        say=say,
+        log=lambda line: print(line, file=sys.stderr, flush=True),
         command=sys.argv,
         report=not args.no_report,
         **{name: value for name, value in (("scope", args.scope), ("ema", args.load_ema)) if value},
@@ -137,59 +120,38 @@ def _one(paths):
     return paths[0] if paths and len(paths) == 1 else paths
 
 
-def _recipe(args, pretrained):
-    """The recipe of --recipe, with what the other options say."""
-    import dataclasses
-    from pathlib import Path
-
-    from inception_tf.training.recipe import ONE_PHASE, TWO_PHASES, Recipe
-
+def _recipe(args):
+    """The recipe of --recipe, overridden by the other options."""
     recipe = Recipe.from_yaml(Path(args.recipe)) if args.recipe else Recipe()
-    given = {name: getattr(args, name) for name in _RECIPE}
-    given["xla"] = args.xla or None
-    per_phase = {name: given.pop(name) for name in ("epochs", "learning_rate", "train")}
-    if args.augment and "," in args.augment:
-        per_phase["augment"] = given.pop("augment")
-    renamed = {"bn": "batch_norm", "bn_momentum": "batch_norm_momentum"}
-    given = {renamed.get(name, name): value for name, value in given.items() if value is not None}
-    if "freeze" in given:
-        given["freeze"] = given["freeze"].split(",")
-    if any(per_phase.values()):
-        phases = list(recipe.phases or (TWO_PHASES if pretrained else ONE_PHASE))
-        given["phases"] = _phases(phases, **per_phase)
-    return dataclasses.replace(recipe, **given)
+    values = {field.name: getattr(args, field.name) for field in _OPTIONS}
+    values = {name: value for name, value in values.items() if value is not None}
+    per_phase = {"epochs": _split("--epochs", args.epochs, int)}
+    per_phase["learning_rate"] = _split("--learning-rate", args.learning_rate, float)
+    per_phase["augment"] = values.pop("augment").split(",") if "," in (args.augment or "") else None
+    if args.train or any(per_phase.values()):
+        phases = recipe.phases or (ONE_PHASE if args.weights == "none" else TWO_PHASES)
+        values["phases"] = _phases(phases, args.train, per_phase)
+    return dataclasses.replace(recipe, **values)
 
 
-def _phases(phases, epochs, learning_rate, train, augment=None):
-    import dataclasses
-
-    from inception_tf.errors import UsageError
-
+def _phases(phases, train, per_phase):
+    """The phases with the options that have a value for each; those of 0 epochs left out."""
     if train:
-        phases[-1] = dataclasses.replace(phases[-1], train=tuple(train.split(",")))
-    values = {
-        "epochs": _numbers("--epochs", epochs, int),
-        "learning_rate": _numbers("--learning-rate", learning_rate, float),
-        "augment": augment and augment.split(","),
-    }
-    if values["epochs"] and len(values["epochs"]) == 1:
+        phases = (*phases[:-1], dataclasses.replace(phases[-1], train=train.split(",")))
+    epochs = per_phase.pop("epochs") or [phase.epochs for phase in phases]
+    if len(epochs) == 1:
         phases = phases[-1:]
-    for name, given in values.items():
-        if given and len(given) != len(phases):
+    columns = {"epochs": epochs, **{name: values for name, values in per_phase.items() if values}}
+    for name, values in columns.items():
+        if len(values) != len(phases):
             option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} has a value for each of the {len(phases)} phases. Received: {given}")
-    left_out = [i for i, count in enumerate(values["epochs"] or ()) if count == 0]
-    return [
-        dataclasses.replace(phase, **{name: given[i] for name, given in values.items() if given})
-        for i, phase in enumerate(phases)
-        if i not in left_out
-    ]
+            raise UsageError(f"{option} has a value for each of the {len(phases)} phases. Received: {values}")
+    rows = [dict(zip(columns, row)) for row in zip(*columns.values())]
+    return [dataclasses.replace(phase, **row) for phase, row in zip(phases, rows) if row["epochs"]]
 
 
-def _numbers(option, text, kind):
-    from inception_tf.errors import UsageError
-
+def _split(option, text, parse):
     try:
-        return [kind(part) for part in text.split(",")] if text else None
+        return [parse(part) for part in text.split(",")] if text else None
     except ValueError:
-        raise UsageError(f"{option} is a number, or one a phase with commas between. Received: {text!r}") from None
+        raise UsageError(f"{option} is a number, or one per phase with commas between. Received: {text!r}") from None

@@ -66,7 +66,7 @@ def _serving_command(args, models):
     import tempfile
     from pathlib import Path
 
-    from inception_tf.export.serving_files import models_config
+    from inception_tf.exports.serving_files import models_config
     from inception_tf.serving.deploy import server_command
 
     config = Path(tempfile.mkdtemp(prefix="inception-tf-serve-"), "models.config")

@@ -8,7 +8,7 @@ from string import Template
 from urllib.parse import quote
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.export.serving_files import models_config
+from inception_tf.exports.serving_files import models_config
 from inception_tf.models.card import read_card
 from inception_tf.serving.directories import versions_in
 

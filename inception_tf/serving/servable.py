@@ -10,7 +10,7 @@ from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, 
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from inception_tf.errors import reason
-from inception_tf.export.serving_files import WARMUP
+from inception_tf.exports.serving_files import WARMUP
 from inception_tf.quiet import no_deprecations
 
 CLASSIFY = "tensorflow/serving/classify"

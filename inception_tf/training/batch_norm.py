@@ -1,4 +1,4 @@
-"""Batch norm while fine-tuning: which statistics are used, how fast they move, and what they are over a whole data set.
+"""Batch norm while fine-tuning: which statistics are used, how fast they move, and what they are over a data set.
 
 Slim's moving averages, of decay 0.9997, take 10,000 steps to forget the data they came from. A fine-tuned network whose
 kernels have moved by 500 steps is then evaluated with the statistics of another one.
@@ -41,7 +41,7 @@ def recalibrate(model, batches, summed=lambda values: values):
     """Recomputes the moving statistics of batch norm over a data set, as "Precise BN" (arXiv 2105.07576, section 3).
 
     Every layer's mean and variance are those of its inputs over all images, pooled in float64 over batches of any
-    sizes, while the layers before it normalise by the batch. Layers that are frozen (`trainable` is false) keep theirs.
+    sizes, while the layers before it normalize by the batch. Layers that are frozen (`trainable` is false) keep theirs.
 
     Args:
         model: a Keras model.

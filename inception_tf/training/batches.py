@@ -1,7 +1,7 @@
 """Batches for training and validation, out of `Examples`, as tf.data pipelines.
 
-The training batches of a step follow from the seed and the step alone: a run that goes on at step n sees what an
-unbroken one sees there, whatever the machine.
+The training batches of a step follow from the seed and the step alone: a run that resumes at step n sees what an
+uninterrupted one sees there, whatever the machine.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from inception_tf.errors import ImageError
 from inception_tf.images.augmentation import Augmentation
 from inception_tf.images.decoding import decode_image
 
-# Decoded photographs that are kept in memory, at most.
+# Decoded photographs are cached in memory up to this size.
 CACHE_BYTES = 2 << 30
 
 
 class Decoded:
-    """The decoded images of `Examples`, kept in memory as far as they fit.
+    """The decoded images of `Examples`, cached in memory as far as they fit.
 
     Args:
         examples: an `Examples`.
@@ -26,25 +26,25 @@ class Decoded:
     """
 
     def __init__(self, examples, limit=CACHE_BYTES):
-        self._examples, self._left, self._kept, self._lock = examples, limit, {}, threading.Lock()
+        self._examples, self._left, self._cache, self._lock = examples, limit, {}, threading.Lock()
 
     def __len__(self):
         return len(self._examples)
 
     def image(self, index):
         """The uint8 image H×W×3 of an index."""
-        kept = self._kept.get(int(index))
-        if kept is not None:
-            return kept
+        cached = self._cache.get(int(index))
+        if cached is not None:
+            return cached
         name = self._examples.names[int(index)]
         try:
             image = decode_image(self._examples.read(int(index)))
         except (ImageError, OSError) as error:
-            raise ImageError(f"{name} could be read when the run began, and cannot any more: {error}") from error
+            raise ImageError(f"{name} was readable when the run began, but no longer is: {error}") from error
         with self._lock:
-            if image.nbytes <= self._left and int(index) not in self._kept:
+            if image.nbytes <= self._left and int(index) not in self._cache:
                 self._left -= image.nbytes
-                self._kept[int(index)] = image
+                self._cache[int(index)] = image
         return image
 
     def graph(self, index):
@@ -57,7 +57,7 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Which examples the steps see: every epoch its own permutation, cut to whole batches.
+    """Which examples the steps see: every epoch its own permutation, cut to full batches.
 
     Attributes:
         examples: how many there are, at least `batch_size`.
@@ -80,12 +80,12 @@ class Order:
     def local_batch(self):
         return self.batch_size // self.workers
 
-    def positions(self, step, steps):
-        """A dataset of this worker's places in the endless row of examples, int64 scalars, from `step` on."""
+    def positions(self, step=0):
+        """The endless dataset of this worker's positions in the sequence of examples, int64 scalars, from `step` on."""
         import tensorflow as tf
 
         first, local = step * self.batch_size + self.worker * self.local_batch, self.local_batch
-        return tf.data.Dataset.range(steps * local).map(lambda i: first + i // local * self.batch_size + i % local)
+        return tf.data.Dataset.counter().map(lambda i: first + i // local * self.batch_size + i % local)
 
     def index(self, position):
         """The examples at positions, int64 tensors of any shape up to a vector."""
@@ -100,74 +100,79 @@ class Order:
         )
 
 
-def training_images(decoded, labels, classes, order, recipe, preprocessing, heads, weights=None):
-    """A function (step, steps) to a dataset of batches for `fit`: ({images}, {one-hot labels a head}, {weights}).
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What `fit` compares the outputs with: for an example, a one-hot label and a weight for every head.
+
+    Attributes:
+        labels: int64 array, the class of every example.
+        classes: how many there are.
+        heads: the names of the outputs that have a loss.
+        factors: float32 array, a factor for every class on the weight, or None.
+    """
+
+    labels: np.ndarray
+    classes: int
+    heads: tuple
+    factors: np.ndarray = None
+
+    def __call__(self, inputs, index, weight=1.0):
+        """(inputs, {labels}, {weights}) of the examples at `index`, an int64 tensor."""
+        import tensorflow as tf
+
+        labels = tf.gather(self.labels, index)
+        weights = tf.ones_like(labels, tf.float32) if self.factors is None else tf.gather(self.factors, labels)
+        one_hot = tf.one_hot(labels, self.classes)
+        return inputs, dict.fromkeys(self.heads, one_hot), dict.fromkeys(self.heads, weights * weight)
+
+
+def images(decoded, preprocessing, recipe=None):
+    """A function from (an index, a seed) to an image, both as tensors, which `training_batches` and others take.
 
     Args:
         decoded: a `Decoded`.
-        labels: int64 array, a class each.
-        classes: how many there are.
-        order: an `Order`.
-        recipe: a `Recipe`: `augment`, `mixup`, `seed`.
         preprocessing: the network's.
-        heads: the names of the outputs that have a loss.
-        weights: float32 array, a factor for every class, or None.
+        recipe: a `Recipe`, by whose `augment` the images are augmented. Default: as for evaluation.
+    """
+    if recipe is None:
+        return lambda index, seed=None: preprocessing.graph(decoded.graph(index))
+    augmentation = Augmentation(preprocessing, recipe.augment)
+    return lambda index, seed: augmentation.graph(decoded.graph(index), seed)
+
+
+def features(arrays):
+    """As `images`, of features that were computed before: a dict of arrays, N×… each."""
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        arrays = {name: tf.constant(values) for name, values in arrays.items()}
+    return lambda index, seed=None: {name: tf.gather(values, index) for name, values in arrays.items()}
+
+
+def training_batches(inputs, targets, order, recipe):
+    """A function from a step to the endless dataset of batches for `fit` from there on.
+
+    Args:
+        inputs: from `images` or `features`.
+        targets: a `Targets`.
+        order: an `Order`.
+        recipe: a `Recipe`: `mixup`, `seed`.
     """
     import tensorflow as tf
 
-    augmentation = Augmentation(preprocessing, recipe.augment)
-
     def example(position):
         index = order.index(position)
-        seed = tf.stack([tf.constant(recipe.seed, tf.int64), position])
-        return augmentation.graph(decoded.graph(index), seed), tf.gather(labels, index)
+        return targets(inputs(index, tf.stack([tf.constant(recipe.seed, tf.int64), position])), index)
 
-    def batches(step, steps):
-        data = order.positions(step, steps)
-        data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    def batches(step):
+        data = order.positions(step).map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         data = data.batch(order.local_batch, drop_remainder=True)
-        data = data.map(_targets(classes, heads, weights))
         if recipe.mixup:
-            data = tf.data.Dataset.zip(tf.data.Dataset.range(step, step + steps), data)
+            data = tf.data.Dataset.zip(tf.data.Dataset.counter(step), data)
             data = data.map(_mixup(recipe, order.worker), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return data.prefetch(2)
 
     return batches
-
-
-def training_features(features, labels, classes, order, recipe, heads, weights=None):
-    """As `training_images`, of features computed before: a dict of arrays, N×… each."""
-    import tensorflow as tf
-
-    with tf.device("CPU"):
-        features = {name: tf.constant(values) for name, values in features.items()}
-
-    def batches(step, steps):
-        data = order.positions(step, steps).batch(order.local_batch, drop_remainder=True)
-
-        def gather(positions):
-            index = order.index(positions)
-            return {name: tf.gather(values, index) for name, values in features.items()}, tf.gather(labels, index)
-
-        data = data.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        data = data.map(_targets(classes, heads, weights))
-        if recipe.mixup:
-            data = tf.data.Dataset.zip(tf.data.Dataset.range(step, step + steps), data)
-            data = data.map(_mixup(recipe, order.worker))
-        return data.prefetch(2)
-
-    return batches
-
-
-def _targets(classes, heads, weights):
-    import tensorflow as tf
-
-    def targets(inputs, labels):
-        one_hot = tf.one_hot(labels, classes)
-        factors = tf.ones_like(labels, tf.float32) if weights is None else tf.gather(weights, labels)
-        return inputs, dict.fromkeys(heads, one_hot), dict.fromkeys(heads, factors)
-
-    return targets
 
 
 def _mixup(recipe, worker):
@@ -178,10 +183,32 @@ def _mixup(recipe, worker):
         seed = tf.stack([tf.constant(recipe.seed * 1000 + worker, tf.int64), step])
         alpha = tf.constant(recipe.mixup, tf.float32)
         one, other = (tf.random.stateless_gamma((), seed + [i, 0], alpha) for i in (1, 2))
-        share = one / (one + other)
-        return tf.nest.map_structure(lambda values: share * values + (1 - share) * tf.reverse(values, (0,)), batch)
+        fraction = one / (one + other)
+        return tf.nest.map_structure(
+            lambda values: fraction * values + (1 - fraction) * tf.reverse(values, (0,)), batch
+        )
 
     return blend
+
+
+def validation_batches(inputs, targets, order):
+    """The batches for `evaluate`: all of one size, the last filled up with images of weight 0.
+
+    Args:
+        order: an `Order`, of which the batch and the worker are taken.
+        Others as in `training_batches`.
+    """
+    import tensorflow as tf
+
+    count = len(targets.labels)
+
+    def example(position):
+        index = tf.minimum(position, count - 1)
+        return targets(inputs(index), index, weight=tf.cast(position < count, tf.float32))
+
+    data = order.positions().take(-(-count // order.batch_size) * order.local_batch)
+    data = data.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return data.batch(order.local_batch, drop_remainder=True).prefetch(2)
 
 
 def all_images(decoded, preprocessing, batch_size, shard=(1, 0)):
@@ -191,55 +218,7 @@ def all_images(decoded, preprocessing, batch_size, shard=(1, 0)):
     """
     import tensorflow as tf
 
+    image = images(decoded, preprocessing)
     data = tf.data.Dataset.range(len(decoded)).batch(batch_size).shard(*shard).unbatch()
-    data = data.map(
-        lambda index: (preprocessing.graph(decoded.graph(index)), index),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    data = data.map(lambda index: (image(index), index), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return data.batch(batch_size).prefetch(2)
-
-
-def validation_images(decoded, labels, classes, order, preprocessing, heads):
-    """Batches for `evaluate`: all of one size, the last filled up with images of weight 0.
-
-    Args:
-        order: an `Order`, of which the batch and the worker are taken.
-        Others as `training_images`.
-    """
-
-    def example(index):
-        return preprocessing.graph(decoded.graph(index)), index
-
-    return _filled_up(example, labels, classes, order, heads)
-
-
-def validation_features(features, labels, classes, order, heads):
-    """As `validation_images`, of features computed before: a dict of arrays, N×… each."""
-    import tensorflow as tf
-
-    with tf.device("CPU"):
-        features = {name: tf.constant(values) for name, values in features.items()}
-    return _filled_up(
-        lambda index: ({name: tf.gather(values, index) for name, values in features.items()}, index),
-        labels,
-        classes,
-        order,
-        heads,
-    )
-
-
-def _filled_up(example, labels, classes, order, heads):
-    import tensorflow as tf
-
-    count = len(labels)
-
-    def weighted(place):
-        inputs, index = example(tf.minimum(place, count - 1))
-        target = tf.one_hot(tf.gather(labels, index), classes)
-        weight = tf.cast(place < count, tf.float32)
-        return inputs, dict.fromkeys(heads, target), dict.fromkeys(heads, weight)
-
-    places = order.positions(0, -(-count // order.batch_size))
-    data = places.map(weighted, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return data.batch(order.local_batch, drop_remainder=True).prefetch(2)

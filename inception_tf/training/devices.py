@@ -2,14 +2,12 @@
 
 import contextlib
 import functools
+import hashlib
 
 import keras
 import numpy as np
 
 from inception_tf.errors import UsageError
-
-# Reading all images once may take worker 0 hours.
-_LONGEST_WAIT_MS = 7 * 24 * 3600 * 1000
 
 
 class OneDevice:
@@ -23,27 +21,22 @@ class OneDevice:
     replicas, worker, workers = 1, 0, 1
 
     def scope(self):
-        """A context in which the model that is trained is made, compiled and run."""
+        """A context in which the model is built, compiled and trained."""
         return contextlib.nullcontext()
 
     def check(self, recipe):
         """Raises a `UsageError` where a `Recipe` would not train as on a single device."""
 
-    def any(self, flag):
-        """Whether any worker says so. Here as below, all workers must call, in the same order."""
+    def all_reduce_any(self, flag):
+        """Whether the flag is set in any worker. Here as below, all workers must call, in the same order."""
         return flag
 
-    def summed(self, values):
-        """A float64 array, summed over the workers. All get the same."""
+    def all_reduce_sum(self, values):
+        """The sum of the workers' float64 arrays, in all of them."""
         return values
 
-    @contextlib.contextmanager
-    def first(self):
-        """Worker 0 runs the body first, and then the others."""
-        yield
-
-    def agree(self, facts):
-        """Makes sure that the workers are at the same work.
+    def assert_equal(self, facts):
+        """Makes sure that the workers do the same work.
 
         Args:
             facts: a dict from names, the same in all workers, to str.
@@ -89,42 +82,24 @@ class DataParallel(OneDevice):
         self.scope = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope
         self.replicas = len(devices)
         self.worker, self.workers = jax.process_index(), jax.process_count()
-        self._met = 0
 
-    def any(self, flag):
-        return bool(self._gathered(np.array(flag)).any())
+    def all_reduce_any(self, flag):
+        return bool(self._gather(np.array(flag)).any())
 
-    def summed(self, values):
-        words = np.frombuffer(values.tobytes(), np.uint32)  # of float64, JAX would make float32
-        return self._gathered(words).view(np.float64).sum(axis=0).reshape(values.shape)
+    def all_reduce_sum(self, values):
+        words = np.frombuffer(values.tobytes(), np.uint32)  # JAX would round float64 to float32
+        return self._gather(words).view(np.float64).sum(axis=0).reshape(values.shape)
 
-    @contextlib.contextmanager
-    def first(self):
-        if self.worker:
-            self._meet()
-        yield
-        if not self.worker:
-            self._meet()
-
-    def _meet(self):
-        from jax._src import distributed  # Gloo gives up after 30 minutes; nothing public waits longer
-
-        if self.workers > 1:
-            self._met += 1
-            distributed.global_state.client.wait_at_barrier(f"inception_tf {self._met}", _LONGEST_WAIT_MS)
-
-    def agree(self, facts):
-        import hashlib
-
+    def assert_equal(self, facts):
         digests = [hashlib.sha256(value.encode()).digest() for value in facts.values()]
-        gathered = self._gathered(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
-        same = (gathered == gathered[0]).all(axis=-1)
-        for worker, row in enumerate(same):
-            if not row.all():
-                names = [name for name, equal in zip(facts, row) if not equal]
+        gathered = self._gather(np.frombuffer(b"".join(digests), np.uint8).reshape(len(facts), -1))
+        # Not `multihost_utils.assert_equal`: it fails in the workers that differ from the first, the others then hang.
+        for worker, same in enumerate((gathered == gathered[0]).all(axis=-1)):
+            if not same.all():
+                names = [name for name, equal in zip(facts, same) if not equal]
                 raise UsageError(
-                    f"Worker {worker} was given something else than worker 0: {', '.join(names)}. All workers need the "
-                    "same command, the same data, and --out on a disk that all of them see."
+                    f"Worker {worker} differs from worker 0 in: {', '.join(names)}. All workers need the same command, "
+                    "the same data, and --out on a disk that all of them see."
                 )
 
     def leave(self):
@@ -133,7 +108,7 @@ class DataParallel(OneDevice):
         if self.workers > 1:
             jax.distributed.shutdown()
 
-    def _gathered(self, array):
+    def _gather(self, array):
         from jax.experimental.multihost_utils import process_allgather
 
         return process_allgather(array) if self.workers > 1 else array[np.newaxis]
@@ -164,8 +139,7 @@ def find_devices(wanted=None):
     if wanted is None:
         wanted = gpus
     elif isinstance(wanted, int):
-        there = gpus or [device.name for device in tf.config.list_logical_devices("CPU")]
-        wanted = _first(wanted, there)
+        wanted = _first(wanted, gpus or [device.name for device in tf.config.list_logical_devices("CPU")])
     return Mirrored(wanted) if len(wanted) > 1 else OneDevice()
 
 
@@ -177,19 +151,19 @@ def _jax_devices(wanted):
         tf.config.set_visible_devices([], "GPU")  # it only reads images here, and would take the memory
     processes = jax.process_count()
     if processes > 1 and not jax.distributed.is_initialized():
-        raise UsageError("The workers parted when their training ended. Start them again for another.")
-    of = [jax.local_devices(process) for process in range(processes)]
-    if len({len(devices) for devices in of}) > 1:
-        raise UsageError(f"Every worker needs as many devices as the others. Received: {[len(part) for part in of]}")
+        raise UsageError("The workers separated when their run ended. Start them again for another.")
+    devices = [jax.local_devices(process) for process in range(processes)]
+    if len({len(part) for part in devices}) > 1:
+        raise UsageError(f"Every worker needs as many devices as the others. Received: {list(map(len, devices))}")
     if wanted is None:
-        wanted = 1 if jax.default_backend() == "cpu" else len(of[0])
+        wanted = 1 if jax.default_backend() == "cpu" else len(devices[0])
     elif not isinstance(wanted, int):
         raise UsageError(f"On Keras's JAX backend, devices is a number. Received: {wanted!r}")
-    devices = [device for part in of for device in _first(wanted, part)]
+    devices = [device for part in devices for device in _first(wanted, part)]
     return DataParallel(devices) if len(devices) > 1 else OneDevice()
 
 
-def _first(count, there):
-    if not 1 <= count <= len(there):
-        raise UsageError(f"There are {len(there)} devices. Received: devices={count}")
-    return there[:count]
+def _first(count, devices):
+    if not 1 <= count <= len(devices):
+        raise UsageError(f"There are {len(devices)} devices. Received: devices={count}")
+    return devices[:count]

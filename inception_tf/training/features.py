@@ -9,15 +9,15 @@ from inception_tf.training.network import AUX_LOGITS, LOGITS
 
 
 def heads_on(model, training):
-    """Cuts what `network.with_losses` gave above its trunk.
+    """Cuts what `network.with_losses` gave above its backbone.
 
     Args:
         model: a model of this library.
         training: its Keras model with losses.
 
     Returns:
-        (trunk, heads): a Keras model from images to a dict of features, float N×…, and one from them to the outputs of
-        `training`. They share the weights of `model`. Dropout belongs to the heads.
+        (backbone, heads): a Keras model from images to a dict of features, float N×…, and one from them to the outputs
+        of `training`. They share the weights of `model`. Dropout belongs to the heads.
     """
     features, logits = model.features, model.logits
     feature, dropped = _below_dropout(model, features)
@@ -26,16 +26,16 @@ def heads_on(model, training):
         head = next(layer for layer in model.layers if layer.name == "AuxLogits")
         pooled, rest = _after_pooling(head)
         cuts[AUX_LOGITS] = pooled, rest
-    trunk = keras.Model(model.inputs[0], {name: tensor for name, (tensor, _) in cuts.items()})
+    backbone = keras.Model(model.inputs[0], {name: tensor for name, (tensor, _) in cuts.items()})
     inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, (tensor, _) in cuts.items()}
     outputs = {name: keras.ops.cast(rest(inputs[name]), "float32") for name, (_, rest) in cuts.items()}
-    return trunk, keras.Model(inputs, outputs)
+    return backbone, keras.Model(inputs, outputs)
 
 
 def _below_dropout(model, tensor):
-    """The tensor before the dropout that makes `tensor`, and the function from it to `tensor`."""
-    made_by = {id(layer.output): layer for layer in model.layers}
-    layer = made_by.get(id(tensor))
+    """The tensor before the dropout that `tensor` comes from, and the function from it to `tensor`."""
+    produced_by = {id(layer.output): layer for layer in model.layers}
+    layer = produced_by.get(id(tensor))
     if isinstance(layer, keras.layers.Dropout):
         return layer.input, layer
     if type(layer) is Scope and isinstance(layer.layers[-1], keras.layers.Dropout):
@@ -60,18 +60,18 @@ def _after_pooling(head):
     return first(head.input), run
 
 
-def compute(trunk, batches, count):
+def compute(backbone, batches, count):
     """The features of all images: a dict of float32 arrays, `count`×… each.
 
     Args:
-        trunk: from `heads_on`.
+        backbone: from `heads_on`.
         batches: an iterable of (images, indices).
         count: how many there are.
     """
-    features = {name: np.empty((count, *output.shape[1:]), np.float32) for name, output in trunk.output.items()}
+    features = {name: np.empty((count, *output.shape[1:]), np.float32) for name, output in backbone.output.items()}
     with Progress("Features", count, "images") as progress:
         for images, indices in batches:
-            for name, values in trunk.predict_on_batch(np.asarray(images)).items():
+            for name, values in backbone.predict_on_batch(np.asarray(images)).items():
                 features[name][np.asarray(indices)] = values
             progress.advance(len(indices))
     return features

@@ -1,10 +1,11 @@
-"""Fine-tuning: images and weights in, a Keras model and a directory that tells how it came about out."""
+"""Fine-tuning: from images and weights to a Keras model and a directory that documents how it was trained."""
 
 import contextlib
 import dataclasses
 import hashlib
 import shlex
 import tempfile
+import time
 from pathlib import Path
 
 import keras
@@ -16,36 +17,29 @@ from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import evaluate
 from inception_tf.evaluation.report import write_report
 from inception_tf.images.examples import Examples
-from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.images.sources import open_training_data
 from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.model import check_model
 from inception_tf.models.registry import find_network
-from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import detect
-from inception_tf.training import batch_norm, batches, features
 from inception_tf.training.devices import find_devices
-from inception_tf.training.loop import Loop, Program
-from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
-from inception_tf.training.optimizers import optimizer
-from inception_tf.training.recipe import Recipe, plain
+from inception_tf.training.loop import Loop
+from inception_tf.training.network import rebuilt
+from inception_tf.training.phases import PhaseBuilder
+from inception_tf.training.recipe import Recipe
 from inception_tf.training.run import BEST, Run, best_row
 from inception_tf.training.state import read_position
 from inception_tf.zoo import create_model, load_model, resolve
 
-# Features of more bytes than this are not kept; the trunk then runs in every step.
-FEATURE_BYTES = 1 << 30
-
 
 @dataclasses.dataclass
 class Result:
-    """What a fine-tuning gave.
+    """The result of `finetune`.
 
     Attributes:
         model: the model of the epoch with the best validation accuracy; of equal ones, with the lowest loss.
         history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy, top_5,
-            objective (all that is minimised), learning_rate, val_loss, val_accuracy, val_top_5, images_per_second,
+            objective (all that is minimized), learning_rate, val_loss, val_accuracy, val_top_5, images_per_second,
             seconds (of training so far).
         best: the row of `history` that `model` belongs to.
         skipped: the images that could not be read, and why.
@@ -91,15 +85,16 @@ def finetune(
     devices=None,
     save_seconds=300.0,
     save_steps=None,
-    say=print,
+    callbacks=(),
+    log=print,
     report=True,
     command=None,
     **loading,
 ):
-    """Trains a network on labelled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
+    """Trains a network on labeled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
 
-    A run that was killed goes on where it was when it is called again with the same arguments. Where the weights have
-    another number of classes than the data, the heads are new.
+    A run that was killed resumes at the step where it was when it is called again with the same arguments. Where the
+    weights have another number of classes than the data, the heads are new.
 
     Args:
         weights: a model of this library; a Slim checkpoint, a `.keras` file or a run's directory; the name of a
@@ -107,16 +102,20 @@ def finetune(
         data: class folders, TFRecords, a `tf.data.Dataset` of (image, label), or `Examples`; see `open_examples`.
         val: the validation images, likewise. Default: those of `data` that `open_training_data` finds or holds out.
         recipe: a `Recipe`, or a YAML file of one.
-        out: the run's directory, see `Run`. None keeps nothing on disk.
+        out: the run's directory, see `Run`. With None, nothing stays on disk.
         network: the network's name, for None, published names, and where detection is not to decide.
         labels, labels_offset, val_fraction: as `open_training_data`.
-        new_head: whether the heads start anew although the weights have as many classes as the data.
-        devices: how many GPUs take part of every batch each, or a list of TensorFlow's device names. Default: all GPUs.
-            Those of several machines: call `workers.join` first, and this in every worker alike.
+        new_head: whether to train new heads although the weights have as many classes as the data.
+        devices: how many GPUs share every batch, or a list of TensorFlow's device names. Default: all GPUs. With those
+            of several machines: call `workers.join` first, and this in every worker alike.
         save_seconds, save_steps: the state is saved after so many seconds, or steps, and after every epoch.
-        say: takes lines that tell how it goes.
+        callbacks: `keras.callbacks.Callback`s. Their model is the one that `fit` trains in a phase, from images (or
+            features that were computed once) to logits. `on_train_begin` comes with every phase, and `stop_training`
+            ends one; epochs are numbered through all phases; the logs are named as in `Result.history`. What a callback
+            counts is saved with the state: `EarlyStopping` and its like resume too. What writes a file needs to append.
+        log: takes the lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
-        command: the words of the command, to be kept there.
+        command: the words of the command, to be saved there.
         **loading: as `create_model` takes them for a Slim checkpoint: `ema`, `scope`, ….
 
     Returns:
@@ -125,14 +124,14 @@ def finetune(
     Raises:
         UsageError: arguments that do not fit one another, or a run's directory of others.
         CheckpointError, MismatchError, DownloadError: as `create_model`.
-        TrainingError: the loss became NaN; the last good state is kept.
+        TrainingError: the loss became NaN; the last good state stays.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     devices = find_devices(devices)
     recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
     keras.utils.set_random_seed(recipe.seed)
-    model = _opened(weights, len(train.class_names), network, new_head, loading)
+    model = _opened(weights, len(train.class_names), network, loading)
     product = _started(model, len(train.class_names), recipe, new_head)
     if product.card.labels:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
@@ -143,161 +142,26 @@ def finetune(
     with contextlib.ExitStack() as stack:
         path = out if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()), "run")
         config = _config(product, train, held_out, recipe)
-        with devices.first():
-            run = Run(path, config, writes=devices.worker == 0)
-            stack.callback(run.close)
-            train, held_out = _readable(run, train, held_out)
+        run = Run(path, config, writes=devices.worker == 0)
+        stack.callback(run.close)
+        train, held_out = _readable(run, out is not None, train, held_out)
         if command:
             run.text("command.txt", shlex.join(command) + "\n")
         run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
         position = read_position(run.state)
-        devices.agree({name: str(value) for name, value in {**config, "the state to go on from": position}.items()})
-        job = _Job(product, train, held_out, recipe, devices)
-        say(job.describe())
-        loop = Loop(
-            job.model,
-            product,
-            run,
-            recipe.phases,
-            job.program,
-            job.order.steps_per_epoch,
-            recipe.batch_size,
-            devices,
-            statistics=job.training_images if recipe.batch_norm == "recalibrate" else None,
-            position=position,
-            save_seconds=save_seconds,
-            save_steps=save_steps,
-            say=say,
-        )
+        devices.assert_equal({name: str(value) for name, value in {**config, "the saved state": position}.items()})
+        builder = PhaseBuilder(product, train, held_out, recipe, devices)
+        log(builder.describe())
+        loop = Loop(builder, run, position, callbacks, save_seconds, save_steps, log)
         if position:
-            say(f"Going on from step {position.total} of {loop.steps}.")
+            log(f"Resuming at step {position.total} of {loop.steps}.")
         history = loop.train()
         devices.leave()
         model = load_model(run.path / BEST) if run.writes else None
         if report and out is not None and run.writes:
-            _report(run, model, held_out, history, say)
+            _report(run, model, held_out, history, log)
     skipped = {**train.skipped, **held_out.skipped}
     return Result(model, history, best_row(history), skipped, Path(out) if out is not None else None)
-
-
-class _Job:
-    """The data and the model of a run, and what each phase makes of them."""
-
-    def __init__(self, product, train, held_out, recipe, devices):
-        if recipe.batch_size > len(train):
-            raise UsageError(
-                f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
-                f"Give --batch-size {len(train)} or less."
-            )
-        if recipe.batch_size % devices.replicas:
-            raise UsageError(f"A batch of {recipe.batch_size} cannot be shared by {devices.replicas} devices equally.")
-        devices.check(recipe)
-        self.product, self.recipe, self.devices = product, recipe, devices
-        self.classes = len(train.class_names)
-        self.labels, self.val_labels = train.labels, held_out.labels
-        self.order = batches.Order(len(train), recipe.batch_size, recipe.seed, devices.worker, devices.workers)
-        self.decoded, self.val_decoded = batches.Decoded(train), batches.Decoded(held_out)
-        self.preprocessing = preprocessing_of(product)
-        self.weights = class_factors(recipe.class_weights, train.labels, train.class_names)
-        options = product.card.options
-        dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
-        with devices.scope():
-            self.model = rebuilt(product, recipe.precision, **dropout)
-
-    def describe(self):
-        """A line on what is about to be trained."""
-        recipe, card = self.recipe, self.product.card
-        source = card.weights.source
-        text = (
-            f"{card.network} from {source}, {self.classes} classes, {len(self.labels)} training and "
-            f"{len(self.val_labels)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "
-            f"epoch. Batch norm: {recipe.batch_norm}"
-        )
-        momenta = [self._momentum(phase) for phase in recipe.phases]
-        if recipe.batch_norm != "frozen" and momenta[0] is not None:
-            own = batch_norm.layers(self.model)[0].momentum
-            text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
-        return text + "."
-
-    def program(self, index):
-        """The `Program` of a phase."""
-        phase = self.recipe.phases[index]
-        recipe = dataclasses.replace(self.recipe, augment=phase.augment)
-        for model in (self.model, self.product):
-            set_trainable(model, recipe, phase, recipe.batch_norm)
-        with self.devices.scope():
-            training = with_losses(self.model, recipe)
-            kept = self._features(training, phase)
-            if kept:
-                training, train_features, val_features = kept
-            compile_for(training, recipe, optimizer(recipe, phase, self.order.steps_per_epoch))
-        heads = list(training.output)
-        common = self.classes, self.order, recipe
-        if kept:
-            program = Program(
-                training,
-                batches.training_features(train_features, self.labels, *common, heads, self.weights),
-                batches.validation_features(val_features, self.val_labels, self.classes, self.order, heads),
-            )
-        else:
-            program = Program(
-                training,
-                batches.training_images(self.decoded, self.labels, *common, self.preprocessing, heads, self.weights),
-                batches.validation_images(
-                    self.val_decoded, self.val_labels, self.classes, self.order, self.preprocessing, heads
-                ),
-            )
-        program.momentum = self._momentum(phase)
-        return program
-
-    def training_images(self):
-        """This worker's part of the training images, once, as for evaluation."""
-        shared = self.devices.workers, self.devices.worker
-        images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size, shared)
-        return (batch.numpy() for batch, _ in images)
-
-    def _momentum(self, phase):
-        if self.recipe.batch_norm_momentum is not None:
-            return self.recipe.batch_norm_momentum
-        own = [layer.momentum for layer in batch_norm.layers(self.model)]
-        return batch_norm.choose_momentum(max(own), phase.epochs * self.order.steps_per_epoch) if own else None
-
-    def _features(self, training, phase):
-        """(heads, training features, validation features) where nothing but the heads changes in a phase."""
-        if phase.augment != "none" or self.devices.replicas > 1:
-            return None
-        trunk, heads = features.heads_on(self.model, training)
-        below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]
-        moving = [layer for layer in batch_norm.layers(trunk) if layer.trainable]
-        size = sum(np.prod(tensor.shape[1:]) for tensor in trunk.output.values()) * 4
-        if below or moving or size * (len(self.labels) + len(self.val_labels)) > FEATURE_BYTES:
-            return None
-        computed = [
-            features.compute(
-                trunk, batches.all_images(decoded, self.preprocessing, self.recipe.batch_size), len(decoded)
-            )
-            for decoded in (self.decoded, self.val_decoded)
-        ]
-        return heads, *computed
-
-
-def class_factors(class_weights, labels, names):
-    """The factor of every class on the loss of its images: float32 array of shape (classes,), or None for none.
-
-    Args:
-        class_weights: None, "balanced" or a dict from class names, as in `Recipe`.
-        labels: those of the training images.
-        names: the classes'.
-    """
-    if class_weights is None:
-        return None
-    if class_weights == "balanced":
-        counts = np.bincount(labels, minlength=len(names))
-        return (len(labels) / (len(names) * np.maximum(counts, 1))).astype(np.float32)
-    unknown = [name for name in class_weights if name not in names]
-    if unknown:
-        raise UsageError(f"class_weights names classes that are not there: {', '.join(unknown)}.")
-    return np.array([class_weights.get(name, 1.0) for name in names], np.float32)
 
 
 def _examples(data, val, val_fraction, labels, labels_offset):
@@ -312,8 +176,8 @@ def _in_order_of(model, examples):
     other = [name for name in examples.class_names if name not in known]
     if other:
         raise UsageError(
-            f"The weights have as many classes as the data, but other ones: they lack {', '.join(other[:5])}. "
-            "New heads are begun with --new-head (new_head=True)."
+            f"The weights have as many classes as the data, but different ones: they lack {', '.join(other[:5])}. "
+            "New heads are trained with --new-head (new_head=True)."
         )
     part = examples.subset(np.arange(len(examples)))
     part.labels = np.array([known.index(name) for name in examples.class_names])[examples.labels]
@@ -321,24 +185,20 @@ def _in_order_of(model, examples):
     return part
 
 
-def _opened(weights, classes, name, new_head, loading):
+def _opened(weights, classes, name, loading):
     """The model that `weights` stands for; a Slim checkpoint's with heads of so many classes."""
-    found = None if weights is None or isinstance(weights, keras.Model) else resolve(weights)
-    if found and found.kind == "keras":
-        weights = load_model(found.value)
+    if weights is not None and not isinstance(weights, keras.Model):
+        found = resolve(weights)
+        if found.kind == "checkpoint":
+            return load_model(weights, name, classes=classes, **loading)
+        if found.kind == "keras":
+            weights = load_model(found.value)
     if isinstance(weights, keras.Model):
         refuse_fused(check_model(weights), "Fine-tuning")
         if loading or name not in (None, weights.card.network):
             raise UsageError(f"The weights are a Keras model of {weights.card.network}, and are taken as they are.")
         return weights
-    if found and found.kind == "checkpoint":
-        weights = open_checkpoint(found.value)
-        loading = {**loading, "detection": detect(weights, name, loading.get("scope"), partial=True)}
-        name = loading["detection"].network
-    name = name or "inception_v3"
-    if found and new_head:
-        loading = {**loading, "exclude_scopes": list(find_network(name).heads)}
-    return create_model(name, weights=weights, classes=classes, **loading)
+    return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
 
 
 def _started(model, classes, recipe, new_head):
@@ -363,15 +223,15 @@ def _started(model, classes, recipe, new_head):
     )
 
 
-def _report(run, model, held_out, history, say):
+def _report(run, model, held_out, history, log):
     """Pictures and numbers of the best model, in the run's directory."""
     evaluation = evaluate(KerasEngine(model), held_out)
     _, missing = write_report(evaluation, held_out, run.path / "report", overwrite=True)
     if missing:
-        say(missing)
+        log(missing)
     else:
         plots.learning_curves(history, run.path / "report" / "curves.png", overwrite=True)
-    say(str(evaluation))
+    log(str(evaluation))
 
 
 def _config(model, train, held_out, recipe):
@@ -384,13 +244,15 @@ def _config(model, train, held_out, recipe):
         "classes": train.class_names,
         "training": {"images": len(train), "fingerprint": train.fingerprint()},
         "validation": {"images": len(held_out), "fingerprint": held_out.fingerprint()},
-        "recipe": plain(recipe),
+        "recipe": dataclasses.asdict(recipe),
     }
 
 
-def _readable(run, *parts):
-    """The examples that can be decoded. What cannot be is looked for once a run, and listed in skipped.txt."""
+def _readable(run, shared, *parts):
+    """The examples that can be decoded. Those that cannot are looked for once per run, and listed in skipped.txt."""
     file = run.path / "skipped.txt"
+    while shared and not run.writes and not file.is_file():  # the first worker reads all images, perhaps for hours
+        time.sleep(0.2)
     if file.is_file():
         skipped = dict(line.split("\t", 1) for line in file.read_text("utf-8").splitlines())
         return [_without(part, skipped) for part in parts]

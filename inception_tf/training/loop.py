@@ -1,13 +1,13 @@
-"""The training itself: phases of epochs of `fit`, each of which can go on where a killed run was."""
+"""The training itself: a `fit` of Keras for each phase, which resumes at the step where a killed run was."""
 
 import contextlib
-import dataclasses
 import math
 import signal
 import threading
 import time
 
 import keras
+import numpy as np
 
 from inception_tf.errors import TrainingError
 from inception_tf.progress import Progress
@@ -17,66 +17,34 @@ from inception_tf.training.run import BEST, LAST, best_row
 from inception_tf.training.state import Position, read_position, restore_state, save_state
 
 
-@dataclasses.dataclass
-class Program:
-    """What a phase runs.
+class Loop(keras.callbacks.Callback):
+    """Runs the phases, as the one callback of their `fit`, and saves the state in the run's directory.
 
-    Attributes:
-        training: the compiled Keras model with the losses.
-        batches: a function (step, steps) to the dataset of those training batches.
-        validation: the dataset for `evaluate`.
-        momentum: of batch norm, or None for the network's own.
-    """
-
-    training: keras.Model
-    batches: object
-    validation: object
-    momentum: float = None
-
-
-class Loop:
-    """Runs phases on a model, and keeps the state in a run's directory.
+    The callbacks of the user get what Keras sends them, in every phase, with the epochs numbered through all phases and
+    our names of the metrics.
 
     Args:
-        model: the model of this library under training.
-        product: a float32 model of the same network, which is saved.
+        builder: a `PhaseBuilder`.
         run: the `Run`.
-        phases: the `Phase`s, learning rates filled in.
-        program: a function from a phase's index to its `Program`; it sets what is trained in `model`.
-        steps_per_epoch, batch_size: of all workers together.
-        devices: a `OneDevice` or another of `devices`.
-        statistics: a function to batches of images to recompute batch norm's statistics on, or None.
         position: where to begin, from the run's state file.
+        callbacks: a list of `keras.callbacks.Callback`.
         save_seconds: how long a run may go without its state being saved.
         save_steps: the same in steps; None is no limit.
-        say: takes the lines that tell how it goes.
+        log: takes the lines that tell how it goes.
     """
 
-    def __init__(
-        self,
-        model,
-        product,
-        run,
-        phases,
-        program,
-        steps_per_epoch,
-        batch_size,
-        devices,
-        statistics=None,
-        position=None,
-        save_seconds=300.0,
-        save_steps=None,
-        say=print,
-    ):
-        self.model, self.product, self.run, self.phases, self.program = model, product, run, phases, program
-        self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
-        self.devices, self.statistics = devices, statistics
-        self.resumed = position is not None
-        self.position = position or Position()
-        self.save_seconds, self.save_steps, self.say = save_seconds, save_steps, say
-        self.asked = self.stop = False  # by a signal to this process; by one to any worker
-        self._saved = time.monotonic()
-        self._before, self._logs, self._in_fit = {}, {}, 0
+    def __init__(self, builder, run, position=None, callbacks=(), save_seconds=300.0, save_steps=None, log=print):
+        super().__init__()
+        self.builder, self.run, self.phases, self.devices = builder, run, builder.recipe.phases, builder.devices
+        self.network, self.product = builder.model, builder.product
+        self.steps_per_epoch, self.batch_size = builder.order.steps_per_epoch, builder.order.batch_size
+        self.resumed, self.position = position is not None, position or Position()
+        self.save_seconds, self.save_steps, self.log = save_seconds, save_steps, log
+        self.users = list(callbacks)
+        self._initial = [_counts(callback) for callback in self.users]
+        self._interrupted = False
+        self._saved = self._counted = time.monotonic()
+        self._progress, self._averages = contextlib.ExitStack(), contextlib.ExitStack()
 
     @property
     def steps(self):
@@ -84,145 +52,177 @@ class Loop:
         return sum(phase.epochs for phase in self.phases) * self.steps_per_epoch
 
     def train(self):
-        """Runs what is left. Returns the rows of metrics, one an epoch.
+        """Runs what is left. Returns the rows of metrics, one per epoch.
 
         Raises:
-            TrainingError: the loss is no number.
+            TrainingError: the loss is NaN or infinite.
             KeyboardInterrupt: a signal asked for an end; the state is saved.
         """
-        if self.position.total == self.steps and len(self.position.rows) == sum(p.epochs for p in self.phases):
-            return self.position.rows
         with self._signals():
-            for index in range(self.position.phase, len(self.phases)):
-                self._phase(index)
+            while self.position.phase < len(self.phases):
+                self._run_phase()
         return self.position.rows
 
-    def _phase(self, index):
-        start, phase = time.monotonic(), self.phases[index]
-        if self.resumed:  # before the program, which may compute features with these weights
-            restore_state(self.run.state, self.model.variables, all_of_them=False)
-        program = self.program(index)
-        self.position.seconds += time.monotonic() - start
-        training = self.training = program.training
+    def _run_phase(self):
+        position, phase = self.position, self.phases[self.position.phase]
+        resumed, self.resumed = self.resumed, False
+        if resumed:  # before the program, which may compute features with these weights
+            restore_state(self.run.state, self.network.variables, all_of_them=False)
+        program = self.builder.program(phase)
+        self.set_model(program.training)
         with self.devices.scope():
-            training.optimizer.build(training.trainable_variables)
-        if self.resumed:
+            self.model.optimizer.build(self.model.trainable_variables)
+        before = sum(phase.epochs for phase in self.phases[: position.phase])
+        params = {"verbose": 0, "epochs": before + phase.epochs, "steps": self.steps_per_epoch}
+        self.callbacks = keras.callbacks.CallbackList(self.users, model=self.model, **params)
+        self.callbacks.on_train_begin()
+        if resumed:
             restore_state(self.run.state, self._variables())
-            self.resumed = False
+            for callback, counts in zip(self.users, position.callbacks):
+                vars(callback).update(counts)
         else:
             self.save()
-        with batch_norm.momentum(self.model, program.momentum) if program.momentum else contextlib.nullcontext():
-            while self.position.epoch < phase.epochs:
-                self._epoch(program, phase)
-        if self.position.phase + 1 < len(self.phases):
-            with averaged(training, keep=True):
-                self.position.phase, self.position.epoch = index + 1, 0
-
-    def _epoch(self, program, phase):
-        start, done = time.monotonic(), self.position.step
-        left = self.steps_per_epoch - done
-        self._before, self._logs, self._in_fit = dict(self.position.sums), {}, 0
-        if left:
-            label = f"{phase.name} {self.position.epoch + 1}/{phase.epochs}"
-            with Progress(label, left * self.batch_size, "images") as progress, self.devices.scope():
-                program.training.fit(
-                    program.batches(self.position.total, left),
+        momentum = batch_norm.momentum(self.network, program.momentum) if program.momentum else contextlib.nullcontext()
+        with momentum, self._progress, self._averages, self.devices.scope():
+            if position.step:  # Keras creates the metrics, which are to be restored, with the first batch that it sees
+                self.model.evaluate(program.validation, steps=1, verbose=0)
+            while position.epoch < phase.epochs:
+                # A `fit` has as many steps in every epoch: the rest of one that was interrupted is a `fit` of its own.
+                epoch = before + position.epoch
+                self.model.fit(
+                    program.batches(position.total),
+                    steps_per_epoch=self.steps_per_epoch - position.step,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1 if position.step else before + phase.epochs,
+                    validation_data=program.validation,
                     shuffle=False,
-                    callbacks=[Watch(self, progress, label)],
+                    callbacks=[self],
                     verbose=0,
                 )
-        if self.stop:
+        self.callbacks.on_train_end()
+        with averaged(self.model, keep=True):
+            position.phase, position.epoch = position.phase + 1, 0
+        if position.phase == len(self.phases):
+            copy_weights(self.network, self.product)
+            self.run.save(LAST, self.product)
             self.save()
-            self.say(f"Stopped at step {self.position.total} of {self.steps}; the same command goes on from there.")
-            self.devices.leave()
-            raise KeyboardInterrupt
-        speed = left * self.batch_size / (time.monotonic() - start)
-        self._save_if_due()  # before the validation, which may take long
-        row = {"step": self.position.total, "phase": phase.name, "epoch": self.position.epoch + 1}
-        row |= {name: total / self.steps_per_epoch for name, total in self._sums().items()}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(_inner(program.training.optimizer).learning_rate))
-        row |= self._validate(program)
-        row |= {"images_per_second": speed, "seconds": self.position.seconds}
-        self.position.rows.append(row)
-        self.position.epoch, self.position.step, self.position.sums = self.position.epoch + 1, 0, {}
-        self._before, self._in_fit = {}, 0
-        self.save()
-        self.run.metrics(self.position.rows)
-        self.say(
-            f"{phase.name} {row['epoch']}/{phase.epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}, "
-            f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}, {speed:.1f} images/s"
-        )
 
-    def _sums(self):
-        """The epoch's metrics summed over its steps, those before the run was taken up again included."""
-        now = {name: value * self._in_fit for name, value in _named(self._logs, "").items()}
-        return {name: self._before.get(name, 0.0) + now.get(name, 0.0) for name in {**self._before, **now}}
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.position.step:  # in an epoch that was interrupted
+            for variable, value in zip(self.model.metrics_variables, self.position.metrics, strict=True):
+                variable.assign(value)
+        phase = self.phases[self.position.phase]
+        self._label = f"{phase.name} {self.position.epoch + 1}/{phase.epochs}"
+        images = (self.steps_per_epoch - self.position.step) * self.batch_size
+        self._bar = self._progress.enter_context(Progress(self._label, images, "images"))
+        self._started, self._done = time.monotonic(), self.position.step
+        self.callbacks.on_epoch_begin(epoch)
 
-    def _validate(self, program):
-        start = time.monotonic()
-        with averaged(program.training):
-            if self.statistics:
-                copy_weights(self.model, self.product)
-                batch_norm.recalibrate(self.product, self.statistics(), self.devices.summed)
-                copy_weights(self.product, self.model)
-            with self.devices.scope():
-                row = _named(program.training.evaluate(program.validation, return_dict=True, verbose=0), "val_")
-            self._check(row["val_loss"], "The validation loss")
-            last = self.position.phase + 1 == len(self.phases) and (self.position.epoch + 1 == self.phases[-1].epochs)
-            best = best_row([*self.position.rows, row]) is row
-            if best or last:
-                _sync(program.training)
-                copy_weights(self.model, self.product)
-            if best:
-                self.run.save(BEST, self.product)
-            if last:
-                self.run.save(LAST, self.product)
-        self.position.seconds += time.monotonic() - start
-        return row
+    def on_train_batch_begin(self, batch, logs=None):
+        self.callbacks.on_train_batch_begin(self.position.step)
 
-    def step_done(self, logs, seconds):
-        """After every step: counts it, looks at the loss, saves when it is time. Returns whether to stop."""
-        self._logs = logs
-        self._in_fit += 1
+    def on_train_batch_end(self, batch, logs=None):
+        self._check(float(logs["loss"]), "The loss")
         self.position.step += 1
         self.position.total += 1
-        self.position.seconds += seconds
-        self._check(float(logs["loss"]), "The loss")
-        if self.position.step < self.steps_per_epoch:
-            self._save_if_due()
-        self.stop = self.devices.any(self.asked)
-        return self.stop
+        self._bar.label = f"{self._label}  loss {float(logs['loss']):.4f}"
+        self._bar.advance(self.batch_size)
+        self.callbacks.on_train_batch_end(self.position.step - 1, named(logs))
+        if self.position.step < self.steps_per_epoch:  # else the epoch's end does it
+            due = time.monotonic() - self._saved >= self.save_seconds
+            if due or self.save_steps and self.position.total % self.save_steps == 0:
+                self.save()
+            self._stop_if_interrupted()
 
-    def _check(self, loss, what):
-        if not math.isfinite(loss):
-            self._broken(f"{what} is {loss}")
+    def on_test_begin(self, logs=None):
+        images = (self.position.step - self._done) * self.batch_size
+        self._speed = images / (time.monotonic() - self._started)
+        self._progress.close()
+        self._averages.enter_context(averaged(self.model))
+        if self.builder.recipe.batch_norm == "recalibrate":
+            copy_weights(self.network, self.product)
+            batch_norm.recalibrate(self.product, self.builder.training_images(), self.devices.all_reduce_sum)
+            copy_weights(self.product, self.network)
+        self.callbacks.on_test_begin()
 
-    def _broken(self, what):
-        kept = read_position(self.run.state)
-        raise TrainingError(
-            f"{what} at step {self.position.total} of {self.steps}. "
-            f"The last good state, step {kept.total if kept else 0}, is in {self.run.path}. "
-            "A lower learning rate, clip, or a longer warm-up may help; they make another run."
+    def on_test_batch_begin(self, batch, logs=None):
+        self.callbacks.on_test_batch_begin(batch)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.callbacks.on_test_batch_end(batch, named(logs))
+
+    def on_test_end(self, logs=None):
+        row = named(logs, "val_")
+        self._check(row["val_loss"], "The validation loss")
+        if best_row([*self.position.rows, row]) is row:
+            _sync(self.model)
+            copy_weights(self.network, self.product)
+            self.run.save(BEST, self.product)
+        self.callbacks.on_test_end(named(logs))
+        self._averages.close()
+
+    def on_epoch_end(self, epoch, logs=None):
+        position, phase = self.position, self.phases[self.position.phase]
+        training = {name: value for name, value in logs.items() if not name.startswith("val_")}
+        validation = {name.removeprefix("val_"): value for name, value in logs.items() if name.startswith("val_")}
+        rate = float(keras.ops.convert_to_numpy(_inner(self.model.optimizer).learning_rate))
+        logs = {**named(training), "learning_rate": rate, **named(validation, "val_")}
+        self._count_time()
+        row = {"step": position.total, "phase": phase.name, "epoch": position.epoch + 1, **logs}
+        position.rows.append({**row, "images_per_second": self._speed, "seconds": position.seconds})
+        self.callbacks.on_epoch_end(epoch, logs)
+        position.epoch, position.step = phase.epochs if self.model.stop_training else position.epoch + 1, 0
+        self.run.metrics(position.rows)
+        self.save()
+        self.log(
+            f"{phase.name} {row['epoch']}/{phase.epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}, "
+            f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}, {self._speed:.1f} images/s"
         )
+        self._stop_if_interrupted()
 
-    def _save_if_due(self):
-        due = time.monotonic() - self._saved >= self.save_seconds
-        if due or self.save_steps and self.position.total % self.save_steps == 0:
+    def _stop_if_interrupted(self):
+        if self.devices.all_reduce_any(self._interrupted):
             self.save()
+            self.log(f"Stopped at step {self.position.total} of {self.steps}; the same command resumes there.")
+            self.devices.leave()
+            raise KeyboardInterrupt
 
     def save(self):
         """Saves the state."""
-        _sync(self.training)
-        self.position.sums = self._sums()
+        _sync(self.model)
+        position = self.position
+        position.metrics = [np.asarray(value).item() for value in self.model.metrics_variables] if position.step else []
+        position.callbacks = [
+            {name: value for name, value in _counts(callback).items() if initial.get(name, initial) is not value}
+            for callback, initial in zip(self.users, self._initial)
+        ]
+        self._count_time()
         if self.run.writes:
             try:
-                save_state(self.run.state, self.position, self._variables())
+                save_state(self.run.state, position, self._variables())
             except TrainingError as error:
-                self._broken(str(error).rstrip("."))
+                raise self._broken(str(error).rstrip(".")) from error
         self._saved = time.monotonic()
 
+    def _count_time(self):
+        now = time.monotonic()
+        self.position.seconds += now - self._counted
+        self._counted = now
+
+    def _check(self, loss, what):
+        if not math.isfinite(loss):
+            raise self._broken(f"{what} is {loss}")
+
+    def _broken(self, what):
+        saved = read_position(self.run.state)
+        return TrainingError(
+            f"{what} at step {self.position.total} of {self.steps}. "
+            f"The last good state, step {saved.total if saved else 0}, is in {self.run.path}. "
+            "A lower learning rate, clip, or a longer warm-up may help; they need another run."
+        )
+
     def _variables(self):
-        return [*self.model.variables, *self.training.optimizer.variables]
+        return [*self.network.variables, *self.model.optimizer.variables]
 
     @contextlib.contextmanager
     def _signals(self):
@@ -231,13 +231,13 @@ class Loop:
             yield
             return
 
-        def ask(number, frame):
-            if self.asked:
+        def interrupt(number, frame):
+            if self._interrupted:
                 raise KeyboardInterrupt
-            self.asked = True
-            self.say("Stopping after this step …")
+            self._interrupted = True
+            self.log("Stopping after this step …")
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -245,28 +245,13 @@ class Loop:
                 signal.signal(number, handler)
 
 
-class Watch(keras.callbacks.Callback):
-    """Tells a `Loop` of every step of `fit`."""
-
-    def __init__(self, loop, progress, label):
-        super().__init__()
-        self.loop, self.progress, self.label = loop, progress, label
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.monotonic()
-
-    def on_train_batch_end(self, batch, logs=None):
-        now = time.monotonic()
-        self.progress.label = f"{self.label}  loss {float(logs['loss']):.4f}"
-        self.progress.advance(self.loop.batch_size)
-        if self.loop.step_done(logs, now - self.start):
-            self.model.stop_training = True
-        self.start = now
-
-
 @contextlib.contextmanager
 def averaged(training, keep=False):
-    """Within it, the weights are their moving averages, where the optimizer has any. `keep`: afterwards too."""
+    """Within it, the weights are their moving averages, where the optimizer has any. `keep`: afterwards too.
+
+    `keras.callbacks.SwapEMAWeights` swaps by adding and subtracting on TensorFlow, which rounds the weights: a run that
+    is interrupted would not end as another.
+    """
     optimizer = _inner(training.optimizer)
     if not optimizer.use_ema:
         yield
@@ -284,6 +269,19 @@ def averaged(training, keep=False):
                 variable.assign(value)
 
 
+def named(logs, prefix=""):
+    """Keras's metrics under our names: the loss is the plain cross-entropy, the objective all that is minimized."""
+    names = {"logits_cross_entropy": "loss", "logits_accuracy": "accuracy", "logits_top_5": "top_5"}
+    names |= {name.removeprefix("logits_"): ours for name, ours in names.items()}  # of a model without auxiliary head
+    found = {prefix + names[name]: float(value) for name, value in logs.items() if name in names}
+    return found if prefix else {**found, "objective": float(logs["loss"])}
+
+
+def _counts(callback):
+    """The numbers and words in a callback of Keras: what `EarlyStopping` and its like remember of past epochs."""
+    return {name: value for name, value in vars(callback).items() if isinstance(value, (bool, int, float, str))}
+
+
 def _inner(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
@@ -292,12 +290,3 @@ def _sync(model):
     """On JAX, `fit` keeps the variables' values to itself until it is asked."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
-
-
-def _named(metrics, prefix):
-    """Keras's metrics under our names: the loss is the plain cross-entropy, the objective all that is minimised."""
-    ours = {"cross_entropy": "loss", "accuracy": "accuracy", "top_5": "top_5"}
-    found = {ours.get(name.removeprefix("logits_")): float(value) for name, value in metrics.items()}
-    if metrics and not prefix:
-        found["objective"] = float(metrics["loss"])
-    return {prefix + name: value for name, value in found.items() if name}

@@ -21,8 +21,7 @@ def rebuilt(model, dtype="float32", new=(), **options):
     Args:
         model: a model of this library.
         dtype: a Keras dtype policy.
-        new: scopes that may be new: those of other options, and those that are to start anew. The others' weights are
-            copied.
+        new: scopes whose weights may be new, because of other options, or are to be. The others' weights are copied.
         **options: as the network's constructor takes them; `input_shape` too.
 
     Raises:
@@ -77,14 +76,17 @@ def with_losses(model, recipe, jit_compile=None):
         recipe: a `Recipe`: `aux_loss`.
 
     Returns:
-        The Keras model; its outputs are a dict, float32 N×classes each.
+        The Keras model; its outputs are a dict, N×classes each, float32 or wider.
     """
     if not check_model(model).has_top or len(model.outputs[0].shape) != 2:
         raise UsageError(f"{model.name} has no vector of logits to train: build it with its top and spatial_squeeze.")
     outputs = {LOGITS: model.logits}
     if recipe.aux_loss and model.card.options.get("aux_logits"):
         outputs[AUX_LOGITS] = end_points(model)["AuxLogits"]
-    outputs = {name: keras.ops.cast(tensor, "float32") for name, tensor in outputs.items()}
+    outputs = {
+        name: keras.ops.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
+        for name, tensor in outputs.items()
+    }
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 

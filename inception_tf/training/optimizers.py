@@ -57,13 +57,13 @@ def optimizer(recipe, phase, steps_per_epoch):
     """The Keras optimizer of a phase. Arguments as `learning_rate`.
 
     Raises:
-        UsageError: `optimizer_options` that it does not take.
+        UsageError: `optimizer_options` that the optimizer does not take.
     """
     kinds = {"rmsprop": RMSprop, "sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}
     kinds |= {"adamw": keras.optimizers.AdamW, "lion": keras.optimizers.Lion}
     options = {**OPTIMIZERS[recipe.optimizer][0], **recipe.optimizer_options}
     try:
-        made = kinds[recipe.optimizer](
+        optimizer = kinds[recipe.optimizer](
             learning_rate=learning_rate(recipe, phase, steps_per_epoch),
             global_clipnorm=recipe.clip,
             use_ema=recipe.ema is not None,
@@ -73,5 +73,5 @@ def optimizer(recipe, phase, steps_per_epoch):
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"{recipe.optimizer} does not take optimizer_options {options}: {error}") from error
-    made.finalize_variable_values = lambda variables: None  # `fit` ends with the averages for weights
-    return made
+    optimizer.finalize_variable_values = lambda variables: None  # `fit` ends with the averages for weights
+    return optimizer

@@ -1,20 +1,20 @@
-"""How a network is fine-tuned: a dataclass that prints as YAML and loads from it."""
+"""How a network is fine-tuned: dataclasses that print as YAML and load from it.
+
+An option is written once, in a field: its default, what it means, and the rule for its values. The docstring of the
+class, the checks, YAML and the options of `inception-tf finetune` all come from it.
+"""
 
 import dataclasses
+import inspect
 import math
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-import yaml
+from inception_tf.errors import UsageError, reason
 
-from inception_tf.errors import UsageError
-
-BATCH_NORM = ("frozen", "train", "recalibrate")
-AUGMENTATIONS = ("fast", "full", "none")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-SCHEDULES = ("constant", "exponential", "polynomial", "cosine")
-
-# What every optimizer of Keras is given unless the recipe says otherwise, and its usual learning rate for new heads.
-# That of RMSProp is Slim's (train_image_classifier.py).
+# The arguments of every Keras optimizer unless the recipe says otherwise, and its usual learning rate for new heads.
+# Those of RMSProp are Slim's (train_image_classifier.py).
 OPTIMIZERS = {
     "rmsprop": ({"rho": 0.9, "momentum": 0.9, "epsilon": 1.0}, 1e-2),
     "sgd": ({"momentum": 0.9}, 1e-2),
@@ -23,128 +23,261 @@ OPTIMIZERS = {
     "lion": ({}, 1e-4),
 }
 
+# With fewer images, a few batches estimate batch norm's statistics worse than the ones that came with the weights.
+ENOUGH_IMAGES = 5000
+
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of the training, with an optimizer of its own.
+class Rule:
+    """What the value of an option must be.
 
     Attributes:
-        name: what the metrics call it.
-        epochs: how many.
-        train: scope globs of what is trained, such as "Mixed_7*"; "heads" stands for the network's heads.
-        learning_rate: at its start, after the warm-up. Default: the optimizer's usual one for heads, a hundredth of
-            that where more is trained.
-        augment: as `Recipe.augment`, for this phase. Heads alone, without augmentation, are trained on features that
-            are computed once, in a fraction of the time.
+        holds: a function from a value to whether it is allowed.
+        text: the same in words, after "must be".
+        parse: the function that turns the command line's text into a value; None where there is no such option.
     """
 
-    name: str
-    epochs: int
-    train: tuple = ("*",)
-    learning_rate: float = None
-    augment: str = None
+    holds: Callable
+    text: str
+    parse: Callable = None
 
 
-# Below so many images, the statistics of batch norm are worth more as they came than as a few batches tell them.
-ENOUGH_IMAGES = 5000
+def _number(holds, text):
+    return Rule(lambda v: type(v) in (int, float) and math.isfinite(v) and holds(v), text, float)
+
+
+def _integer(holds, text):
+    return Rule(lambda v: type(v) is int and holds(v), text, int)
+
+
+def _one_of(*values):
+    return Rule(lambda v: v in values, f"one of {', '.join(values)}", str)
+
+
+def _optional(rule):
+    return Rule(lambda v: v is None or rule.holds(v), f"None, or {rule.text}", rule.parse)
+
+
+def _is_globs(value):
+    return isinstance(value, tuple) and all(isinstance(glob, str) and glob for glob in value)
+
+
+def _is_size(value):
+    sides = value if isinstance(value, (list, tuple)) else (value,)
+    return len(sides) in (1, 2) and all(COUNT.holds(side) for side in sides)
+
+
+def _is_class_weights(value):
+    return value == "balanced" or isinstance(value, dict) and all(map(NOT_NEGATIVE.holds, value.values()))
+
+
+COUNT = _integer(lambda v: v > 0, "an integer above 0")
+SEED = _integer(lambda v: 0 <= v < 2**31, "an integer of at least 0 and below 2³¹")
+POSITIVE = _number(lambda v: v > 0, "a number above 0")
+NOT_NEGATIVE = _number(lambda v: v >= 0, "a number of at least 0")
+FRACTION = _number(lambda v: 0 <= v < 1, "at least 0 and below 1")
+BOOL = Rule(lambda v: isinstance(v, bool), "true or false", bool)
+NAME = Rule(lambda v: isinstance(v, str) and v, "a text that is not empty")
+DICT = Rule(lambda v: isinstance(v, dict), "a dict of arguments of the Keras optimizer")
+GLOBS = Rule(_is_globs, "a list of scope globs such as Mixed_7*", lambda text: tuple(text.split(",")))
+SIZE = Rule(_is_size, "a side above 0, or (height, width)", int)
+CLASS_WEIGHTS = Rule(_is_class_weights, '"balanced", or a dict from class names to factors of at least 0', str)
+AUGMENT = _one_of("fast", "full", "none")
+PHASES = Rule(
+    lambda v: isinstance(v, tuple) and v and all(isinstance(phase, Phase) for phase in v),
+    "a list of phases that is not empty",
+)
+
+
+def option(rule, help, default=dataclasses.MISSING, *, otherwise=None, alias=None):
+    """A field of `Recipe` or `Phase`.
+
+    Args:
+        rule: a `Rule` for its values.
+        help: what it means.
+        default: its default, or a function that makes it. Without one, the option is required.
+        otherwise: what a default of None stands for. None is then allowed.
+        alias: a second name on the command line.
+    """
+    metadata = {"rule": _optional(rule) if otherwise else rule, "help": help, "otherwise": otherwise, "alias": alias}
+    kind = "default_factory" if callable(default) else "default"
+    return dataclasses.field(**{kind: default}, metadata=metadata)
+
+
+def describe(field):
+    """What an option means, and its default."""
+    default = field.metadata["otherwise"] or field.default
+    if isinstance(default, tuple):
+        default = ", ".join(default)
+    shown = default is not dataclasses.MISSING and default is not False and default != ""
+    return field.metadata["help"] + (f" ({default})" if shown else "")
+
+
+def _documented(cls):
+    """Lists the options in the docstring of their class."""
+    wrap = {"width": 112, "initial_indent": " " * 4, "subsequent_indent": " " * 8}
+    lines = (textwrap.fill(f"{field.name}: {describe(field)}", **wrap) for field in dataclasses.fields(cls))
+    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+    return cls
+
+
+def _check(options):
+    for field in dataclasses.fields(options):
+        rule, value = field.metadata["rule"], getattr(options, field.name)
+        if not rule.holds(value):
+            kind = type(options).__name__
+            raise UsageError(f"{field.name} must be {rule.text}. Received: {kind}({field.name}={value!r})")
+
+
+def _from_dict(cls, values):
+    kind, fields = cls.__name__.lower(), dataclasses.fields(cls)
+    if not isinstance(values, dict):
+        raise UsageError(f"A {kind} is YAML, a `name: value` on each line. Received: {str(values)[:80]!r}")
+    names = [field.name for field in fields]
+    unknown = [str(name) for name in values if name not in names]
+    if unknown:
+        raise UsageError(f"A {kind} has no {', '.join(unknown)}. It has: {', '.join(names)}.")
+    missing = [f.name for f in fields if f.name not in values and f.default is f.default_factory is dataclasses.MISSING]
+    if missing:
+        raise UsageError(f"A {kind} needs {' and '.join(missing)}. Received: {values}")
+    return cls(**values)
+
+
+def _globs(value):
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+@_documented
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of the training, with an optimizer of its own.
+
+    Heads alone, without augmentation, are trained on features that are computed once, in a fraction of the time.
+    """
+
+    name: str = option(NAME, "what the metrics call it")
+    epochs: int = option(COUNT, "how many")
+    train: tuple = option(GLOBS, 'scopes that are trained, such as Mixed_7*; "heads" for the network\'s heads', ("*",))
+    learning_rate: float = option(
+        POSITIVE,
+        "at its start, after the warm-up",
+        None,
+        otherwise="the optimizer's usual one for heads, a hundredth of it where more is trained",
+    )
+    augment: str = option(AUGMENT, "as in Recipe, for this phase", None, otherwise="the recipe's")
+
+    def __post_init__(self):
+        object.__setattr__(self, "train", _globs(self.train))
+        _check(self)
+
 
 # Slim's scripts/finetune_inception_v3_on_flowers.sh: 1000 and 500 steps of 32 among 3320 photographs.
 TWO_PHASES = (Phase("heads", 10, ("heads",)), Phase("all", 5))
 ONE_PHASE = (Phase("all", 15),)
 
 
+@_documented
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All that decides how the training goes, but for the data and the network.
+    """All that decides how a network is trained, apart from the data and the network."""
 
-    Attributes:
-        phases: a sequence of `Phase`. Default: Slim's two, the heads alone and then everything at a hundredth of the
-            rate; a single one for a network without weights.
-        batch_size: images a step, over all devices and workers.
-        freeze: scope globs that no phase trains.
-        optimizer: "rmsprop" (TensorFlow 1's, as Slim), "sgd", "adam", "adamw" or "lion".
-        optimizer_options: further arguments of `keras.optimizers`; momentum 0.9 and epsilon 1.0 for RMSProp.
-        schedule: of the learning rate in each phase: "constant"; "exponential", times `decay_rate` every
-            `decay_epochs`, in steps, as Slim; "polynomial", a line down to `end_learning_rate` (a share of the first);
-            "cosine", down to the same.
-        warmup_epochs: of each phase, over which the learning rate grows from 0.
-        label_smoothing: the share of the labels spread over all classes.
-        class_weights: None, "balanced" (inverse to how often a class comes), or a dict from class names to factors.
-        aux_loss: the auxiliary head's loss is multiplied by this; 0 leaves the head out.
-        l2: on the kernels of convolutions, Slim's `weight_decay`: l2 · Σw²/2.
-        dropout: the rate before the classifier. Default: the network's.
-        ema: the decay of the moving averages of the weights, which then are evaluated and kept. Default: no averages.
-        accumulate: steps whose gradients are averaged into one update.
-        clip: the largest global norm of the gradients. Default: no limit.
-        mixup: alpha of the beta distribution (arXiv 1710.09412); 0 is none.
-        batch_norm: "frozen", the moving statistics stay; "train", the batch's are used and the moving ones follow;
-            "recalibrate", as "train", but the moving ones are recomputed over the training set before each evaluation.
-            Default: "frozen" below 5000 training images, where there are weights to start from.
-        batch_norm_momentum: of the moving statistics. Default: by the number of steps.
-        augment: Slim's training preprocessing, "fast" (brightness and saturation) or "full" (hue and contrast too), or
-            "none", the evaluation preprocessing.
-        precision: the Keras dtype policy.
-        xla: whether the step is compiled with XLA. On JAX it always is.
-        size: the side of the images, or (height, width). Default: the network's.
-        seed: of new weights, data order, augmentation and dropout.
-    """
-
-    phases: tuple = None
-    batch_size: int = 32
-    freeze: tuple = ()
-    optimizer: str = "rmsprop"
-    optimizer_options: dict = dataclasses.field(default_factory=dict)
-    schedule: str = "constant"
-    warmup_epochs: float = 0
-    decay_rate: float = 0.94
-    decay_epochs: float = 2
-    end_learning_rate: float = 0.01
-    label_smoothing: float = 0
-    class_weights: object = None
-    aux_loss: float = 0.4
-    l2: float = 4e-5
-    dropout: float = None
-    ema: float = None
-    accumulate: int = 1
-    clip: float = None
-    mixup: float = 0
-    batch_norm: str = None
-    batch_norm_momentum: float = None
-    augment: str = "fast"
-    precision: str = "float32"
-    xla: bool = False
-    size: object = None
-    seed: int = 0
+    phases: tuple = option(
+        PHASES,
+        "a sequence of Phase",
+        None,
+        otherwise="Slim's two, the heads alone and then everything at a hundredth of the rate; one without weights",
+    )
+    batch_size: int = option(COUNT, "images per step, over all devices and workers", 32)
+    freeze: tuple = option(GLOBS, "scopes that no phase trains, such as Conv2d_*,Mixed_5*", ())
+    optimizer: str = option(
+        _one_of(*OPTIMIZERS), "rmsprop (TensorFlow 1's, as in Slim), sgd, adam, adamw or lion", "rmsprop"
+    )
+    optimizer_options: dict = option(DICT, "further arguments of the optimizer in keras.optimizers", dict)
+    schedule: str = option(
+        _one_of("constant", "exponential", "polynomial", "cosine"),
+        "of the learning rate in a phase: constant; exponential, times decay_rate every decay_epochs, in steps, as in "
+        "Slim; polynomial, a line down to end_learning_rate; cosine, down to the same",
+        "constant",
+    )
+    warmup_epochs: float = option(NOT_NEGATIVE, "of each phase, over which the learning rate grows from 0", 0)
+    decay_rate: float = option(
+        _number(lambda v: 0 < v <= 1, "above 0 and at most 1"), "of the exponential schedule", 0.94
+    )
+    decay_epochs: float = option(POSITIVE, "of the exponential schedule", 2)
+    end_learning_rate: float = option(
+        _number(lambda v: 0 <= v <= 1, "a fraction, from 0 to 1, of the first learning rate"),
+        "of the polynomial and the cosine schedule, as a fraction of the first",
+        0.01,
+    )
+    label_smoothing: float = option(FRACTION, "the fraction of each label that is spread over all classes", 0)
+    class_weights: object = option(
+        CLASS_WEIGHTS,
+        "balanced (inverse to how often a class occurs), or a dict from class names to factors",
+        None,
+        otherwise="all alike",
+    )
+    aux_loss: float = option(NOT_NEGATIVE, "factor on the auxiliary head's loss; 0 leaves the head out", 0.4)
+    l2: float = option(NOT_NEGATIVE, "on the kernels of convolutions, Slim's weight_decay: l2 · Σw²/2", 4e-5)
+    dropout: float = option(FRACTION, "rate before the classifier", None, otherwise="the network's")
+    ema: float = option(
+        _number(lambda v: 0 < v < 1, "a decay above 0 and below 1"),
+        "decay of the moving averages of the weights, which then are evaluated and saved",
+        None,
+        otherwise="no averages",
+    )
+    accumulate: int = option(COUNT, "steps whose gradients are averaged into one update", 1)
+    clip: float = option(POSITIVE, "largest global norm of the gradients", None, otherwise="no limit")
+    mixup: float = option(NOT_NEGATIVE, "alpha of mixup's beta distribution (arXiv 1710.09412); 0 for none", 0)
+    batch_norm: str = option(
+        _one_of("frozen", "train", "recalibrate"),
+        "frozen, the moving statistics stay; train, the batch's are used and the moving ones follow; recalibrate, as "
+        "train, but the moving ones are recomputed over the training set before each evaluation",
+        None,
+        otherwise=f"frozen below {ENOUGH_IMAGES} images where there are weights to start from, else train",
+        alias="bn",
+    )
+    batch_norm_momentum: float = option(
+        FRACTION, "of batch norm's moving statistics", None, otherwise="by the number of steps", alias="bn-momentum"
+    )
+    augment: str = option(
+        AUGMENT,
+        "Slim's training preprocessing, fast (brightness and saturation) or full (hue and contrast too), or none, the "
+        "evaluation preprocessing",
+        "fast",
+    )
+    precision: str = option(
+        _one_of("float32", "mixed_bfloat16", "mixed_float16"),
+        "Keras dtype policy: float32, mixed_bfloat16 or mixed_float16",
+        "float32",
+    )
+    xla: bool = option(BOOL, "compile the step with XLA, as JAX always does", False)
+    size: object = option(SIZE, "side of the images, or (height, width)", None, otherwise="the network's")
+    seed: int = option(SEED, "of new weights, data order, augmentation and dropout", 0)
 
     def __post_init__(self):
-        if self.phases is not None:
-            object.__setattr__(self, "phases", tuple(map(_phase, _sequence("phases", self.phases))))
-        object.__setattr__(self, "freeze", _globs("freeze", self.freeze))
-        for field, (holds, rule) in _RULES.items():
-            value = getattr(self, field)
-            if not holds(value):
-                raise UsageError(f"{field} must be {rule}. Received: {field}={value!r}")
-        for phase in self.phases or ():
-            if not (_whole(phase.epochs) and phase.epochs > 0):
-                raise UsageError(f"A phase takes a whole number of epochs above 0. Received: {phase}")
-            if phase.learning_rate is not None and not _between(phase.learning_rate, 0, math.inf):
-                raise UsageError(f"learning_rate must be a number above 0. Received: {phase}")
-            if phase.augment not in (None, *AUGMENTATIONS):
-                raise UsageError(f"augment must be one of {', '.join(AUGMENTATIONS)}. Received: {phase}")
+        object.__setattr__(self, "freeze", _globs(self.freeze))
+        if isinstance(self.phases, (list, tuple)):
+            phases = (_from_dict(Phase, phase) if isinstance(phase, dict) else phase for phase in self.phases)
+            object.__setattr__(self, "phases", tuple(phases))
+        _check(self)
 
     def to_yaml(self):
         """The recipe as YAML, all of it, in the order of the fields."""
-        return yaml.safe_dump(plain(self), sort_keys=False, allow_unicode=True)
+        import yaml
+
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
 
     __str__ = to_yaml
 
     @classmethod
     def from_yaml(cls, source):
-        """The recipe in YAML text, or in the file of that name. What it leaves out is as by default.
+        """The recipe in YAML text, or in the file of that name. What it leaves out has its default.
 
         Raises:
             UsageError: no YAML, an unknown name, a value out of range.
         """
+        import yaml
+
         text = str(source)
         if isinstance(source, Path) or "\n" not in text and ":" not in text:
             try:
@@ -154,137 +287,26 @@ class Recipe:
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"A recipe is YAML, a `name: value` a line. Received: {_first_line(error)}") from error
+            raise UsageError(f"A recipe is YAML, a `name: value` on each line. Received: {reason(error)}") from error
         return cls.from_dict({} if values is None else values)
 
     @classmethod
     def from_dict(cls, values):
-        """The recipe of a dict with the fields' names; errors as `from_yaml`."""
-        if not isinstance(values, dict):
-            raise UsageError(f"A recipe is YAML, a `name: value` a line. Received: {str(values)[:80]!r}")
-        fields = [field.name for field in dataclasses.fields(cls)]
-        unknown = [str(name) for name in values if name not in fields]
-        if unknown:
-            raise UsageError(f"A recipe has no {', '.join(unknown)}. It has: {', '.join(fields)}.")
-        return cls(**values)
+        """The recipe of a dict with the fields' names; errors as in `from_yaml`."""
+        return _from_dict(cls, values)
 
     def filled(self, images, pretrained):
-        """The recipe with what was left to the data filled in: phases, learning rates, batch norm.
+        """The recipe with the defaults that depend on the data: phases, learning rates, batch norm.
 
         Args:
             images: how many the training set has.
             pretrained: whether the network starts from weights.
         """
-        first = OPTIMIZERS[self.optimizer][1]
-
-        def rate(phase):
-            return first if phase.train == ("heads",) or not pretrained else first / 100
-
-        phases = [
-            dataclasses.replace(
-                phase, learning_rate=phase.learning_rate or rate(phase), augment=phase.augment or self.augment
-            )
-            for phase in self.phases or (TWO_PHASES if pretrained else ONE_PHASE)
-        ]
+        for_heads = OPTIMIZERS[self.optimizer][1]
+        phases = []
+        for phase in self.phases or (TWO_PHASES if pretrained else ONE_PHASE):
+            usual = for_heads if phase.train == ("heads",) or not pretrained else for_heads / 100
+            rate, augment = phase.learning_rate or usual, phase.augment or self.augment
+            phases.append(dataclasses.replace(phase, learning_rate=rate, augment=augment))
         mode = self.batch_norm or ("frozen" if pretrained and images < ENOUGH_IMAGES else "train")
         return dataclasses.replace(self, phases=phases, batch_norm=mode)
-
-
-def plain(value):
-    """A recipe, or a part of it, in dicts, lists, numbers and strings alone."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _phase(value):
-    if isinstance(value, Phase):
-        return dataclasses.replace(value, train=_globs("train", value.train))
-    fields = [field.name for field in dataclasses.fields(Phase)]
-    if not isinstance(value, dict) or not {"name", "epochs"} <= set(value) <= set(fields):
-        raise UsageError(f"A phase has name and epochs, and may have {', '.join(fields[2:])}. Received: {value!r}")
-    return _phase(Phase(**value))
-
-
-def _sequence(name, value):
-    if not isinstance(value, (list, tuple)) or not value:
-        raise UsageError(f"{name} is a list that is not empty. Received: {name}={value!r}")
-    return value
-
-
-def _globs(name, value):
-    globs = (value,) if isinstance(value, str) else value
-    if not isinstance(globs, (list, tuple)) or not all(isinstance(glob, str) and glob for glob in globs):
-        raise UsageError(f"{name} is a list of scope globs such as Mixed_7*. Received: {name}={value!r}")
-    return tuple(globs)
-
-
-def _first_line(error):
-    return " ".join(str(error).split())[:200]
-
-
-def _number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _between(value, low, high, low_too=False, high_too=False):
-    return _number(value) and (low < value or low_too and low == value) and (value < high or high_too and high == value)
-
-
-def _optional(holds):
-    return lambda value: value is None or holds(value)
-
-
-def _size(value):
-    sides = value if isinstance(value, (list, tuple)) else (value,)
-    return len(sides) in (1, 2) and all(_whole(side) and side > 0 for side in sides)
-
-
-def _one_of(values):
-    return (lambda value: value in values), f"one of {', '.join(values)}"
-
-
-_POSITIVE = (lambda v: _whole(v) and v > 0), "a whole number above 0"
-_SHARE = (lambda v: _between(v, 0, 1, low_too=True)), "at least 0 and below 1"
-_NOT_NEGATIVE = (lambda v: _between(v, 0, math.inf, low_too=True)), "a number of at least 0"
-_RULES = {
-    "batch_size": _POSITIVE,
-    "optimizer": _one_of(list(OPTIMIZERS)),
-    "optimizer_options": ((lambda v: isinstance(v, dict)), "a dict of arguments of the Keras optimizer"),
-    "schedule": _one_of(SCHEDULES),
-    "warmup_epochs": _NOT_NEGATIVE,
-    "decay_rate": ((lambda v: _between(v, 0, 1, high_too=True)), "above 0 and at most 1"),
-    "decay_epochs": ((lambda v: _between(v, 0, math.inf)), "a number above 0"),
-    "end_learning_rate": ((lambda v: _between(v, 0, 1, True, True)), "a share from 0 to 1 of the first learning rate"),
-    "label_smoothing": _SHARE,
-    "class_weights": (
-        (
-            lambda v: (
-                v in (None, "balanced")
-                or isinstance(v, dict)
-                and all(_between(w, 0, math.inf, low_too=True) for w in v.values())
-            )
-        ),
-        'None, "balanced", or a dict from class names to factors of at least 0',
-    ),
-    "aux_loss": _NOT_NEGATIVE,
-    "l2": _NOT_NEGATIVE,
-    "dropout": (_optional(_SHARE[0]), "None, or " + _SHARE[1]),
-    "ema": (_optional(lambda v: _between(v, 0, 1)), "None, or a decay above 0 and below 1"),
-    "accumulate": _POSITIVE,
-    "clip": (_optional(lambda v: _between(v, 0, math.inf)), "None, or a number above 0"),
-    "mixup": _NOT_NEGATIVE,
-    "batch_norm": (_optional(lambda v: v in BATCH_NORM), f"None, or one of {', '.join(BATCH_NORM)}"),
-    "batch_norm_momentum": (_optional(_SHARE[0]), "None, or " + _SHARE[1]),
-    "augment": _one_of(AUGMENTATIONS),
-    "precision": _one_of(PRECISIONS),
-    "xla": ((lambda v: isinstance(v, bool)), "true or false"),
-    "size": (_optional(_size), "None, a side above 0, or (height, width)"),
-    "seed": ((lambda v: _whole(v) and 0 <= v < 2**31), "a whole number from 0"),
-}

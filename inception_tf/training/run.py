@@ -1,7 +1,7 @@
-"""The directory of a training run: what it was told, how it went, what came out."""
+"""The directory of a training run: its configuration, how it went, and the resulting models."""
 
-import fcntl
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -17,15 +17,18 @@ BEST, LAST = "best.keras", "last.keras"
 class Run:
     """A run's directory.
 
+    Keras's own `ModelCheckpoint`, `CSVLogger` and `BackupAndRestore` write in place, so that a kill leaves half a file,
+    and do not resume within an epoch. Hence these files, each of which is replaced at once:
+
     Files:
         config.yaml: the network, the data, the recipe; command.txt: the command; labels.txt: the classes' names;
-        state.npz: what going on needs; metrics.jsonl: a line an epoch; tensorboard/: the same as events;
+        state.npz: what resuming needs; metrics.jsonl: a line per epoch; tensorboard/: the same as events;
         best.keras: the model of the epoch with the best validation accuracy; last.keras: that of the last epoch;
         skipped.txt: images that could not be read; report/: the evaluation of the best model, in numbers and pictures.
 
     Args:
-        path: the directory; made where it is missing.
-        config: plain dicts, lists, numbers and strings: what must be the same for a run to go on.
+        path: the directory; created where it is missing.
+        config: plain dicts, lists, numbers and strings: what must be the same for a run to resume.
         writes: whether this process is the one that writes; others only read.
 
     Raises:
@@ -37,41 +40,36 @@ class Run:
         self.state = self.path / "state.npz"
         if not writes:
             return
-        file = self.path / "config.yaml"
+        file, text = self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         if file.is_file():
-            self._compare(yaml.safe_load(file.read_text("utf-8")), config)
+            self._compare(yaml.safe_load(file.read_text("utf-8")), yaml.safe_load(text))
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UsageError(f"{self.path} exists and is no run of this library. Choose another --out.")
         else:
-            with atomic_write(file) as part:
-                part.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
-        self._lock()
-        remove_leftovers(self.path)
-
-    def _lock(self):
-        """Held until `close`, or until the process ends, however it ends."""
-        self._locked = (self.path / ".lock").open("w")
+            self.text(file.name, text)
+        self._file = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except OSError:
             raise UsageError(f"Another process is training in {self.path}.") from None
+        remove_leftovers(self.path)
 
     def close(self):
-        """Leaves the directory to whoever goes on with it, this process too."""
+        """Leaves the directory to whoever resumes the run, this process too."""
         if self.writes:
-            self._locked.close()
+            self._file.close()
 
     def _compare(self, before, now):
         differences = _differences(before, now)
         if differences:
             raise UsageError(
-                f"{self.path} is a run of another configuration. Choose another --out, or give what it was given:\n  "
+                f"{self.path} is a run of another configuration. Choose another --out, or pass the same as before:\n  "
                 + "\n  ".join(differences[:8])
                 + (f"\n  and {len(differences) - 8} more" if len(differences) > 8 else "")
             )
 
     def text(self, name, text):
-        """Writes a text file, whole."""
+        """Writes a text file."""
         if not self.writes:
             return
         with atomic_write(self.path / name, overwrite=True) as part:
@@ -84,7 +82,7 @@ class Run:
             _write_events(self.path / "tensorboard", rows[-1])
 
     def save(self, name, model):
-        """Writes a Keras model, whole."""
+        """Writes a Keras model."""
         if not self.writes:
             return
         with atomic_write(self.path / name, overwrite=True) as part, warnings.catch_warnings():
@@ -92,8 +90,23 @@ class Run:
             model.save(part)
 
 
+def _lock(file):
+    """Locks an open file until it is closed, or until the process ends, however it ends. OSError: it is locked."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _write_events(directory, row):
-    """A row of metrics as TensorBoard's scalars. `tf.summary.scalar` would want TensorBoard installed."""
+    """A row of metrics as TensorBoard's scalars.
+
+    `keras.callbacks.TensorBoard` and `tf.summary.scalar` need TensorBoard, which TensorFlow no longer installs.
+    """
     import tensorflow as tf
 
     metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR

@@ -1,4 +1,4 @@
-"""All that a training run needs to go on where it was, in one file that is replaced whole."""
+"""All that a training run needs to resume at the step where it was, in one file that is replaced at once."""
 
 import dataclasses
 import json
@@ -20,8 +20,9 @@ class Position:
         phase, epoch, step: how many phases, epochs of the phase and steps of the epoch are done.
         total: the steps of all.
         seconds: the time they took.
-        sums: the epoch's metrics so far, summed over its steps.
+        metrics: the values of Keras's metrics within the epoch.
         rows: a dict of metrics for every epoch that was validated.
+        callbacks: for every callback, what it counts.
     """
 
     phase: int = 0
@@ -29,12 +30,13 @@ class Position:
     step: int = 0
     total: int = 0
     seconds: float = 0.0
-    sums: dict = dataclasses.field(default_factory=dict)
+    metrics: list = dataclasses.field(default_factory=list)
     rows: list = dataclasses.field(default_factory=list)
+    callbacks: list = dataclasses.field(default_factory=list)
 
 
 def save_state(path, position, variables):
-    """Writes the state, whole or not at all; what was there before stays until then.
+    """Writes the state, or nothing; the state before stays until then.
 
     Args:
         path: the file, an `.npz`.
@@ -42,7 +44,7 @@ def save_state(path, position, variables):
         variables: a list of Keras variables.
 
     Raises:
-        TrainingError: a variable holds NaN or infinity: such a state is not worth going on from.
+        TrainingError: a variable holds NaN or infinity: no run should resume from such a state.
         InceptionTFError: the disk is full, no permission.
     """
     arrays = {}
@@ -72,7 +74,7 @@ def restore_state(path, variables, all_of_them=True):
         CheckpointError: the file is damaged, or of other variables.
     """
     _, arrays = _read(path, arrays=True)
-    # Not by their paths: Keras numbers optimizers and seeds as they come.
+    # Not by their paths: Keras numbers optimizers and seeds in the order of their creation.
     found = [array.shape for array in arrays[: None if all_of_them else len(variables)]]
     if found != [tuple(variable.shape) for variable in variables]:
         raise CheckpointError(f"{path} is the state of another network or optimizer.")

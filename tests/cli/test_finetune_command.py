@@ -8,12 +8,11 @@ from PIL import Image
 from inception_tf.cli import finetune
 from inception_tf.cli.main import main, parser
 from inception_tf.errors import UsageError
-from inception_tf.training.recipe import Phase
+from inception_tf.training.recipe import Phase, Recipe
 
 
-def recipe(*options, pretrained=True):
-    args = parser().parse_args(["finetune", "--data", "d", "--out", "o", *options])
-    return finetune._recipe(args, pretrained)
+def recipe(*options):
+    return finetune._recipe(parser().parse_args(["finetune", "--data", "d", "--out", "o", *options]))
 
 
 def test_options_make_the_recipe(tmp_path):
@@ -26,7 +25,9 @@ def test_options_make_the_recipe(tmp_path):
     assert recipe("--train", "Mixed_7*,heads").phases[1].train == ("Mixed_7*", "heads")
     assert [phase.augment for phase in recipe("--augment", "none,fast").phases] == ["none", "fast"]
     assert recipe("--augment", "full").augment == "full"
-    assert recipe("--epochs", "4", pretrained=False).phases == (Phase("all", 4),)
+    assert recipe("--batch-norm-momentum", "0.5") == recipe("--bn-momentum", "0.5") == Recipe(batch_norm_momentum=0.5)
+    assert recipe("--xla", "--decay-rate", "0.5", "--class-weights", "balanced").class_weights == "balanced"
+    assert recipe("--epochs", "4", "--weights", "none").phases == (Phase("all", 4),)
     file = tmp_path / "recipe.yaml"
     file.write_text("batch_size: 8\nxla: true\nseed: 3\n")
     mixed = recipe("--recipe", str(file), "--seed", "4")
@@ -39,7 +40,7 @@ def test_options_make_the_recipe(tmp_path):
         (("--epochs", "1,2,3"), "--epochs has a value for each of the 2 phases"),
         (("--epochs", "few"), "--epochs is a number"),
         (("--learning-rate", "0.1"), "--learning-rate has a value for each of the 2 phases"),
-        (("--epochs", "0,0"), "phases is a list that is not empty"),
+        (("--epochs", "0,0"), "phases must be .* not empty"),
         (("--optimizer", "lbfgs"), "optimizer must be one of"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inception_tf.errors import CheckpointError, UsageError
-from inception_tf.export.formats import export
+from inception_tf.exports.formats import export
 from inception_tf.inference.classify import classify
 from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
 from inception_tf.inference.runtimes import RUNTIMES, export_card

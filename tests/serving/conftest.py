@@ -25,8 +25,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from inception_tf.export.savedmodel import export_savedmodel
-from inception_tf.export.serving_files import models_config
+from inception_tf.exports.savedmodel import export_savedmodel
+from inception_tf.exports.serving_files import models_config
 from inception_tf.serving.deploy import server_command
 from inception_tf.serving.directories import find_models, versions_in
 from inception_tf.serving.server import LocalServer

@@ -29,7 +29,7 @@ def browser():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, digits, start):
     """A LeNet, which has no class maps, and an Inception-v3, which has."""
-    from inception_tf.export.savedmodel import export_savedmodel
+    from inception_tf.exports.savedmodel import export_savedmodel
     from inception_tf.zoo import create_model
 
     models = tmp_path_factory.mktemp("page")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from inception_tf.export.litert import to_litert
+from inception_tf.exports.litert import to_litert
 from inception_tf.zoo import create_model
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

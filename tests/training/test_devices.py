@@ -1,4 +1,4 @@
-"""Several devices, on TensorFlow and on JAX: the same training as on one, whatever breaks it off."""
+"""Several devices, on TensorFlow and on JAX: the same training as on one, interrupted or not."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from histories import assert_same_history
 
 import inception_tf as itf
 from inception_tf.errors import UsageError
@@ -32,7 +33,7 @@ def test_what_mirrored_devices_do_not_do_alike(options):
         Mirrored.check(None, Recipe(**options))
 
 
-# On a backend with two CPU devices: runs on one and on both, the latter broken off and gone on with; batch norm's
+# On a backend with two CPU devices: runs on one and on both, the latter interrupted and resumed; batch norm's
 # statistics of a small network. Prints the histories.
 PROGRAM = """
 import dataclasses, json, sys
@@ -41,7 +42,7 @@ weights, data, out = map(Path, sys.argv[1:])
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from inception_tf.training import batch_norm, loop as loops
+from inception_tf.training import batch_norm
 from inception_tf.training.finetune import finetune
 from inception_tf.training.recipe import Phase, Recipe
 
@@ -50,29 +51,28 @@ RECIPE = Recipe(phases=PHASES, batch_size=8, dropout=0.0, augment="none", batch_
 told = {}
 
 def run(name, recipe, **arguments):
-    result = finetune(weights, data, recipe=recipe, out=out / name, report=False, say=lambda line: None, **arguments)
+    result = finetune(weights, data, recipe=recipe, out=out / name, report=False, log=lambda line: None, **arguments)
     told[name] = result.history
     return result
 
 class Broken(Exception):
     pass
 
-def run_broken_off(name, step, recipe, **arguments):
-    done = loops.Loop.step_done
-    def step_done(self, logs, seconds):
-        result = done(self, logs, seconds)
-        if self.position.total == step:
+class BreakAt5(keras.callbacks.Callback):
+    steps = 0
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        if self.steps == 5:
             raise Broken
-        return result
-    loops.Loop.step_done = step_done
+
+def run_broken_off(name, recipe, **arguments):
     try:
-        run(name, recipe, save_steps=2, **arguments)
+        run(name, recipe, save_steps=2, callbacks=[BreakAt5()], **arguments)
     except Broken:
-        loops.Loop.step_done = done
         return run(name, recipe, save_steps=2, **arguments)
 
 one = run("one", RECIPE)
-two = run_broken_off("two", 5, RECIPE, devices=2)
+two = run_broken_off("two", RECIPE, devices=2)
 images = np.stack([np.full((28, 28, 1), level, np.float32) for level in (-1, 0, 1)])
 told["answers"] = two.model.predict(images, verbose=0).tolist(), one.model.predict(images, verbose=0).tolist()
 sgd = dataclasses.replace(RECIPE, phases=PHASES[1:], optimizer="sgd", ema=None, augment="fast")
@@ -118,27 +118,20 @@ def told(pictures, tmp_path_factory):
     return tell
 
 
-def compare(rows, others, tolerance):
-    for row, other in zip(rows, others, strict=True):
-        assert (row["step"], row["phase"], row["epoch"]) == (other["step"], other["phase"], other["epoch"])
-        for key in ("loss", "objective", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
-            assert row[key] == pytest.approx(other[key], rel=tolerance, abs=1e-6), (key, row["step"])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_train_as_one(told, backend):
     """The run on two was broken off at step 5 of 9. `best.keras` was loaded to answer."""
     told = told(backend)
-    compare(told["two"], told["one"], 1e-4)
-    compare(told["two sgd"], told["one sgd"], 1e-4)
+    assert_same_history(told["two"], told["one"], 1e-4)
+    assert_same_history(told["two sgd"], told["one sgd"], 1e-4)
     np.testing.assert_allclose(*told["answers"], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_the_backends_train_alike(told):
     """Features cached, moving averages, and images that the same seed distorts."""
-    compare(told("jax")["one"], told("tensorflow")["one"], 1e-3)
+    assert_same_history(told("jax")["one"], told("tensorflow")["one"], 1e-3)
     assert told("jax")["one sgd"][0]["learning_rate"] == told("tensorflow")["one sgd"][0]["learning_rate"]
 
 

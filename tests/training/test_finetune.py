@@ -1,7 +1,7 @@
-"""Whole runs of a small network, broken off and gone on with."""
+"""Whole runs of a small network, interrupted and resumed."""
 
 import contextlib
-import json
+import dataclasses
 import shutil
 
 import keras
@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from histories import assert_same_history, read_rows
 
 import inception_tf as itf
 from inception_tf.errors import InceptionTFError, TrainingError, UsageError
 from inception_tf.evaluation.evaluate import evaluate
 from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import KerasEngine, open_engine
-from inception_tf.training import loop as loops
-from inception_tf.training.finetune import class_factors, finetune
+from inception_tf.training import phases
+from inception_tf.training.finetune import finetune
+from inception_tf.training.phases import class_factors
 from inception_tf.training.recipe import Phase, Recipe
+from inception_tf.training.run import Run
 from inception_tf.training.state import read_position
 
 HEADS, EVERYTHING = Phase("heads", 1, ("heads",), 1e-3), Phase("all", 3, ("*",), 1e-3)
@@ -26,7 +29,7 @@ RECIPE = Recipe(phases=PHASES, optimizer="adam", batch_size=8, seed=1)
 
 
 def run(data, recipe=RECIPE, out=None, weights=None, **arguments):
-    arguments = {"network": "lenet", "say": lambda line: None, "report": False, **arguments}
+    arguments = {"network": "lenet", "log": lambda line: None, "report": False, **arguments}
     return finetune(weights, data, recipe=recipe, out=out, **arguments)
 
 
@@ -34,7 +37,7 @@ def run(data, recipe=RECIPE, out=None, weights=None, **arguments):
 def unbroken(pictures, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "run"
     lines = []
-    result = run(pictures, out=out, report=True, say=lines.append, command=["inception-tf", "finetune", "a b"])
+    result = run(pictures, out=out, report=True, log=lines.append, command=["inception-tf", "finetune", "a b"])
     result.lines = lines
     return result
 
@@ -54,8 +57,7 @@ def test_learns(unbroken):
 
 def test_the_runs_directory(unbroken, pictures):
     out = unbroken.path
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert rows == unbroken.history
+    assert read_rows(out) == unbroken.history
     assert (out / "command.txt").read_text() == "inception-tf finetune 'a b'\n"
     assert (out / "labels.txt").read_text() == "blank\nchecked\nstriped\n"
     assert Recipe.from_dict(yaml.safe_load((out / "config.yaml").read_text())["recipe"]).batch_size == 8
@@ -90,36 +92,33 @@ class Broken(Exception):
     pass
 
 
-@contextlib.contextmanager
-def broken_at(step):
-    """Within it, a run breaks off after a step, before the state is saved."""
-    done = loops.Loop.step_done
+class BreakAt(keras.callbacks.Callback):
+    """Breaks a run off after a step, before the state is saved."""
 
-    def step_done(self, logs, seconds):
-        result = done(self, logs, seconds)
-        if self.position.total == step:
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
             raise Broken
-        return result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops.Loop, "step_done", step_done)
-        yield
 
 
-@pytest.mark.parametrize("step", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 3, 8, 11, 12))])
-def test_goes_on_where_it_was(unbroken, pictures, tmp_path, step):
-    """Broken off at a step, after the state was saved or before, a run ends as one that was not."""
+def break_at(step, data, recipe, out, **arguments):
+    with pytest.raises(Broken):
+        run(data, recipe, out, callbacks=[BreakAt(step)], **arguments)
+
+
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 3, 4, 8, 11, 12))])
+def test_resumes_where_it_was(unbroken, pictures, tmp_path, step):
+    """Broken off at a step, a while after the state was saved, a run ends as one that was not."""
     out = tmp_path / "run"
     if step:
-        with broken_at(step), pytest.raises(Broken):
-            run(pictures, out=out, save_steps=2)
+        break_at(step, pictures, RECIPE, out, save_steps=2)
         assert read_position(out / "state.npz").total in (step, step - 1, step - 2)
     result = run(pictures, out=out, save_steps=2)
-    for row, expected in zip(result.history, unbroken.history, strict=True):
-        for key in ("step", "phase", "epoch"):
-            assert row[key] == expected[key]
-        for key in ("loss", "accuracy", "objective", "val_loss", "val_accuracy", "learning_rate"):
-            assert row[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-6), (key, expected["step"])
+    assert_same_history(result.history, unbroken.history)
     for ours, expected in zip(values(result.model), values(unbroken.model), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
@@ -150,17 +149,11 @@ def test_a_directory_of_something_else(pictures, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_two_processes_in_one_directory(pictures, tmp_path):
-    import fcntl
-
-    out = tmp_path / "run"
-    out.mkdir()
-    result = run(pictures, Recipe(phases=[HEADS], batch_size=8), tmp_path / "other")
-    shutil.copytree(result.path, out, dirs_exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="Another process is training in"):
-            run(pictures, Recipe(phases=[HEADS], batch_size=8), out)
+def test_two_processes_in_one_directory(tmp_path):
+    locked = pytest.raises(UsageError, match="Another process is training in")
+    with contextlib.closing(Run(tmp_path / "run", {"batch": 8})), locked:
+        Run(tmp_path / "run", {"batch": 8})
+    Run(tmp_path / "run", {"batch": 8}).close()
 
 
 def test_a_loss_that_is_no_number(pictures, tmp_path):
@@ -214,13 +207,21 @@ def test_averages_are_what_is_kept(pictures):
 
 
 @pytest.mark.slow
-def test_goes_on_with_averages_and_accumulation(pictures, tmp_path):
+def test_averages_leave_the_training_alone(pictures):
+    recipe = Recipe(phases=[Phase("all", 2, ("*",), 1e-3)], optimizer="adam", batch_size=8, dropout=0.0)
+    plain, averaged = (run(pictures, dataclasses.replace(recipe, ema=ema)).history for ema in (None, 0.5))
+    for one, other in zip(plain, averaged, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert other["val_loss"] != pytest.approx(one["val_loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_resumes_with_averages_and_accumulation(pictures, tmp_path):
     recipe = Recipe(
         phases=[HEADS, EVERYTHING], batch_size=6, ema=0.5, accumulate=2, mixup=0.2, class_weights="balanced"
     )
     expected = run(pictures, recipe, tmp_path / "unbroken")
-    with broken_at(13), pytest.raises(Broken):
-        run(pictures, recipe, tmp_path / "run", save_steps=1)
+    break_at(13, pictures, recipe, tmp_path / "run", save_steps=1)
     result = run(pictures, recipe, tmp_path / "run")
     for ours, theirs in zip(values(result.model), values(expected.model), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -230,26 +231,77 @@ def test_features_computed_once_are_the_same_training(pictures, monkeypatch):
     """The heads' phase on features, and through the whole network."""
     recipe = Recipe(phases=[Phase("heads", 2, ("heads",), 1e-2)], batch_size=8, augment="none", dropout=0.0)
     fast = run(pictures, recipe).history
-    from inception_tf.training import finetune as module
-
-    monkeypatch.setattr(module, "FEATURE_BYTES", 0)
+    monkeypatch.setattr(phases, "FEATURE_BYTES", 0)
     slow = run(pictures, recipe).history
-    for one, other in zip(fast, slow, strict=True):
-        for key in ("loss", "accuracy", "val_loss", "val_accuracy"):
-            assert one[key] == pytest.approx(other[key], rel=1e-4)
+    assert_same_history(fast, slow, 1e-4)
 
 
 @pytest.mark.slow
 def test_features_after_another_phase_are_of_its_weights(pictures, tmp_path):
-    """Gone on with in the middle of the heads' phase, whose features come from what the phase before trained."""
+    """Resumed in the middle of the heads' phase, whose features come from what the phase before trained."""
     heads = Phase("heads", 2, ("heads",), 1e-2)
     recipe = Recipe(phases=[EVERYTHING, heads], optimizer="adam", batch_size=8, augment="none")
     expected = run(pictures, recipe).history
-    with broken_at(11), pytest.raises(Broken):
-        run(pictures, recipe, tmp_path / "run", save_steps=1)
-    history = run(pictures, recipe, tmp_path / "run").history
-    for row, other in zip(history, expected, strict=True):
-        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4, abs=1e-6)
+    break_at(11, pictures, recipe, tmp_path / "run", save_steps=1)
+    assert_same_history(run(pictures, recipe, tmp_path / "run").history, expected, 1e-4)
+
+
+class Recorder(keras.callbacks.Callback):
+    """What Keras's callbacks see of a run."""
+
+    def __init__(self):
+        super().__init__()
+        self.events, self.logs, self.steps = [], [], []
+
+    def on_train_begin(self, logs=None):
+        assert self.params["steps"] == 3 and self.model.optimizer is not None
+        self.events.append("train")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.events.append(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        assert {"loss", "accuracy"} <= set(logs)
+        self.steps.append(batch)
+
+    def on_test_end(self, logs=None):
+        self.events.append("test")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.logs.append(logs)
+
+    def on_train_end(self, logs=None):
+        self.events.append("end")
+
+
+def test_callbacks_of_keras(pictures, tmp_path):
+    """They see the phases as `fit`s after one another, under the names of the metrics."""
+    recorder, file = Recorder(), tmp_path / "log.csv"
+    recipe = Recipe(phases=[HEADS, Phase("all", 2, ("*",), 1e-3)], optimizer="adam", batch_size=8)
+    history = run(pictures, recipe, callbacks=[recorder, keras.callbacks.CSVLogger(file, append=True)]).history
+    assert recorder.events == ["train", 0, "test", "end", "train", 1, "test", 2, "test", "end"]
+    assert recorder.steps == [0, 1, 2] * 3
+    assert recorder.logs == [{name: row[name] for name in logs} for row, logs in zip(history, recorder.logs)]
+    names = {"loss", "accuracy", "top_5", "objective", "learning_rate", "val_loss", "val_accuracy", "val_top_5"}
+    assert set(recorder.logs[0]) == names
+    assert [line.split(",")[0] for line in file.read_text().splitlines()] == ["epoch", "0", "1", "2"]
+
+
+def test_a_callback_ends_a_phase_and_resumes(pictures, tmp_path):
+    """`EarlyStopping` counts on where it was when the run was interrupted. The next phase follows."""
+    phases = [Phase("all", 9, ("*",), 1e-9), HEADS]
+    recipe = Recipe(phases=phases, optimizer="sgd", batch_size=8, augment="none", dropout=0.0)
+
+    def stop():
+        return keras.callbacks.EarlyStopping("val_accuracy", patience=3)
+
+    history = run(pictures, recipe, callbacks=[stop()]).history
+    assert [(row["phase"], row["epoch"]) for row in history] == [*(("all", i) for i in (1, 2, 3, 4)), ("heads", 1)]
+    with pytest.raises(Broken):
+        run(pictures, recipe, tmp_path / "run", callbacks=[stop(), BreakAt(8)])
+    resumed = run(pictures, recipe, tmp_path / "run", callbacks=[stop()]).history
+    assert_same_history(resumed, history)
+    assert (tmp_path / "run" / "last.keras").is_file()
 
 
 def test_head_and_labels(pictures, unbroken, tmp_path):
@@ -262,7 +314,7 @@ def test_head_and_labels(pictures, unbroken, tmp_path):
     renamed = tmp_path / "renamed"
     shutil.copytree(pictures, renamed)
     (renamed / "blank").rename(renamed / "empty")
-    with pytest.raises(UsageError, match="they lack empty. New heads are begun with --new-head"):
+    with pytest.raises(UsageError, match="they lack empty.*--new-head"):
         run(renamed, recipe, weights=unbroken.model, network=None)
     fresh = run(renamed, recipe, weights=unbroken.model, new_head=True, network=None)
     assert fresh.model.card.labels == ["checked", "empty", "striped"]
@@ -308,7 +360,7 @@ def test_arguments_that_do_not_fit(pictures, tmp_path, arguments, message):
 
 
 def test_how_to_load_a_keras_model_is_not_asked(unbroken, pictures):
-    with pytest.raises(UsageError, match="The weights are a Keras model of lenet, and are taken as they are"):
+    with pytest.raises(UsageError, match="a Keras model of lenet"):
         run(pictures, weights=unbroken.model, network="lenet", ema="require")
 
 

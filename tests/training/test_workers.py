@@ -1,10 +1,8 @@
 """Workers: what the watcher makes of their ends, and whole runs shared by two processes."""
 
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,42 +10,47 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from histories import assert_same_history, read_rows
 
 from inception_tf.errors import TrainingError, UsageError
 from inception_tf.training import workers
 from inception_tf.training.state import Position, read_position, save_state
+from inception_tf.training.workers import Cluster
 
 
-def test_plans():
-    assert workers.plan("3") == workers.Plan(3, (0, 1, 2))
-    assert workers.plan("a:1,b.c:65535", 1) == workers.Plan(2, (1,), ("a:1", "b.c:65535"))
+def test_clusters():
+    assert Cluster.parse("3") == Cluster(3, (0, 1, 2))
+    assert Cluster.parse("a:1,b.c:65535", 1) == Cluster(2, (1,), ("a:1", "b.c:65535"))
+    assert Cluster.parse("auto") == Cluster()
 
 
 @pytest.mark.parametrize(
-    ("text", "worker", "message"),
+    ("text", "worker", "fact"),
     [
-        ("0", None, "a number from 1, or HOST:PORT"),
-        ("-2", None, "a number from 1"),
-        ("two", None, "Received: 'two'"),
-        ("a:1", 0, "a number from 1"),
-        ("a:1,b", 0, "a number from 1"),
-        ("a:1,b:0", 0, "a number from 1"),
-        ("a:1,:2", 0, "a number from 1"),
-        ("a:1,a:1", 0, "an address twice"),
+        ("0", None, "'0'"),
+        ("-2", None, "'-2'"),
+        ("two", None, "'two'"),
+        ("a:1", 0, "'a:1'"),
+        ("a:1,b", 0, "'a:1,b'"),
+        ("a:1,b:0", 0, "'a:1,b:0'"),
+        ("a:1,:2", 0, "'a:1,:2'"),
+        ("a:1,a:1", 0, "'a:1,a:1'"),
+        ("a:1,b:2,a:1", 0, "an address twice"),
         ("a:1,b:2", None, "0 to 1. Received: None"),
         ("a:1,b:2", 2, "0 to 1. Received: 2"),
-        ("2", 0, "which of several machines"),
+        ("2", 0, "--worker goes with"),
+        ("auto", 0, "--worker goes with"),
     ],
 )
-def test_no_plans(text, worker, message):
-    with pytest.raises(UsageError, match=message):
-        workers.plan(text, worker)
+def test_no_clusters(text, worker, fact):
+    with pytest.raises(UsageError, match=fact):
+        Cluster.parse(text, worker)
 
 
 def test_without_jax(monkeypatch):
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install jax"):
-        workers.plan("2")
+        Cluster.parse("2")
 
 
 def test_joining_needs_jax():
@@ -55,32 +58,22 @@ def test_joining_needs_jax():
         workers.join(["127.0.0.1:1", "127.0.0.1:2"], 0)
 
 
-def test_where_the_first_worker_listens():
-    port = workers._free_port()
-    assert workers._listening(f"127.0.0.1:{port}") == f"127.0.0.1:{port}"
-    assert workers._listening(f"192.0.2.1:{port}") == f"0.0.0.0:{port}"  # an address for documentation, never our own
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(UsageError, match=f"cannot listen at {taken}: Address already in use. Choose another port"):
-            workers._listening(taken)
-
-
 TELL = """
 import json, os, signal, sys, time
 role = json.loads(os.environ["INCEPTION_TF_WORKER"])
 def tell(**what):
-    open(role["told"], "w").write(json.dumps(what))
+    open(role["report"], "w").write(json.dumps(what))
 worker = role["worker"]
 """
 
 
 def start(body, out, count=2):
     """`workers.start` of a program that does without JAX."""
-    return workers.start(workers.plan(str(count)), [sys.executable, "-c", TELL + body], out)
+    return workers.start(Cluster.parse(str(count)), [sys.executable, "-c", TELL + body], out)
 
 
 def test_what_the_first_worker_returns(tmp_path):
-    assert start("tell(result={'best': worker})", tmp_path) == {"best": 0}
+    assert start("tell(worker=worker, result={'best': worker})", tmp_path) == {"best": 0}
 
 
 @pytest.mark.parametrize(
@@ -90,20 +83,19 @@ def test_what_the_first_worker_returns(tmp_path):
         ("os.kill(os.getpid(), signal.SIGSEGV)", "Worker 1 was ended by SIGSEGV."),
         ("print('no memory'); sys.exit(7)", "Worker 1 ended with exit code 7: no memory"),
         ("tell(message='KeyError: 3'); sys.exit(1)", "Worker 1 ended with exit code 1: KeyError: 3"),
-        ("tell(stage='met'); os.abort()", "Worker 1 lost another one: it ended, or it has been silent for 60 s."),
-        ("tell(stage='meeting'); os.abort()", "Worker 1 did not meet the others at 127.0.0.1:"),
+        ("tell(worker=1); os.abort()", "Worker 1 lost another one: it ended, or it has been silent for 60 s."),
+        ("os.abort()", "Worker 1 did not meet the others at 127.0.0.1:"),
     ],
 )
 def test_a_worker_that_ends_ends_the_others(tmp_path, monkeypatch, ends, message):
-    monkeypatch.setattr(workers, "_LAST_WORDS_SECONDS", 0.2)
+    monkeypatch.setattr(workers, "_GRACE_SECONDS", 0.2)
     save_state(tmp_path / "state.npz", Position(total=12), [])
     begun = time.monotonic()
     with pytest.raises(TrainingError) as error:
         start(f"if worker: {ends}\ntime.sleep(600)", tmp_path)
     assert time.monotonic() - begun < 300
     assert str(error.value).startswith(message)
-    kept = f"The state of step 12 is kept in {tmp_path}; the same command goes on from there."
-    assert str(error.value).endswith(kept)
+    assert f"The state of step 12 is in {tmp_path};" in str(error.value)
 
 
 def test_nothing_was_saved_yet(tmp_path):
@@ -113,12 +105,12 @@ def test_nothing_was_saved_yet(tmp_path):
 
 def test_the_cause_is_told_before_what_follows_from_it(tmp_path, monkeypatch):
     """Worker 0 loses the connection at once; worker 1, which is to blame, takes a moment longer to end."""
-    monkeypatch.setattr(workers, "_LAST_WORDS_SECONDS", 60)
+    monkeypatch.setattr(workers, "_GRACE_SECONDS", 60)
     body = """
 if worker == 0:
     tell(message="ValueError: Gloo AllReduce failed: Connection closed by peer", lost=True); sys.exit(1)
 time.sleep(0.5)
-tell(error="UsageError", message="daisy.jpg: no such file"); sys.exit(1)
+tell(worker=1, error="UsageError", message="daisy.jpg: no such file"); sys.exit(1)
 """
     with pytest.raises(UsageError, match="^Worker 1: daisy.jpg: no such file$"):
         start(body, tmp_path)
@@ -127,7 +119,7 @@ tell(error="UsageError", message="daisy.jpg: no such file"); sys.exit(1)
 WATCHER = """
 import sys
 from inception_tf.training import workers
-workers.start(workers.plan("2"), [sys.executable, "-c", sys.argv[1]], ".")
+workers.start(workers.Cluster.parse("2"), [sys.executable, "-c", sys.argv[1]], ".")
 """
 
 
@@ -160,17 +152,6 @@ def command(data, out, *options):
     return [sys.executable, "-m", "inception_tf.cli.main", *map(str, [*words, *options])]
 
 
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def compare(out, expected, tolerance):
-    for row, other in zip(rows(out), rows(expected), strict=True):
-        assert (row["step"], row["epoch"]) == (other["step"], other["epoch"])
-        for key in ("loss", "objective", "accuracy", "val_loss", "val_accuracy"):
-            assert row[key] == pytest.approx(other[key], rel=tolerance, abs=1e-6), (key, row["step"])
-
-
 @pytest.fixture(scope="module")
 def alone(pictures, tmp_path_factory):
     """A run of one worker."""
@@ -180,25 +161,34 @@ def alone(pictures, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one(pictures, alone, tmp_path):
-    """Each started by itself, as on two machines. Dropout and augmentation are drawn as for one."""
-    out = tmp_path / "run"
-    addresses = f"127.0.0.1:{workers._free_port()},127.0.0.1:1"
-    words = [command(pictures, out, "--workers", addresses, "--worker", i) for i in range(2)]
-    with subprocess.Popen(words[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as other:
-        first = subprocess.run(words[0], capture_output=True, text=True, timeout=900)
-        told, chatter = other.communicate(timeout=900)
-    assert (first.returncode, other.returncode) == (0, 0), first.stderr + chatter
-    assert "Best: all, epoch" in first.stdout
-    assert (told, chatter) == (f"Written: {out}, by the first worker\n", "")
-    compare(out, alone, 1e-5)
-    assert len(first.stderr.splitlines()) == 4, first.stderr
+@pytest.mark.parametrize("detected", [False, True])
+def test_two_workers_train_as_one(pictures, alone, tmp_path, detected):
+    """Each started by itself, as on two machines, or as by Open MPI. Dropout and augmentation are drawn as for one."""
+    out, port = tmp_path / "run", workers._free_port()
+
+    def start(number):
+        if detected:
+            options, environment = ("--workers", "auto"), dict(os.environ, JAX_COORDINATOR_PORT=str(port))
+            environment |= {"OMPI_MCA_orte_hnp_uri": "4096.0;tcp://127.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"}
+            environment |= dict.fromkeys(("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"), str(number))
+        else:
+            options, environment = ("--workers", f"127.0.0.1:{port},127.0.0.1:1", "--worker", number), None
+        words = command(pictures, out, *options)
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    with start(0) as first, start(1) as other:
+        (text, lines), (others_text, others_lines) = (process.communicate(timeout=900) for process in (first, other))
+    assert (first.returncode, other.returncode) == (0, 0), lines + others_lines
+    assert "Best: all, epoch" in text
+    assert (others_text, others_lines) == (f"Written: {out}, by the first worker\n", "")
+    assert_same_history(read_rows(out), read_rows(alone))
+    assert len(lines.splitlines()) == 4, lines
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
-def test_a_run_of_two_workers_broken_off_twice(pictures, alone, tmp_path):
-    """By Ctrl-C, and by a worker that is killed. It ends as one that was never broken off."""
+def test_a_run_of_two_workers_interrupted_twice(pictures, alone, tmp_path):
+    """By Ctrl-C, and by a worker that is killed. It ends as one that was never interrupted."""
     out = tmp_path / "run"
     words = command(pictures, out, "--workers", 2, "--save-steps", 1)
 
@@ -212,23 +202,21 @@ def test_a_run_of_two_workers_broken_off_twice(pictures, alone, tmp_path):
 
     code, chatter = run(1, lambda pid: os.kill(pid, signal.SIGINT))
     assert code == 130
-    stopped = int(re.search(r"Stopped at step (\d) of 9; the same command goes on", chatter)[1])
+    stopped = int(re.search(r"Stopped at step (\d) of 9;", chatter)[1])
     assert stopped == read_position(out / "state.npz").total >= 1
 
     code, chatter = run(stopped + 1, lambda pid: os.kill(worker(pid, 1), signal.SIGKILL))
     assert code == 1
     last = chatter.splitlines()[-1]
     kept = read_position(out / "state.npz").total
-    assert last == (
-        "inception-tf finetune: Worker 1 was ended by SIGKILL. "
-        f"The state of step {kept} is kept in {out}; the same command goes on from there."
-    )
+    assert last.startswith("inception-tf finetune: Worker 1 was ended by SIGKILL. ")
+    assert f"The state of step {kept} is in {out};" in last
     assert stopped < kept < 9
 
     done = subprocess.run(words, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert f"Going on from step {kept} of 9." in done.stderr
-    compare(out, alone, 1e-5)
+    assert f"Resuming at step {kept} of 9." in done.stderr
+    assert_same_history(read_rows(out), read_rows(alone))
 
 
 def worker(watcher, number):
@@ -252,7 +240,7 @@ def test_workers_of_different_commands(pictures, tmp_path):
     for process in both:
         _, chatter = process.communicate(timeout=900)
         assert process.returncode == 2
-        assert "Worker 1 was given something else than worker 0: recipe." in chatter
+        assert "Worker 1 differs from worker 0 in: recipe." in chatter
 
 
 @pytest.mark.slow
@@ -261,7 +249,7 @@ def test_a_batch_that_workers_cannot_share(pictures, tmp_path):
         command(pictures, tmp_path / "run", "--workers", 3), stderr=subprocess.PIPE, text=True, timeout=900
     )
     assert done.returncode == 2
-    assert "A batch of 8 cannot be shared by 3 workers equally." in done.stderr
+    assert "A batch of 8 cannot be split among 3 workers." in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -274,8 +262,8 @@ def test_sums_over_workers_are_float64():
         def __init__(self):
             pass
 
-        def _gathered(self, array):
+        def _gather(self, array):
             assert array.dtype == np.uint32
             return np.stack([np.frombuffer(part.tobytes(), np.uint32) for part in parts])
 
-    np.testing.assert_array_equal(Second().summed(parts[1]), parts.sum(axis=0))
+    np.testing.assert_array_equal(Second().all_reduce_sum(parts[1]), parts.sum(axis=0))

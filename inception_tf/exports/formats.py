@@ -14,7 +14,7 @@ class Entry:
     """A format's entry: what can be said of it before anything heavy is imported.
 
     Attributes:
-        implementation: "module:class" in inception_tf/export/, the class a `Format`.
+        implementation: "module:class" in inception_tf/exports/, the class a `Format`.
         summary: what is written.
         proof: what `check` has found when the export returns.
     """
@@ -175,5 +175,5 @@ def export(model, target, format="savedmodel", **options):
     if format not in FORMATS:
         raise UsageError(f"There is no format {format!r}. There are: {', '.join(FORMATS)}.")
     module, name = FORMATS[format].implementation.split(":")
-    implementation = getattr(importlib.import_module(f"inception_tf.export.{module}"), name)
+    implementation = getattr(importlib.import_module(f"inception_tf.exports.{module}"), name)
     return implementation().export(model, target, **options)

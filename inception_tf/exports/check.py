@@ -5,10 +5,10 @@ import numpy as np
 
 from inception_tf.analysis.class_maps import class_map_model
 from inception_tf.errors import ExportError, UsageError
-from inception_tf.export.driver import image_shape
-from inception_tf.export.encoded import example
-from inception_tf.export.fresh_process import run_fresh
-from inception_tf.export.tolerance import checked_difference, tolerance_of
+from inception_tf.exports.driver import image_shape
+from inception_tf.exports.encoded import example
+from inception_tf.exports.fresh_process import run_fresh
+from inception_tf.exports.tolerance import checked_difference, tolerance_of
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.slim.verify import noise
 

@@ -6,8 +6,8 @@ import pytest
 from random_weights import randomized
 
 from inception_tf.errors import CheckpointError, ExportError, MismatchError, UsageError
-from inception_tf.export import keras_applications
-from inception_tf.export.keras_applications import from_keras_applications, to_keras_applications
+from inception_tf.exports import keras_applications
+from inception_tf.exports.keras_applications import from_keras_applications, to_keras_applications
 from inception_tf.slim.golden import deterministic_images
 from inception_tf.zoo import create_model
 

@@ -1,8 +1,8 @@
 """Keras models to OpenVINO files, for Intel's processors, graphics and neural units."""
 
 from inception_tf.errors import ExportError, reason
-from inception_tf.export.driver import external_converter, image_shape
-from inception_tf.export.portable import PortableFormat, calibration_batches, frozen, output_name
+from inception_tf.exports.driver import external_converter, image_shape
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
 from inception_tf.files import atomic_write
 from inception_tf.inference.runtimes import KEY, OpenVino
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.export.savedmodel import save_savedmodel
+from inception_tf.exports.savedmodel import save_savedmodel
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
 from inception_tf.models.model import save_weights

@@ -2,8 +2,8 @@
 
 import zipfile
 
-from inception_tf.export.driver import external_converter
-from inception_tf.export.portable import PortableFormat, calibration_batches, frozen
+from inception_tf.exports.driver import external_converter
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen
 from inception_tf.inference.runtimes import CARD, LiteRT
 
 LABELS = "labels.txt"

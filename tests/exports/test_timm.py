@@ -11,7 +11,7 @@ import pytest
 from random_weights import randomized
 
 from inception_tf.errors import ExportError, UsageError
-from inception_tf.export.timm import timm_state_dict, to_timm
+from inception_tf.exports.timm import timm_state_dict, to_timm
 from inception_tf.models.model import feature_extractor
 from inception_tf.slim.golden import deterministic_images
 from inception_tf.zoo import create_model

@@ -7,8 +7,8 @@ import pytest
 from photographs import write_photographs
 
 from inception_tf.errors import ExportError, ImageError
-from inception_tf.export.formats import validate
-from inception_tf.export.portable import PortableFormat, compare_with_model, noise_images, verdict
+from inception_tf.exports.formats import validate
+from inception_tf.exports.portable import PortableFormat, compare_with_model, noise_images, verdict
 from inception_tf.models.card import Card
 from inception_tf.zoo import create_model
 

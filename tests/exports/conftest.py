@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from random_weights import randomized
 
-from inception_tf.export import check
-from inception_tf.export.savedmodel import save_savedmodel
+from inception_tf.exports import check
+from inception_tf.exports.savedmodel import save_savedmodel
 from inception_tf.zoo import create_model
 
 

@@ -1,7 +1,7 @@
 """timm itself, in a Python that has it and torch: the environment variable TIMM_PYTHON names it.
 
-    $TIMM_PYTHON tests/export/run_timm.py facts tests/export/timm_facts.json
-    $TIMM_PYTHON tests/export/run_timm.py outputs NETWORK WEIGHTS.safetensors IMAGES.npz OUTPUTS.npz
+    $TIMM_PYTHON tests/exports/run_timm.py facts tests/exports/timm_facts.json
+    $TIMM_PYTHON tests/exports/run_timm.py outputs NETWORK WEIGHTS.safetensors IMAGES.npz OUTPUTS.npz
 
 `facts` writes the names and shapes of timm's state dicts, but those of batch norm: a module with `conv.weight` has a
 `bn` of as many channels, which is checked here. `outputs` loads a state dict, strictly, and runs it on images N×H×W×3:

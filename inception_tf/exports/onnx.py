@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from inception_tf.export.driver import external_converter
-from inception_tf.export.portable import PortableFormat, calibration_batches, frozen, output_name
+from inception_tf.exports.driver import external_converter
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
 from inception_tf.inference.runtimes import KEY, OnnxRuntime
 
 # The newest that tf2onnx 1.17 writes.

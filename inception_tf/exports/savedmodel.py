@@ -11,11 +11,11 @@ from pathlib import Path
 import keras
 
 from inception_tf.errors import ExportError, UsageError, reason
-from inception_tf.export.check import check_savedmodel, class_maps_of
-from inception_tf.export.driver import Format, image_shape
-from inception_tf.export.encoded import preprocess_each
-from inception_tf.export.model_card import write_card
-from inception_tf.export.serving_files import write_serving_files
+from inception_tf.exports.check import check_savedmodel, class_maps_of
+from inception_tf.exports.driver import Format, image_shape
+from inception_tf.exports.encoded import preprocess_each
+from inception_tf.exports.model_card import write_card
+from inception_tf.exports.serving_files import write_serving_files
 from inception_tf.files import created_dirs
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.model import with_dtype

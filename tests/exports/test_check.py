@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ExportError
-from inception_tf.export.fresh_process import main, run_fresh
+from inception_tf.exports.fresh_process import main, run_fresh
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.export.encoded import example
+from inception_tf.exports.encoded import example
 
 # Where Serving looks for it in a version, with --enable_batching --enable_per_model_batching_parameters.
 BATCHING = "batching_params.pbtxt"

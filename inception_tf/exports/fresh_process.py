@@ -1,6 +1,6 @@
 """Runs a SavedModel where there is no Keras.
 
-`python -m inception_tf.export.fresh_process SAVED_MODEL INPUTS OUTPUTS` is that process: TensorFlow's loader alone.
+`python -m inception_tf.exports.fresh_process SAVED_MODEL INPUTS OUTPUTS` is that process: TensorFlow's loader alone.
 """
 
 import os

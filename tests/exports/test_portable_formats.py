@@ -10,10 +10,10 @@ from random_weights import randomized
 
 from inception_tf import files
 from inception_tf.errors import CheckpointError, ExportError, ImageError, UsageError
-from inception_tf.export.formats import export
-from inception_tf.export.litert import LiteRTFormat, to_litert
-from inception_tf.export.onnx import to_onnx
-from inception_tf.export.openvino import to_openvino
+from inception_tf.exports.formats import export
+from inception_tf.exports.litert import LiteRTFormat, to_litert
+from inception_tf.exports.onnx import to_onnx
+from inception_tf.exports.openvino import to_openvino
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference.runtimes import RUNTIMES, LiteRT
 from inception_tf.slim.golden import deterministic_images

@@ -5,7 +5,7 @@ import json
 import keras
 
 from inception_tf.errors import UsageError
-from inception_tf.export.driver import Format
+from inception_tf.exports.driver import Format
 from inception_tf.models.blocks import Scope
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.registry import find_network

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError
-from inception_tf.export.exchange import ExchangeFormat, check_published_form, classifier_weights, drops_background
+from inception_tf.exports.exchange import ExchangeFormat, check_published_form, classifier_weights, drops_background
 from inception_tf.models.blocks import Conv2D, Mixed
 
 # The networks that timm has, and its names for their classifiers.

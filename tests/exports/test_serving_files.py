@@ -11,9 +11,9 @@ from google.protobuf import text_format
 from PIL import Image
 
 from inception_tf.errors import CheckpointError
-from inception_tf.export.model_card import card_text, published_facts
-from inception_tf.export.savedmodel import export_savedmodel
-from inception_tf.export.serving_files import jpegs, models_config
+from inception_tf.exports.model_card import card_text, published_facts
+from inception_tf.exports.savedmodel import export_savedmodel
+from inception_tf.exports.serving_files import jpegs, models_config
 from inception_tf.models.card import Card, Weights, read_card
 from inception_tf.zoo import create_model
 

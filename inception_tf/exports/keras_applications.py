@@ -12,9 +12,9 @@ from pathlib import Path
 import keras
 
 from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
-from inception_tf.export.driver import image_shape
-from inception_tf.export.exchange import ExchangeFormat, classifier_weights, drops_background, weighted_layers
-from inception_tf.export.tolerance import checked_difference, relative_difference, tolerance_of
+from inception_tf.exports.driver import image_shape
+from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background, weighted_layers
+from inception_tf.exports.tolerance import checked_difference, relative_difference, tolerance_of
 from inception_tf.models.card import Weights
 from inception_tf.models.model import build_model, save_weights
 from inception_tf.models.registry import find_network

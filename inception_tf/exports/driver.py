@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError, UsageError, reason
-from inception_tf.export.formats import Options, validate
-from inception_tf.export.model_card import published_facts
+from inception_tf.exports.formats import Options, validate
+from inception_tf.exports.model_card import published_facts
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of

@@ -8,14 +8,14 @@ import pytest
 
 from inception_tf.cli import export as command
 from inception_tf.errors import ExportError, UsageError
-from inception_tf.export import formats
-from inception_tf.export.driver import Format
-from inception_tf.export.formats import FORMATS, Entry, export, validate
+from inception_tf.exports import formats
+from inception_tf.exports.driver import Format
+from inception_tf.exports.formats import FORMATS, Entry, export, validate
 
 
 def implementation(format):
     module, name = FORMATS[format].implementation.split(":")
-    return getattr(importlib.import_module(f"inception_tf.export.{module}"), name)()
+    return getattr(importlib.import_module(f"inception_tf.exports.{module}"), name)()
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -5,7 +5,7 @@ import pytest
 from photographs import write_photographs
 from random_weights import randomized
 
-from inception_tf.export.formats import export
+from inception_tf.exports.formats import export
 from inception_tf.inference.engines import open_engine
 from inception_tf.zoo import create_model
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError, ImageError, UsageError
-from inception_tf.export.driver import Format, image_shape
-from inception_tf.export.tolerance import TOLERANCES, checked_difference
+from inception_tf.exports.driver import Format, image_shape
+from inception_tf.exports.tolerance import TOLERANCES, checked_difference
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of

@@ -16,10 +16,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import inception_tf as itf
 from inception_tf.errors import ExportError, InceptionTFError, UsageError
-from inception_tf.export.check import check_savedmodel
-from inception_tf.export.encoded import example
-from inception_tf.export.savedmodel import SavedModel as SavedModelFormat
-from inception_tf.export.savedmodel import export_savedmodel, save_savedmodel
+from inception_tf.exports.check import check_savedmodel
+from inception_tf.exports.encoded import example
+from inception_tf.exports.savedmodel import SavedModel as SavedModelFormat
+from inception_tf.exports.savedmodel import export_savedmodel, save_savedmodel
 from inception_tf.images.labels import imagenet_labels
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.registry import list_models

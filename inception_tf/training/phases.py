@@ -1,0 +1,150 @@
+"""The phases of a run: what each trains, on which batches, towards which loss."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from inception_tf.errors import UsageError
+from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.training import batch_norm, batches, features
+from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
+from inception_tf.training.optimizers import optimizer
+
+# Features of more bytes than this are not cached; the backbone then runs in every step.
+FEATURE_BYTES = 1 << 30
+
+
+@dataclasses.dataclass
+class Program:
+    """What a phase runs.
+
+    Attributes:
+        training: the compiled Keras model with the losses.
+        batches: a function from a step to the endless dataset of the training batches from there on.
+        validation: the dataset of the validation batches.
+        momentum: of batch norm, or None for the network's own.
+    """
+
+    training: keras.Model
+    batches: object
+    validation: object
+    momentum: float = None
+
+
+class PhaseBuilder:
+    """The data and the model of a run, of which it builds the `Program` of each phase.
+
+    Args:
+        product: the float32 model that is saved. A copy, `model`, is trained in the recipe's precision.
+        train, held_out: `Examples`.
+        recipe: a `Recipe`, filled in.
+        devices: a `OneDevice` or another of `devices`.
+    """
+
+    def __init__(self, product, train, held_out, recipe, devices):
+        if recipe.batch_size > len(train):
+            raise UsageError(
+                f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
+                f"Give --batch-size {len(train)} or less."
+            )
+        if recipe.batch_size % devices.replicas:
+            raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
+        devices.check(recipe)
+        self.product, self.recipe, self.devices = product, recipe, devices
+        self.train, self.held_out = train, held_out
+        self.order = batches.Order(len(train), recipe.batch_size, recipe.seed, devices.worker, devices.workers)
+        self.decoded, self.val_decoded = batches.Decoded(train), batches.Decoded(held_out)
+        self.preprocessing = preprocessing_of(product)
+        self.factors = class_factors(recipe.class_weights, train.labels, train.class_names)
+        options = product.card.options
+        dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
+        with devices.scope():
+            self.model = rebuilt(product, recipe.precision, **dropout)
+
+    def describe(self):
+        """A line on what is about to be trained."""
+        recipe, card = self.recipe, self.product.card
+        source = card.weights.source
+        text = (
+            f"{card.network} from {source}, {len(self.train.class_names)} classes, {len(self.train)} training and "
+            f"{len(self.held_out)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "
+            f"epoch. Batch norm: {recipe.batch_norm}"
+        )
+        momenta = [self._momentum(phase) for phase in recipe.phases]
+        if recipe.batch_norm != "frozen" and momenta[0] is not None:
+            own = batch_norm.layers(self.model)[0].momentum
+            text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
+        return text + "."
+
+    def program(self, phase):
+        """The `Program` of a phase; marks in the models what it trains."""
+        recipe = dataclasses.replace(self.recipe, augment=phase.augment)
+        for model in (self.model, self.product):
+            set_trainable(model, recipe, phase, recipe.batch_norm)
+        with self.devices.scope():
+            training = with_losses(self.model, recipe)
+            heads, inputs = self._cached_features(training, phase)
+            training = heads or training
+            compile_for(training, recipe, optimizer(recipe, phase, self.order.steps_per_epoch))
+        inputs = inputs or (
+            batches.images(self.decoded, self.preprocessing, recipe),
+            batches.images(self.val_decoded, self.preprocessing),
+        )
+        targets = [
+            batches.Targets(examples.labels, len(examples.class_names), tuple(training.output), factors)
+            for examples, factors in ((self.train, self.factors), (self.held_out, None))
+        ]
+        return Program(
+            training,
+            batches.training_batches(inputs[0], targets[0], self.order, recipe),
+            batches.validation_batches(inputs[1], targets[1], self.order),
+            self._momentum(phase),
+        )
+
+    def training_images(self):
+        """This worker's part of the training images, once, as for evaluation."""
+        shared = self.devices.workers, self.devices.worker
+        images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size, shared)
+        return (batch.numpy() for batch, _ in images)
+
+    def _momentum(self, phase):
+        if self.recipe.batch_norm_momentum is not None:
+            return self.recipe.batch_norm_momentum
+        own = [layer.momentum for layer in batch_norm.layers(self.model)]
+        return batch_norm.choose_momentum(max(own), phase.epochs * self.order.steps_per_epoch) if own else None
+
+    def _cached_features(self, training, phase):
+        """The heads alone as a model and their two inputs for `batches`; None, None where more than heads changes."""
+        if phase.augment != "none" or self.devices.replicas > 1:
+            return None, None
+        backbone, heads = features.heads_on(self.model, training)
+        below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]
+        moving = [layer for layer in batch_norm.layers(backbone) if layer.trainable]
+        size = sum(np.prod(tensor.shape[1:]) for tensor in backbone.output.values()) * 4
+        if below or moving or size * (len(self.train) + len(self.held_out)) > FEATURE_BYTES:
+            return None, None
+        parts = self.decoded, self.val_decoded
+        images = [batches.all_images(part, self.preprocessing, self.recipe.batch_size) for part in parts]
+        return heads, [
+            batches.features(features.compute(backbone, data, len(part))) for data, part in zip(images, parts)
+        ]
+
+
+def class_factors(class_weights, labels, names):
+    """The factor of every class on the loss of its images: float32 array of shape (classes,), or None for none.
+
+    Args:
+        class_weights: None, "balanced" or a dict from class names, as in `Recipe`.
+        labels: those of the training images.
+        names: the classes'.
+    """
+    if class_weights is None:
+        return None
+    if class_weights == "balanced":
+        counts = np.bincount(labels, minlength=len(names))
+        return (len(labels) / (len(names) * np.maximum(counts, 1))).astype(np.float32)
+    unknown = [name for name in class_weights if name not in names]
+    if unknown:
+        raise UsageError(f"class_weights names classes that are not there: {', '.join(unknown)}.")
+    return np.array([class_weights.get(name, 1.0) for name in names], np.float32)

@@ -1,0 +1,18 @@
+"""What the tests of whole runs share: the rows of their metrics."""
+
+import json
+
+import pytest
+
+
+def read_rows(out):
+    """The metrics in a run's directory, a dict per epoch."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_history(rows, expected, rel=1e-5):
+    """Two runs went the same way, epoch by epoch."""
+    for row, other in zip(rows, expected, strict=True):
+        assert (row["step"], row["phase"], row["epoch"]) == (other["step"], other["phase"], other["epoch"])
+        for key in ("loss", "objective", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            assert row[key] == pytest.approx(other[key], rel=rel, abs=1e-6), (key, row["step"])
