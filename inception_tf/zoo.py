@@ -68,7 +68,7 @@ class Source:
 
 
 def resolve(source):
-    """Tells what a name or a path stands for, by looking at names alone: nothing is read.
+    """What a name or a path stands for, by its suffix and by which files exist; none is opened.
 
     A string such as "imagenet" is the name even beside a directory of that name.
 
@@ -108,7 +108,7 @@ def exported_saved_model(path):
     return saved if (saved / "saved_model.pb").is_file() and (saved / SAVED_MODEL_CARD).is_file() else None
 
 
-def load_model(source, network=None, detection=None, **options):
+def load_model(source, network=None, **options):
     """The Keras model that a name or a path stands for.
 
     Args:
@@ -116,7 +116,6 @@ def load_model(source, network=None, detection=None, **options):
             random weights.
         network: the network's name, for published weights ("inception_v3" by default), for a `.weights.h5` file,
             which does not say, and for checkpoints that detection is not to decide on.
-        detection: what `detect` found in the checkpoint, where that is known already.
         **options: as `create_model` takes them; a `.keras` file has its own, and takes none.
 
     Raises:
@@ -138,7 +137,7 @@ def load_model(source, network=None, detection=None, **options):
         return create_model(found.value, **options)
     if found.kind == "checkpoint":
         checkpoint = open_checkpoint(found.value)
-        detection = detection or detect(checkpoint, network, options.get("scope"), partial=True)
+        detection = detect(checkpoint, network, options.get("scope"), partial=True)
         return create_model(detection.network, checkpoint, detection=detection, **options)
     if found.kind == "weights" and network is None:
         raise UsageError(f"{source} does not say which network's weights it holds: give network=.")

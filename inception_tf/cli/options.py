@@ -12,8 +12,8 @@ def add_loading(parser):
 
 # What `open_engine` takes.
 MODEL = (
-    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, or a Slim "
-    "checkpoint"
+    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, a Slim "
+    "checkpoint, or the name of published weights, such as imagenet"
 )
 
 
