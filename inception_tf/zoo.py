@@ -17,7 +17,7 @@ from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import load_network
 
-# How `load_slim` is to load a checkpoint.
+# The options that `create_model` passes on to `load_slim`.
 LOADING = ("exclude_scopes", "ema", "background", "scope")
 # Files that `export` writes for engines without Keras.
 EXPORTED = (".tflite", ".onnx", ".xml")
@@ -184,12 +184,12 @@ def create_model(name, /, weights=None, detection=None, **options):
         raise UsageError(f"{name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(known)}.")
     if weights is None:
         if loading:
-            raise UsageError(f"{', '.join(loading)} tells how to load weights. Received: weights=None")
+            raise UsageError(f"Options for loading weights need weights: {', '.join(loading)}. Received: weights=None")
         return build_model(info, **options)
     found = resolve(weights)
     if found.kind == "weights":
         if loading:
-            raise UsageError(f"{', '.join(loading)} tells how to load a Slim checkpoint. Received: weights={weights}")
+            raise UsageError(f"These options are for Slim checkpoints: {', '.join(loading)}. Received: weights={weights}")
         return _load_h5(info, found.value, options)
     if found.kind in ("network", "published"):
         published = catalogue.find(info.name, str(weights))
@@ -260,9 +260,3 @@ def constructor(name):
 def constructors():
     """The constructors of all networks, a dict from their names in Python."""
     return {info.build.__name__: constructor(name) for name, info in networks().items()}
-
-
-def __getattr__(name):
-    if name[:1].isupper() and name in (found := constructors()):
-        return found[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

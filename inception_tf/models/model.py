@@ -189,11 +189,11 @@ def save_weights(model, path):
         OSError: the disk is full.
     """
     part = Path(path)
-    whole = part.with_name("whole.keras")
-    model.save(whole)
-    with zipfile.ZipFile(whole) as archive, archive.open("model.weights.h5") as weights, part.open("wb") as out:
+    model_file = part.with_name("model.keras")
+    model.save(model_file)
+    with zipfile.ZipFile(model_file) as archive, archive.open("model.weights.h5") as weights, part.open("wb") as out:
         shutil.copyfileobj(weights, out)
-    whole.unlink()
+    model_file.unlink()
 
 
 def end_points(model):

@@ -17,7 +17,7 @@ from inception_tf.inference.runtimes import RUNTIMES, export_card
 from inception_tf.models.card import SAVED_MODEL_CARD, read_card
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
-from inception_tf.zoo import create_model
+from inception_tf.zoo import EXPORTED, create_model
 
 FORMS = {
     "litert": ("digits.tflite", "ai_edge_litert"),
@@ -139,6 +139,10 @@ def test_a_bad_photograph_is_named(exported, photographs, tmp_path):
 
 def test_a_model_in_memory(model, photographs):
     assert classify(model, photographs) == classify(KerasEngine(model), photographs)
+
+
+def test_every_runtime_is_reached_by_its_suffix():
+    assert set(RUNTIMES) == set(EXPORTED)
 
 
 def test_files_of_others(tmp_path, model):
