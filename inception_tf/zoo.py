@@ -184,12 +184,12 @@ def create_model(name, /, weights=None, detection=None, **options):
         raise UsageError(f"{name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(known)}.")
     if weights is None:
         if loading:
-            raise UsageError(f"Options for loading weights need weights: {', '.join(loading)}. Received: weights=None")
+            raise UsageError(f"{', '.join(loading)} can only be given with weights. Received: weights=None")
         return build_model(info, **options)
     found = resolve(weights)
     if found.kind == "weights":
         if loading:
-            raise UsageError(f"These options are for Slim checkpoints: {', '.join(loading)}. Received: weights={weights}")
+            raise UsageError(f"{', '.join(loading)} can only be given with a checkpoint. Received: weights={weights}")
         return _load_h5(info, found.value, options)
     if found.kind in ("network", "published"):
         published = catalogue.find(info.name, str(weights))
