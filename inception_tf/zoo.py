@@ -173,7 +173,7 @@ def create_model(name, /, weights=None, detection=None, **options):
 
     Raises:
         UsageError: no such network, or an argument out of range.
-        CheckpointError, MismatchError, DownloadError: `weights` is no checkpoint, does not fit, or cannot be had.
+        CheckpointError, MismatchError, DownloadError: `weights` is no checkpoint, does not fit, or its download failed.
     """
     from inception_tf.models.model import build_model
 

@@ -1,6 +1,5 @@
 """The Keras model that every network is: built, cast, saved, with its parts and its end points."""
 
-import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -27,7 +26,7 @@ class SlimModel(keras.Model):
         self.card = Card.from_dict(card) if isinstance(card, dict) else card
 
     def get_config(self):
-        return {**super().get_config(), "card": self.card and dataclasses.asdict(self.card)}
+        return {**super().get_config(), "card": self.card and self.card.to_dict()}
 
     @property
     def has_top(self):
