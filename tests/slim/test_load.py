@@ -2,7 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
-from slim_files import read_tensors, write_tensors
+from slim_files import build_slim, read_tensors, tf1_session, train_and_save, write_tensors
 
 import inception_tf as itf
 from inception_tf.errors import CheckpointError, MismatchError, UsageError
@@ -241,3 +241,21 @@ def test_into_a_model_that_is_not_ours(model, plain, trained, tmp_path):
     report = load_slim(features, plain, exclude_scopes=["Mixed_5[cd]", "Mixed_6*", "Mixed_7*", "*Logits"])
     assert len(report.sources) == len(features.weights)
     np.testing.assert_array_equal(features.weights[0], trained.weights["InceptionV3/Conv2d_1a_3x3/weights"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["v1", "v2", "sharded_v1", "sharded_v2"])
+def test_what_tensorflow_1_trained_and_saved(model, training_run, format):
+    """TF-Slim's graph, TensorFlow 1's RMSProp, moving averages and Saver."""
+    paths, weights, shadows, others = training_run
+    report = load_slim(model, paths[format])
+    assert holds(model, shadows) and set(report.ignored) == set(weights) | others - set(report.sources.values())
+    load_slim(model, paths[format].parent, ema="ignore")
+    assert holds(model, weights)
+
+
+@pytest.fixture(scope="module")
+def training_run(tmp_path_factory):
+    with tf1_session(devices=3) as session:
+        formats = ["v1", "v2", "sharded_v1", "sharded_v2"]
+        return train_and_save(session, build_slim(aux_logits=True), tmp_path_factory.mktemp("run"), formats)
