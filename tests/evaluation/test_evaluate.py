@@ -295,6 +295,6 @@ def test_the_published_figure():
     assert evaluate(Oracle(scores, None, card), Grays([0, 0, 0, 0], two_of_them)).published is None
     assert evaluate(Oracle(scores, own, card), Grays([0, 1], own)).published is None
     incomplete, fine_tuned = replace(weights, complete=False), replace(weights, fine_tuned_on=9)
-    for other in (incomplete, fine_tuned, Weights("model.ckpt-20000", complete=True), None):
+    for other in (incomplete, fine_tuned, Weights("model.ckpt-20000", complete=True), Weights()):
         engine = Oracle(scores, None, replace(card, weights=other))
         assert evaluate(engine, Grays([0, 1], labels)).published is None
