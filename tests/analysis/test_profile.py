@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from inception_tf.analysis import costs
 from inception_tf.analysis.costs import table
 from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import UsageError
@@ -90,41 +91,10 @@ def test_the_receptive_field_is_of_the_pixels_that_brighten_a_position():
                 assert (found[0], found[-1]) == (max(first, 0), min(last, side - 1))
 
 
-@pytest.mark.parametrize("height, width", [(224, 231), (250, 384)])
-def test_positions_without_padding(height, width):
-    """On an image of ones, kernels that sum to 1 give 1 wherever no zero of the padding went in, and less elsewhere."""
-    model = built("alexnet_v2", include_top=False, input_shape=(height, width, 1))
-    narrow = keras.Sequential([keras.Input((height, width, 1))])
-    for layer in model.layers[1:]:
-        if isinstance(layer, keras.layers.MaxPooling2D):  # a maximum would hide a zero
-            narrow.add(keras.layers.AveragePooling2D(layer.pool_size, layer.strides, layer.padding))
-        else:
-            narrow.add(Conv2D.from_config({**layer.get_config(), "filters": 1}))
-    output = positive(narrow).predict_on_batch(np.ones((1, height, width, 1), "float32"))[0, :, :, 0]
-    x = profile(model).end_points["pool5"]
-    assert output.shape == x.shape[:2]
-    free = np.zeros(output.shape, bool)
-    free[np.ix_(*x.without_padding((height, width)))] = True
-    assert free.any() and np.array_equal(output > 1 - 1e-5, free)
-
-
-@pytest.mark.parametrize("name", networks())
-def test_parameters_are_those_that_keras_counts(name):
-    model, cost = built(name), table()[name]
-    found = profile(model)
-    assert total(found.layers, "parameters") == model.count_params() == cost.parameters
-    assert total(found.layers, "multiply_adds") == cost.multiply_adds, (
-        "python -m inception_tf.analysis.costs writes the table"
-    )
-    assert (found.input, model.output_shape) == ((*(cost.input_size,) * 2, cost.channels), (None, cost.classes))
-    assert list(found.end_points) == list(end_points(model))
-    for end_point, tensor in end_points(model).items():
-        assert found.end_points[end_point].shape == tensor.shape[1:], end_point
-
-
 @pytest.mark.parametrize(
     "name, options",
     [
+        *((name, {}) for name in networks()),
         ("inception_v2", {"use_separable_conv": False, "input_shape": (97, 130, 3)}),
         ("inception_v3", {"aux_logits": True, "depth_multiplier": 0.25, "input_shape": (107, 112, 3)}),
         ("inception_resnet_v2", {"aux_logits": True, "input_shape": (139, 151, 3)}),
@@ -134,12 +104,25 @@ def test_parameters_are_those_that_keras_counts(name):
         ("nin", {"layout": "cifar10", "fully_connected": True, "convolutions_1x1": 1, "input_shape": (32, 40, 1)}),
     ],
 )
-def test_options(name, options):
-    model = built(name, **options)
+def test_parameters_and_shapes_are_those_of_keras(name, options):
+    model, cost = built(name, **options), table()[name]
     found = profile(model)
     assert total(found.layers, "parameters") == model.count_params()
-    for end_point, tensor in end_points(model).items():
-        assert found.end_points[end_point].shape == tensor.shape[1:], end_point
+    assert {end_point: x.shape for end_point, x in found.end_points.items()} == {
+        end_point: tensor.shape[1:] for end_point, tensor in end_points(model).items()
+    }
+    if not options:
+        counted = total(found.layers, "parameters"), total(found.layers, "multiply_adds")
+        assert counted == (cost.parameters, cost.multiply_adds), (
+            "python -m inception_tf.analysis.costs writes the table"
+        )
+        assert (found.input, model.output_shape) == ((*(cost.input_size,) * 2, cost.channels), (None, cost.classes))
+
+
+def test_a_network_that_is_not_in_the_table_is_counted(monkeypatch):
+    assert set(costs.table()) <= set(networks()), "python -m inception_tf.analysis.costs writes it"
+    monkeypatch.setattr(costs, "table", dict)
+    assert costs.cost_of("lenet") == costs.measure("lenet")
 
 
 def multiply_adds(graph):

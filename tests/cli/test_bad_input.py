@@ -9,29 +9,14 @@ import pytest
 from PIL import Image
 from slim_files import write_tensors
 
+import inception_tf as itf
 from inception_tf import quiet
-from inception_tf.cli.main import main
 from inception_tf.slim.checkpoint import open_checkpoint
-
-
-@pytest.fixture
-def run(capfd):
-    """A function that runs a command and returns its exit code and standard error, of at most two lines."""
-
-    def command(*arguments):
-        code = main(list(map(str, arguments)))
-        out, err = capfd.readouterr()
-        assert len(err.splitlines()) <= 2 and "Traceback" not in err and (code == 0 or not out)
-        return code, err
-
-    return command
 
 
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory):
     """A checkpoint of LeNet, quick to load."""
-    import inception_tf as itf
-
     path = tmp_path_factory.mktemp("lenet") / "model.ckpt"
     itf.save_slim(itf.create_model("lenet"), path)
     return path
@@ -49,38 +34,38 @@ def full_disk():
 
 
 @pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.ckpt", "savedmodel", "export"])
-def test_a_full_disk_leaves_nothing_behind(lenet, run, tmp_path, full_disk, name):
-    command, *options = ("export",) if name == "export" else ("convert", "--no-verify")
-    code, err = run(command, lenet, tmp_path / "new" / name, *options)
+def test_a_full_disk_leaves_nothing_behind(lenet, command, tmp_path, full_disk, name):
+    action, *options = ("export",) if name == "export" else ("convert", "--no-verify")
+    code, _, err = command(action, lenet, tmp_path / "new" / name, *options)
     assert code == 1 and "large" in err and "{{" not in err and "[Op:" not in err
     assert not list(tmp_path.iterdir())
 
 
-def test_force_does_not_replace_a_directory_of_other_things(lenet, run, tmp_path):
+def test_force_does_not_replace_a_directory_of_other_things(lenet, command, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").touch()
     for target in (tmp_path / "photos", tmp_path / "photos" / ".." / "photos"):
-        code, err = run("convert", lenet, target, "--force", "--no-verify")
+        code, _, err = command("convert", lenet, target, "--force", "--no-verify")
         assert code == 2 and "no SavedModel" in err
     (tmp_path / "a.keras").mkdir()
-    code, err = run("convert", lenet, tmp_path / "a.keras", "--force", "--no-verify")
+    code, _, err = command("convert", lenet, tmp_path / "a.keras", "--force", "--no-verify")
     assert code == 2 and "is a directory" in err
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["holiday.jpg"]
 
 
-def test_what_cannot_be_written_is_found_before_any_work(lenet, run, tmp_path):
+def test_what_cannot_be_written_is_found_before_any_work(lenet, command, tmp_path):
     for name in ("model.h5", "model.pb"):
-        code, err = run("convert", "there is none", tmp_path / name)
+        code, _, err = command("convert", "there is none", tmp_path / name)
         assert code == 2 and ".weights.h5" in err and not list(tmp_path.iterdir())
-    code, err = run("convert", "there is none", lenet)
+    code, _, err = command("convert", "there is none", lenet)
     assert code == 2 and "model.ckpt.index exists" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut off"])
-def test_a_keras_file_that_is_none_is_not_called_missing(run, tmp_path, content):
+def test_a_keras_file_that_is_none_is_not_called_missing(command, tmp_path, content):
     path = tmp_path / "a.keras"
     path.write_bytes(content)
-    code, err = run("inspect", path)
+    code, _, err = command("inspect", path)
     assert code == 1 and "zip archive" in err and "not found" not in err
 
 
@@ -91,25 +76,25 @@ def test_a_keras_file_that_is_none_is_not_called_missing(run, tmp_path, content)
         (("--scope", "Nope"), "under the scope Nope. Nearest: lenet under the scope LeNet"),
     ],
 )
-def test_another_networks_checkpoint_says_which(lenet, run, tmp_path, arguments, words):
-    code, err = run("convert", lenet, tmp_path / "a.keras", *arguments)
+def test_another_networks_checkpoint_says_which(lenet, command, tmp_path, arguments, words):
+    code, _, err = command("convert", lenet, tmp_path / "a.keras", *arguments)
     assert code == 1 and words in err
 
 
-def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, run, tmp_path):
+def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, command, tmp_path):
     weights = dict(open_checkpoint(lenet))
     weights["LeNet/fc4/weights"] = np.full_like(weights["LeNet/fc4/weights"], np.nan)
     path = write_tensors(tmp_path / "nan.ckpt", weights)
     Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
-    code, err = run("classify", path, tmp_path / "a.png")
+    code, _, err = command("classify", path, tmp_path / "a.png")
     assert code == 1 and "LeNet/fc4/weights holds NaN" in err and "answers NaN" in err
 
 
-def test_a_name_that_is_no_text_is_printed(lenet, tmp_path, capsys):
+def test_a_name_that_is_no_text_is_printed(lenet, tmp_path, command):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
     Image.new("RGB", (30, 30)).save(path)
-    assert main(["classify", str(lenet), path]) == 0
-    assert "\\udcff.png" in capsys.readouterr().out
+    code, out, _ = command("classify", lenet, path)
+    assert code == 0 and "\\udcff.png" in out
 
 
 def test_an_interrupt_prints_nothing_but_itself(capfd):

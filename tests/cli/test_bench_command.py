@@ -1,15 +1,27 @@
 """`inception-tf bench` from end to end, and what it refuses."""
 
 import json
-from pathlib import Path
 
 import keras
 import pytest
 
 from inception_tf.analysis.costs import cost_of
 from inception_tf.benchmark.engines import ENGINES
-from inception_tf.cli.main import main
 from inception_tf.zoo import create_model
+
+BRIEF = ("--batch", "1", "--rounds", "1", "--seconds", "0.01")
+
+
+@pytest.fixture
+def bench(command):
+    """A function that runs `bench` and returns its JSON."""
+
+    def run(*arguments):
+        code, out, _ = command("bench", *arguments, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -23,25 +35,22 @@ from inception_tf.zoo import create_model
         (["lenet", "lenet"], "A model is named twice: lenet, lenet"),
         (["lenet", "--engines", "keras,tpu"], "There is no engine tpu. There are: keras, keras-xla, savedmodel"),
         (["lenett"], "lenett"),
-        (["missing.onnx"], "There is no model at missing.onnx"),
+        (["missing.onnx", "--batch", "1"], "There is no model at missing.onnx"),
         (["broken.onnx", "--batch", "1"], "Nothing could be measured.\nbatch 1: broken.onnx: "),
     ],
 )
-def test_bad_input(arguments, said, capsys, monkeypatch, tmp_path):
+def test_bad_input(arguments, said, command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    Path("broken.onnx").write_bytes(b"no model")
-    assert main(["bench", *arguments]) == (1 if ".onnx" in arguments[0] else 2)
-    captured = capsys.readouterr()
-    assert said in captured.err and not captured.out
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    code, _, err = command("bench", *arguments)
+    assert code == (1 if ".onnx" in arguments[0] else 2) and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]
 
 
 @pytest.mark.slow
-def test_a_network_on_every_engine(capsys, tmp_path):
+def test_a_network_on_every_engine(bench, command, tmp_path):
     out = tmp_path / "lenet"
-    arguments = ["lenet", "--batch", "1,4", "--rounds", "2", "--seconds", "0.05"]
-    assert main(["bench", *arguments, "--out", str(out), "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)
+    data = bench("lenet", "--batch", "1,4", "--rounds", "2", "--seconds", "0.05", "--out", out)
     assert data["left_out"] == [] and data["multiply_adds"] == cost_of("lenet").multiply_adds
     for batch, size in zip(data["batches"], (1, 4)):
         assert batch["batch"] == size and batch["sgemm_gflops"] > 0
@@ -54,37 +63,33 @@ def test_a_network_on_every_engine(capsys, tmp_path):
     assert json.loads(out.with_suffix(".json").read_text())["batches"] == data["batches"]
     assert out.with_suffix(".md").read_text().startswith("lenet, ")
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert main(["bench", "lenet", "--out", str(out)]) == 2
-    assert "exists" in capsys.readouterr().err
+    code, _, err = command("bench", "lenet", "--out", out)
+    assert code == 2 and "exists" in err
 
 
 @pytest.mark.slow
-def test_two_models_of_one_name(capsys, tmp_path):
+def test_two_models_of_one_name(bench, tmp_path):
     """Each is exported by itself; what an engine cannot have is left out, and the others go on."""
     paths = []
     for name, network in (("a", "lenet"), ("b", "nin")):
         (tmp_path / name).mkdir()
         paths.append(str(tmp_path / name / "best.keras"))
         create_model(network, classes=10).save(paths[-1])
-    options = ["--engines", "litert", "--batch", "1", "--rounds", "1", "--seconds", "0.01", "--json"]
-    assert main(["bench", *paths, *options]) == 0
-    data = json.loads(capsys.readouterr().out)
+    data = bench(*paths, "--engines", "litert", *BRIEF)
     lenet, nin = data["batches"][0]["engines"]
     assert [row["engine"] for row in (lenet, nin)] == [f"{path} litert" for path in paths]
     assert data["left_out"] == [] and nin["peak_memory"] > lenet["peak_memory"]
 
 
 @pytest.mark.slow
-def test_what_cannot_be_exported_is_left_out(capsys, tmp_path):
+def test_what_cannot_be_exported_is_left_out(bench, tmp_path):
     path = tmp_path / "half.keras"
     keras.config.set_dtype_policy("float16")
     try:
         create_model("lenet", classes=10).save(path)
     finally:
         keras.config.set_dtype_policy("float32")
-    options = ["--engines", "keras,onnx", "--batch", "1", "--rounds", "1", "--seconds", "0.01", "--json"]
-    assert main(["bench", str(path), *options]) == 0
-    data = json.loads(capsys.readouterr().out)
+    data = bench(path, "--engines", "keras,onnx", *BRIEF)
     assert [row["engine"] for row in data["batches"][0]["engines"]] == ["keras"]
     (line,) = data["left_out"]
     assert line.startswith("onnx: ")

@@ -50,19 +50,15 @@ def test_writes_the_map_and_the_picture(run, tmp_path, size, resized):
 def test_the_photographs_own_size(run, tmp_path):
     code, out, _ = run("--size", "original", "--out", "new/map", "--class", "dog", "--class", "cat")
     assert code == 0 and "50×70 pixels, 4 apart" in out and "new/map.npz, new/map.png" in out
-    assert json.loads(str(np.load(tmp_path / "new" / "map.npz")["preprocessing"])) == {
-        "kind": "inception",
-        "size": [50, 70],
-    }
+    preprocessing = json.loads(str(np.load(tmp_path / "new" / "map.npz")["preprocessing"]))
+    assert preprocessing == {"kind": "inception", "size": [50, 70]}
 
 
 def test_a_checkpoint(run, folder):
     labels = folder / "labels.txt"
     labels.write_text("one\ntwo\nthree\n")
     code, out, _ = run("--labels", labels, "--top", 2, model="model.ckpt")
-    assert (
-        code == 0 and len([line for line in out.splitlines() if line.split()[:1] in (["one"], ["two"], ["three"])]) == 2
-    )
+    assert code == 0 and sum(line.startswith(("one ", "two ", "three ")) for line in out.splitlines()) == 2
 
 
 def test_bad_input_leaves_nothing_behind(run, folder, tmp_path):
@@ -88,10 +84,3 @@ def test_files_are_not_replaced(run, tmp_path):
         assert code == 2 and name in err
         assert [path.stat().st_size for path in tmp_path.iterdir()] == [0]
         (tmp_path / name).unlink()
-
-
-@pytest.mark.parametrize("text", ["", "x", "0", "-5", "3x", "3x4x5", "own"])
-def test_a_size_that_is_none(run, text):
-    with pytest.raises(SystemExit) as exit_:
-        run(f"--size={text}")
-    assert exit_.value.code == 2

@@ -7,9 +7,12 @@ import json
 import shutil
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
+
+import inception_tf as itf
 
 CLASSES = ["dark", "grey", "light"]
 
@@ -34,10 +37,6 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """A LeNet with its classes in another order than the folders', and the same one without labels."""
-    import keras
-
-    import inception_tf as itf
-
     folder = tmp_path_factory.mktemp("models")
     keras.utils.set_random_seed(3)
     model = itf.create_model("lenet", classes=3)
@@ -67,8 +66,7 @@ def test_the_numbers_are_those_of_classify(models, data, tmp_path, evaluate, com
     assert files == {"evaluation.json", "predictions.csv", "confusion.png", "confident_errors.png"}
     assert {path.rsplit("/")[-1] for path in result.pop("written")} == files
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
-    with (tmp_path / "e" / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader((tmp_path / "e" / "predictions.csv").read_text("utf-8").splitlines()))
     right = [row for row in rows if row["label"] == row["predicted"]]
     assert len(rows) == 36 and len(right) / 36 == result["top1"]
     assert all(row["image"].startswith(row["label"] + "/") for row in rows)
@@ -95,13 +93,11 @@ def records(data, tmp_path_factory):
     for shard in range(2):
         with tf.io.TFRecordWriter(str(folder / f"validation-{shard}")) as writer:
             for path in paths[shard::2]:
-                feature = {
-                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[path.read_bytes()])),
-                    "image/class/label": tf.train.Feature(
-                        int64_list=tf.train.Int64List(value=[1 + CLASSES.index(path.parent.name)])
-                    ),
-                }
-                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+                record = tf.train.Example()
+                record.features.feature["image/encoded"].bytes_list.value.append(path.read_bytes())
+                label = 1 + CLASSES.index(path.parent.name)
+                record.features.feature["image/class/label"].int64_list.value.append(label)
+                writer.write(record.SerializeToString())
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in ["background", *CLASSES]))
     return folder
 
@@ -142,18 +138,21 @@ def test_wrong_use(models, data, tmp_path, evaluate):
     shutil.copytree(data, tmp_path / "other")
     (tmp_path / "other" / "grey").rename(tmp_path / "other" / "red")
     cases = [
-        (["--data", data, "--csv", tmp_path / "p.csv"], 2, "exists"),
-        (["--data", data, "--csv", tmp_path / "other", "--force"], 2, "is a directory"),
-        (["--data", data, "--batch", 0], 2, "batch must be at least 1"),
-        (["--data", tmp_path / "other"], 2, "The model has no red; the data has no grey."),
-        (["--data", tmp_path / "nowhere"], 2, "nowhere"),
-        (["--data", data, "--labels", tmp_path / "labels.txt"], 2, "do not agree"),
-        (["--data", data, "--labels-offset", 1], 2, "labels_offset"),
+        (["--data", data, "--csv", tmp_path / "p.csv"], "exists"),
+        (["--data", data, "--csv", tmp_path / "other", "--force"], "is a directory"),
+        (["--data", data, "--batch", 0], "batch must be at least 1"),
+        (["--data", tmp_path / "other"], "The model has no red; the data has no grey."),
+        (["--data", tmp_path / "nowhere"], "nowhere"),
+        (["--data", data, "--labels", tmp_path / "labels.txt"], "do not agree"),
+        (["--data", data, "--labels-offset", 1], "labels_offset"),
     ]
-    for arguments, expected, message in cases:
-        code, out, err = evaluate(models / "run", *arguments)
-        assert code == expected and message in err and not out and len(err.splitlines()) <= 2, err
+    for arguments, message in cases:
+        code, _, err = evaluate(models / "run", *arguments)
+        assert (code, message in err) == (2, True), err
     assert (tmp_path / "p.csv").read_text() == "mine"
+    itf.create_model("lenet", include_top=False).save(tmp_path / "backbone.keras")
+    code, _, err = evaluate(tmp_path / "backbone.keras", "--data", data)
+    assert code == 2 and "no classifier" in err
     code, _, err = evaluate(tmp_path / "other", "--data", data)
     assert code == 1 and "other" in err
     code, _, _ = evaluate(models / "run", "--data", data, "--csv", tmp_path / "p.csv", "--force")
@@ -161,21 +160,11 @@ def test_wrong_use(models, data, tmp_path, evaluate):
 
 
 def test_a_model_that_answers_nan(models, data, tmp_path, evaluate):
-    import keras
-
     model = keras.saving.load_model(models / "run" / "best.keras")
     model.weights[-1].assign(np.full(3, np.nan))
     model.save(tmp_path / "nan.keras")
     code, out, err = evaluate(tmp_path / "nan.keras", "--data", data, "--out", tmp_path / "e")
     assert code == 1 and "NaN" in err and not out and not (tmp_path / "e").exists()
-
-
-def test_a_model_without_a_classifier(data, tmp_path, evaluate):
-    import inception_tf as itf
-
-    itf.create_model("lenet", include_top=False).save(tmp_path / "backbone.keras")
-    code, out, err = evaluate(tmp_path / "backbone.keras", "--data", data)
-    assert code == 2 and "no classifier" in err and not out
 
 
 @pytest.mark.slow

@@ -66,10 +66,3 @@ def test_the_table_says_all(capsys):
 def test_nothing_matches(capsys, arguments, said):
     assert main(["models", *arguments]) == 2
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["", "M", "big", "1T", "nan", "1e999"])
-def test_a_number_that_is_none(capsys, text):
-    with pytest.raises(SystemExit) as exit_:
-        main(["models", "--max-parameters", text])
-    assert exit_.value.code == 2 and "a number such as 25M" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Evaluation: against scikit-learn, and an expected calibration error written down from Guo et al.'s formula."""
 
 import csv
+import io
 import json
 import threading
 from dataclasses import replace
@@ -24,7 +25,7 @@ NAMES = ["ant", "bee", "cat", "dog", "eel", "fly", "gnu"]
 
 
 class Oracle(Engine):
-    """Answers image i, which is grey of value i, with row i of `scores`, and remembers the batches it was given."""
+    """Answers image i, which is gray of value i, with row i of `scores`, and remembers the batches it was given."""
 
     def __init__(self, scores, labels=None, card=None):
         card = card or Card("lenet", {"classes": scores.shape[-1]}, preprocessing=LENET)
@@ -35,11 +36,11 @@ class Oracle(Engine):
         assert images.dtype == np.float32 and images.shape[1:] == (28, 28, 1)
         self.batches.append(len(images))
         rows = np.rint(images[:, 14, 14, 0] * 128 + 128).astype(int)
-        return self.scores[np.minimum(rows, len(self.scores) - 1)]  # a batch may be filled up with grey 128
+        return self.scores[np.minimum(rows, len(self.scores) - 1)]  # a batch may be filled up with gray 128
 
 
-class Greys(Examples):
-    """Image i is grey of value i."""
+class Grays(Examples):
+    """Image i is gray of value i."""
 
     def __init__(self, labels, class_names=NAMES, names=None, skipped=None):
         super().__init__(
@@ -47,12 +48,10 @@ class Greys(Examples):
         )
 
     def read(self, index):
-        return grey(index)
+        return gray(index)
 
 
-def grey(value):
-    import io
-
+def gray(value):
     file = io.BytesIO()
     Image.new("L", (28, 28), value).save(file, "PNG")
     return file.getvalue()
@@ -71,7 +70,7 @@ def answers():
     logits = (random.normal(size=(200, 7)) * 2).astype(np.float32)
     logits[np.arange(200), truth] += 3
     logits[:, 5] = -4
-    return truth, logits, evaluate(Oracle(softmax(logits), NAMES), Greys(truth), batch=32)
+    return truth, logits, evaluate(Oracle(softmax(logits), NAMES), Grays(truth), batch=32)
 
 
 def test_agrees_with_scikit_learn(answers):
@@ -117,8 +116,7 @@ def test_every_image(answers, tmp_path):
     scores = softmax(logits)
     order = np.argsort(-scores, axis=1)
     write_predictions(evaluation, tmp_path / "predictions.csv")
-    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text("utf-8").splitlines()))
     assert len(rows) == len(evaluation) == 200
     for i, row in enumerate(rows):
         assert row["image"] == f"{i}.png"
@@ -135,16 +133,15 @@ def test_every_image(answers, tmp_path):
 
 def test_names_of_any_letters_are_written(tmp_path):
     names = ['día, "1".png', "\udcff.png"]  # the second is no text in any encoding
-    evaluation = evaluate(Oracle(np.eye(2, dtype=np.float32), ["día", "noche"]), Greys([0, 1], ["día", "noche"], names))
+    evaluation = evaluate(Oracle(np.eye(2, dtype=np.float32), ["día", "noche"]), Grays([0, 1], ["día", "noche"], names))
     write_predictions(evaluation, tmp_path / "predictions.csv")
-    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text("utf-8").splitlines()))
     assert [row["image"] for row in rows] == ['día, "1".png', "\\udcff.png"] and rows[0]["label"] == "día"
 
 
 def test_ties():
     scores = softmax(np.array([[3, 1, -2], [0, 0, 0], [0, 0, 0]], np.float32))
-    evaluation = evaluate(Oracle(scores), Greys([1, 1, 0], ["class 0", "class 1", "class 2"]))
+    evaluation = evaluate(Oracle(scores), Grays([1, 1, 0], ["class 0", "class 1", "class 2"]))
     assert evaluation.score[0] == scores[0, 0] and evaluation.score[1] == pytest.approx(1 / 3)
     assert evaluation.rank.tolist() == [2, 2, 1]
     assert evaluation.top5 == 1
@@ -155,14 +152,9 @@ def test_json_is_strict(answers):
     data = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert data["images"] == 200 and data["top1"] == evaluation.top1 and data["published"] is None
     assert np.array_equal(data["confusion"], evaluation.confusion)
-    assert data["classes"][5] == {
-        "name": "fly",
-        "support": int((truth == 5).sum()),
-        "precision": None,
-        "recall": 0.0,
-        "f1": 0.0,
-    }
-    sure = evaluate(Oracle(np.eye(2, dtype=np.float32), ["a", "b"]), Greys([1, 0], ["a", "b"]))
+    fly = {"name": "fly", "support": int((truth == 5).sum()), "precision": None, "recall": 0.0, "f1": 0.0}
+    assert data["classes"][5] == fly
+    sure = evaluate(Oracle(np.eye(2, dtype=np.float32), ["a", "b"]), Grays([1, 0], ["a", "b"]))
     assert 15 < json.loads(json.dumps(sure.to_json(), allow_nan=False))["log_loss"] < 17  # not infinity
 
 
@@ -173,7 +165,7 @@ def test_text(answers):
     many = [f"c{i}" for i in range(60)]
     scores = np.eye(60, dtype=np.float32)
     scores[[7, 8]] = scores[[8, 7]]
-    text = str(evaluate(Oracle(scores, many), Greys(range(60), many)))
+    text = str(evaluate(Oracle(scores, many), Grays(range(60), many)))
     assert "the 20 of 60 classes with the lowest F1" in text and "\nc7 " in text and "\nc59 " not in text
 
 
@@ -181,9 +173,9 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path):
     for name in NAMES[:2]:
         (tmp_path / name).mkdir()
     for i in range(6):
-        (tmp_path / NAMES[i % 2] / f"{i}.png").write_bytes(grey(i))
+        (tmp_path / NAMES[i % 2] / f"{i}.png").write_bytes(gray(i))
     (tmp_path / "ant" / "2.png").write_bytes(b"")
-    (tmp_path / "bee" / "3.png").write_bytes(grey(3)[:-30])
+    (tmp_path / "bee" / "3.png").write_bytes(gray(3)[:-30])
     (tmp_path / "bee" / "gone.png").symlink_to(tmp_path / "nowhere")
     scores = softmax(np.random.default_rng(0).normal(size=(6, 7)).astype(np.float32))
     examples = open_examples(tmp_path)
@@ -202,7 +194,7 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path):
 def test_the_next_batch_is_decoded_while_the_network_runs():
     read, beyond = [], threading.Event()
 
-    class Watched(Greys):
+    class Watched(Grays):
         def read(self, index):
             read.append(index)
             if index == 8:
@@ -228,19 +220,19 @@ def test_scores_that_are_no_numbers(value):
     scores = np.full((4, 3), 1 / 3, np.float32)
     scores[1, 0] = scores[2] = value
     with pytest.raises(CheckpointError, match="NaN or infinity to 1.png and 1 more"):
-        evaluate(Oracle(scores, NAMES[:3]), Greys([0, 1, 2, 0], NAMES[:3]))
+        evaluate(Oracle(scores, NAMES[:3]), Grays([0, 1, 2, 0], NAMES[:3]))
 
 
 def test_wrong_use():
     scores = softmax(np.zeros((4, 3), np.float32))
     with pytest.raises(UsageError, match="batch must be at least 1"):
-        evaluate(Oracle(scores, NAMES[:3]), Greys([0, 1], NAMES[:3]), batch=0)
+        evaluate(Oracle(scores, NAMES[:3]), Grays([0, 1], NAMES[:3]), batch=0)
     with pytest.raises(UsageError, match=r"Expected a classifier.*\(2, 5, 5, 3\)"):
-        evaluate(Oracle(np.zeros((4, 5, 5, 3), np.float32), NAMES[:3]), Greys([0, 1], NAMES[:3]))
+        evaluate(Oracle(np.zeros((4, 5, 5, 3), np.float32), NAMES[:3]), Grays([0, 1], NAMES[:3]))
     with pytest.raises(UsageError, match=r"1.png has the label 7. Expected 0 to 2.*labels_offset"):
-        evaluate(Oracle(scores, NAMES[:3]), Greys([0, 7], NAMES[:3]))
+        evaluate(Oracle(scores, NAMES[:3]), Grays([0, 7], NAMES[:3]))
     with pytest.raises(UsageError, match="which has no name"):
-        evaluate(Oracle(scores, NAMES[:3]), Greys([0, 1], ["class 0", "ant"]))
+        evaluate(Oracle(scores, NAMES[:3]), Grays([0, 1], ["class 0", "ant"]))
 
 
 @pytest.mark.parametrize(
@@ -296,17 +288,13 @@ def test_the_published_figure():
     weights = Weights("inception_v3_2016_08_28.tar.gz", complete=True)
     card = Card("inception_v3", {"classes": 1001}, preprocessing=LENET, weights=weights)
     scores, labels = np.eye(1001, dtype=np.float32)[:4], imagenet_labels()
-    evaluation = evaluate(Oracle(scores, None, card), Greys([0, 1, 2, 4], labels))
+    evaluation = evaluate(Oracle(scores, None, card), Grays([0, 1, 2, 4], labels))
     assert "top-1 75.0 % (published 78.0 %), top-5 100.0 % (published 93.9 %)" in str(evaluation)
     assert evaluation.to_json()["published"]["top1"] == pytest.approx(0.78)
-    others = [
-        (card, labels[:1], Greys([0, 0, 0, 0], ["tench, Tinca tinca", "cock"])),
-        (replace(card, weights=replace(weights, complete=False)), None, Greys([0, 1], labels)),
-        (replace(card, weights=replace(weights, fine_tuned_on=9)), None, Greys([0, 1], labels)),
-        (replace(card, weights=Weights("model.ckpt-20000", complete=True)), None, Greys([0, 1], labels)),
-        (card, [f"mine {i}" for i in range(1001)], Greys([0, 1], [f"mine {i}" for i in range(1001)])),
-        (None, None, Greys([0, 1], labels)),
-    ]
-    for card, labels, examples in others:
-        labels = labels if labels and len(labels) == 1001 else None
-        assert evaluate(Oracle(scores, labels, card), examples).published is None
+    two_of_them, own = ["tench, Tinca tinca", "cock"], [f"mine {i}" for i in range(1001)]
+    assert evaluate(Oracle(scores, None, card), Grays([0, 0, 0, 0], two_of_them)).published is None
+    assert evaluate(Oracle(scores, own, card), Grays([0, 1], own)).published is None
+    incomplete, fine_tuned = replace(weights, complete=False), replace(weights, fine_tuned_on=9)
+    for other in (incomplete, fine_tuned, Weights("model.ckpt-20000", complete=True), Weights()):
+        engine = Oracle(scores, None, replace(card, weights=other))
+        assert evaluate(engine, Grays([0, 1], labels)).published is None

@@ -1,13 +1,15 @@
 import dataclasses
 import pickle
 
-import keras
+import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from random_weights import randomized
 
 from inception_tf.exports import check
 from inception_tf.exports.savedmodel import save_savedmodel
+from inception_tf.slim.golden import deterministic_images
 from inception_tf.zoo import create_model
 
 
@@ -32,8 +34,17 @@ def exported(model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def lenet():
     """A network that is exported in a second."""
-    keras.utils.set_random_seed(0)
     return randomized(create_model("lenet", classes=10))
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """A folder of 12 image files, always the same, and `broken.png`, which is none."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i, pixels in enumerate(deterministic_images(12, 120, 140)):
+        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i:02}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG")
+    return folder
 
 
 @pytest.fixture

@@ -9,17 +9,20 @@ from inception_tf.errors import ExportError
 from inception_tf.exports.fresh_process import main, run_fresh
 
 
+def save(path, function):
+    """Writes a SavedModel whose one signature gives as `y` what the function does of `x`."""
+    module = tf.Module()
+    spec = tf.TensorSpec((None,), tf.float32, name="x")
+    module.signature = tf.function(lambda x: {"y": function(x)}, input_signature=[spec])
+    tf.saved_model.save(module, path, {"signature": module.signature})
+    return path
+
+
 @pytest.fixture(scope="module")
 def needs_python(tmp_path_factory):
     """A SavedModel that calls back into the Python process that made it."""
     path = tmp_path_factory.mktemp("python") / "export"
-    module = tf.Module()
-    module.signature = tf.function(
-        lambda x: {"y": tf.numpy_function(lambda x: x + 1, [x], tf.float32)},
-        input_signature=[tf.TensorSpec((None,), tf.float32, name="x")],
-    )
-    tf.saved_model.save(module, path, {"signature": module.signature})
-    return path
+    return save(path, lambda x: tf.numpy_function(lambda x: x + 1, [x], tf.float32))
 
 
 def test_what_does_not_run_is_reported_in_a_line(needs_python):
@@ -42,11 +45,6 @@ def test_neither_keras_can_be_imported(tmp_path, monkeypatch):
     for name in ("keras", "tf_keras"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    module = tf.Module()
-    module.signature = tf.function(
-        lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec((None,), tf.float32, name="x")]
-    )
-    tf.saved_model.save(module, tmp_path / "export", {"signature": module.signature})
-    outputs = run_fresh(tmp_path / "export", {"signature": {"x": np.float32([1])}})
+    outputs = run_fresh(save(tmp_path / "export", lambda x: x + 1), {"signature": {"x": np.float32([1])}})
     assert outputs["signature"]["y"] == [2]
     assert not (tmp_path / "imported").exists()

@@ -5,7 +5,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from photographs import write_photographs
 from random_weights import randomized
 
 from inception_tf import files
@@ -74,14 +73,6 @@ def size(path):
 @pytest.fixture(scope="module")
 def images():
     return deterministic_images(5, 28, 28, 1)
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """A folder of image files, one of them broken."""
-    folder = write_photographs(tmp_path_factory.mktemp("photographs"), 12)
-    (folder / "broken.png").write_bytes(b"\x89PNG")
-    return folder
 
 
 @ALL

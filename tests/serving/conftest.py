@@ -7,6 +7,7 @@ The tests of `served` run against a tensorflow_model_server on the PATH, or agai
                             library for images of 28×28×1; its name is the model's
 """
 
+import functools
 import io
 import json
 import os
@@ -19,11 +20,11 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from random_weights import randomized
 
 from inception_tf.exports.savedmodel import export_savedmodel
 from inception_tf.exports.serving_files import models_config
@@ -36,18 +37,13 @@ from inception_tf.zoo import create_model
 @pytest.fixture(scope="session")
 def make_version(tmp_path_factory):
     """A function from a seed to a version of a LeNet of 5 classes that answers otherwise than those of other seeds."""
-    made = {}
 
+    @functools.cache
     def make(seed):
-        if seed not in made:
-            keras.utils.set_random_seed(seed)
-            model = create_model("lenet", classes=5)
-            for variable in model.weights:
-                variable.assign(np.random.default_rng(seed).normal(0, 0.1, variable.shape))
-            names = [f"v{seed} {name}" for name in ("null", "eins", "zwei", "drei", "vier")]
-            base = tmp_path_factory.mktemp("made") / "digits"
-            made[seed] = export_savedmodel(model, base, labels=names, top=3, batch=8, check=False)
-        return made[seed]
+        model = randomized(create_model("lenet", classes=5), seed)
+        names = [f"v{seed} {name}" for name in ("null", "eins", "zwei", "drei", "vier")]
+        base = tmp_path_factory.mktemp("versions") / "digits"
+        return export_savedmodel(model, base, labels=names, top=3, batch=8, check=False)
 
     return make
 
@@ -139,14 +135,8 @@ def rest():
 @pytest.fixture(scope="session")
 def signatures():
     """A function from a version's directory to its signatures, run here: what a server must answer."""
-    loaded = {}
-
-    def load(path):
-        if path not in loaded:
-            loaded[path] = tf.saved_model.load(str(path))
-        return loaded[path].signatures
-
-    return load
+    loaded = functools.cache(lambda path: tf.saved_model.load(str(path)))
+    return lambda path: loaded(path).signatures
 
 
 @pytest.fixture(scope="session")

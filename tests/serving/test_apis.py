@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from grpc_calls import classify_request, predict_request, refused
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
 )
 
 
@@ -44,14 +43,6 @@ def expected(served, signatures, files):
 
 def b64(data):
     return {"b64": base64.b64encode(data).decode()}
-
-
-def predict_request(model, signature, **inputs):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = model, signature
-    for key, value in inputs.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return request
 
 
 def strings(array):
@@ -128,8 +119,7 @@ def test_predict_by_grpc(served, stub, expected, files):
 def test_classify_by_grpc(served, stub, expected, files):
     wanted = expected[1]["predict_image_bytes"]
     for kind in ("example_list", "example_list_with_context"):
-        request = classification_pb2.ClassificationRequest()
-        request.model_spec.name, request.model_spec.signature_name = served.model, "classify"
+        request = classify_request(served.model)
         given = getattr(request.input, kind)
         for data in files:
             given.examples.add().features.feature["image/encoded"].bytes_list.value.append(data)
@@ -154,11 +144,8 @@ def test_metadata(served, rest, stub):
     assert {"serving_default", "features", "predict_image_bytes", "classify"} <= set(found)
     assert found["classify"]["method_name"] == "tensorflow/serving/classify"
     assert found["predict_image_bytes"]["inputs"]["image_bytes"]["dtype"] == "DT_STRING"
-    assert [dim["size"] for dim in found["features"]["inputs"]["images"]["tensor_shape"]["dim"]][1:] == [
-        "28",
-        "28",
-        "1",
-    ]
+    dims = found["features"]["inputs"]["images"]["tensor_shape"]["dim"]
+    assert [dim["size"] for dim in dims][1:] == ["28", "28", "1"]
 
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = served.model
@@ -166,7 +153,7 @@ def test_metadata(served, rest, stub):
     response.metadata["signature_def"].Unpack(signatures)
     assert set(found) == set(signatures.signature_def)
     request.metadata_field[:] = ["weather"]
-    assert_refused(grpc.StatusCode.INVALID_ARGUMENT, stub.GetModelMetadata, request)
+    refused(grpc.StatusCode.INVALID_ARGUMENT, stub.GetModelMetadata, request)
 
 
 def test_status(served, rest, status_stub):
@@ -181,14 +168,7 @@ def test_status(served, rest, status_stub):
     (entry,) = status_stub.GetModelStatus(request).model_version_status
     assert entry.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
     request.model_spec.name = "nothing"
-    assert_refused(grpc.StatusCode.NOT_FOUND, status_stub.GetModelStatus, request)
-
-
-def assert_refused(code, call, request):
-    with pytest.raises(grpc.RpcError) as error:
-        call(request)
-    assert error.value.code() == code, error.value.details()
-    assert len(error.value.details()) < 1000
+    refused(grpc.StatusCode.NOT_FOUND, status_stub.GetModelStatus, request)
 
 
 @pytest.mark.parametrize(
@@ -284,32 +264,30 @@ def test_malformed_examples(served, rest, body):
 def test_malformed_tensors(served, stub, tensor):
     request = predict_request(served.model, "serving_default")
     text_format.Parse(tensor, request.inputs["images"])
-    assert_refused(grpc.StatusCode.INVALID_ARGUMENT, stub.Predict, request)
+    refused(grpc.StatusCode.INVALID_ARGUMENT, stub.Predict, request)
 
 
 def test_malformed_messages(served, stub):
-    images = np.zeros((1, 28, 28, 1), "float32")
-    codes = grpc.StatusCode
-    assert_refused(codes.INVALID_ARGUMENT, stub.Predict, predict_pb2.PredictRequest())
-    assert_refused(codes.INVALID_ARGUMENT, stub.Predict, predict_request("", "features", images=images))
-    assert_refused(codes.NOT_FOUND, stub.Predict, predict_request("nothing", "features", images=images))
-    assert_refused(codes.INVALID_ARGUMENT, stub.Predict, predict_request(served.model, "", image=images))
-    extra = predict_request(served.model, "", images=images, more=images)
-    assert_refused(codes.INVALID_ARGUMENT, stub.Predict, extra)
-    unknown = predict_request(served.model, "", images=images)
+    images, codes = np.zeros((1, 28, 28, 1), "float32"), grpc.StatusCode
+    unknown, version, label = (predict_request(served.model, images=images) for _ in range(3))
     unknown.output_filter.append("nothing")
-    assert_refused(codes.INVALID_ARGUMENT, stub.Predict, unknown)
+    version.model_spec.version.value = 77
+    label.model_spec.version_label = "nothing"
+    for code, request in [
+        (codes.INVALID_ARGUMENT, predict_pb2.PredictRequest()),
+        (codes.INVALID_ARGUMENT, predict_request("", "features", images=images)),
+        (codes.NOT_FOUND, predict_request("nothing", "features", images=images)),
+        (codes.INVALID_ARGUMENT, predict_request(served.model, image=images)),
+        (codes.INVALID_ARGUMENT, predict_request(served.model, images=images, more=images)),
+        (codes.INVALID_ARGUMENT, unknown),
+        (codes.NOT_FOUND, version),
+        (codes.INVALID_ARGUMENT, label),
+    ]:
+        refused(code, stub.Predict, request)
     with pytest.raises(grpc.RpcError) as error:  # Serving says FAILED_PRECONDITION here
         stub.Predict(predict_request(served.model, "nothing", images=images))
     assert error.value.code() in (codes.INVALID_ARGUMENT, codes.FAILED_PRECONDITION)
-    version = predict_request(served.model, "", images=images)
-    version.model_spec.version.value = 77
-    assert_refused(codes.NOT_FOUND, stub.Predict, version)
-    version.model_spec.version_label = "nothing"
-    assert_refused(codes.INVALID_ARGUMENT, stub.Predict, version)
-    classify = classification_pb2.ClassificationRequest()
-    classify.model_spec.name, classify.model_spec.signature_name = served.model, "classify"
-    assert_refused(codes.INVALID_ARGUMENT, stub.Classify, classify)  # no input
+    refused(codes.INVALID_ARGUMENT, stub.Classify, classify_request(served.model))  # no input
 
 
 def test_many_at_once_are_all_answered_right(served, stub, signatures):
@@ -323,12 +301,3 @@ def test_many_at_once_are_all_answered_right(served, stub, signatures):
     for images, answer in zip(batches, answers):
         wanted = run(images=tf.constant(images))["logits"].numpy()
         np.testing.assert_allclose(tf.make_ndarray(answer.outputs["logits"]), wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_regress_is_refused(served, stub):
-    request = regression_pb2.RegressionRequest()
-    request.model_spec.name = served.model
-    request.input.example_list.examples.add()
-    with pytest.raises(grpc.RpcError) as error:
-        stub.Regress(request)
-    assert error.value.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT)

@@ -65,7 +65,7 @@ def test_a_photograph_is_dropped(browser, server, files, tmp_path):
     assert canvas.is_displayed() and canvas.size == browser.find_element(By.ID, "photo").size
     pixels = "const c = arguments[0]; return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
     first = browser.execute_script(pixels, canvas)
-    assert len(set(zip(*[iter(first)] * 4))) > 1  # not of one colour
+    assert len(set(zip(*[iter(first)] * 4))) > 1  # not of one color
     browser.find_elements(By.CSS_SELECTOR, "#classes tr")[3].click()
     assert browser.execute_script(pixels, canvas) != first
 
