@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -90,10 +89,3 @@ def _read(path, arrays=False):
             return Position(**meta["position"]), values
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Start again with another --out.") from error
-
-
-def remove_leftovers(directory):
-    """Removes what a killed run had half written beside its files: `files.atomic_write`'s scratch directories."""
-    for entry in Path(directory).glob(".*.*"):
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
