@@ -48,7 +48,7 @@ class Run:
             raise UsageError(f"{self.path} exists and is no run of this library. Choose another --out.")
         else:
             self.text(file.name, text)
-        self._file = (self.path / ".lock").open("w")
+        self._file = (self.path / ".lock").open("a")
         try:
             _lock(self._file)
         except OSError:
