@@ -217,18 +217,15 @@ def _started(model, classes, recipe, new_head):
         sides = recipe.size or model.card.preprocessing["size"]
         sides = (sides, sides) if isinstance(sides, int) else sides
     options = {"include_top": True, "pooling": None, "classes": classes, "spatial_squeeze": True}
-    options |= {"input_shape": (*sides, model.input_shape[-1])}
-    keeps_heads = classes == model.card.options["classes"] and not new_head
-    left = () if keeps_heads else info.heads
-    with_aux = {**options, "aux_logits": True}
+    options = {name: value for name, value in options.items() if name in info.options}
+    options["input_shape"] = (*sides, model.input_shape[-1])
+    new = info.heads if new_head or classes != model.card.options["classes"] else ()
     if "aux_logits" in info.options and recipe.aux_loss:
         try:
-            return rebuilt(model, new=(*left, "AuxLogits"), **with_aux)
+            return rebuilt(model, new=(*new, "AuxLogits"), aux_logits=True, **options)
         except UsageError:  # too small an image for the auxiliary head
             options["aux_logits"] = False
-    return rebuilt(
-        model, new=left, **{name: options[name] for name in options if name in (*info.options, "input_shape")}
-    )
+    return rebuilt(model, new=new, **options)
 
 
 def _report(run, model, held_out, history, log):

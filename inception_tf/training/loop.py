@@ -42,8 +42,8 @@ class Loop(keras.callbacks.Callback):
         self.steps_per_epoch, self.batch_size = builder.order.steps_per_epoch, builder.order.batch_size
         self.resumed, self.position = position is not None, position or Position()
         self.save_seconds, self.save_steps, self.log = save_seconds, save_steps, log
-        self.users = list(callbacks)
-        self._initial = [_counts(callback) for callback in self.users]
+        self.user_callbacks = list(callbacks)
+        self._initial = [_counts(callback) for callback in self.user_callbacks]
         self._interrupted = False
         self._saved = self._counted = time.monotonic()
         self._progress, self._averages = contextlib.ExitStack(), contextlib.ExitStack()
@@ -76,12 +76,12 @@ class Loop(keras.callbacks.Callback):
             self.model.optimizer.build(self.model.trainable_variables)
         before = sum(phase.epochs for phase in self.phases[: position.phase])
         params = {"verbose": 0, "epochs": before + phase.epochs, "steps": self.steps_per_epoch}
-        self.callbacks = keras.callbacks.CallbackList(self.users, model=self.model, **params)
+        self.callbacks = keras.callbacks.CallbackList(self.user_callbacks, model=self.model, **params)
         self.callbacks.on_train_begin()
         if resumed:
             restore_state(self.run.state, self._variables())
-            for callback, counts in zip(self.users, position.callbacks):
-                vars(callback).update(counts)
+            for callback, (kind, counts) in zip(self.user_callbacks, position.callbacks):
+                vars(callback).update(counts if kind == type(callback).__name__ else {})
         else:
             self.save()
         momentum = batch_norm.momentum(self.network, self.builder.momentum(phase))
@@ -194,8 +194,8 @@ class Loop(keras.callbacks.Callback):
         position = self.position
         position.metrics = [np.asarray(value).item() for value in self.model.metrics_variables] if position.step else []
         position.callbacks = [
-            {name: value for name, value in _counts(callback).items() if initial.get(name, initial) is not value}
-            for callback, initial in zip(self.users, self._initial)
+            (type(callback).__name__, {name: v for name, v in _counts(callback).items() if initial.get(name) is not v})
+            for callback, initial in zip(self.user_callbacks, self._initial)
         ]
         self._count_time()
         if self.run.writes:

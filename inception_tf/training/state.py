@@ -21,7 +21,7 @@ class Position:
         seconds: the time they took.
         metrics: the values of Keras's metrics within the epoch.
         rows: a dict of metrics for every epoch that was validated.
-        callbacks: for every callback, what it counts.
+        callbacks: for every callback, the name of its class and what it counts.
     """
 
     phase: int = 0
