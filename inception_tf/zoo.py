@@ -8,7 +8,7 @@ import functools
 import inspect
 from pathlib import Path
 
-from inception_tf.errors import MismatchError, UsageError, reason
+from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import find_network, networks
@@ -17,7 +17,7 @@ from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import load_network
 
-# How `load_slim` is to load a checkpoint.
+# The options that `create_model` passes on to `load_slim`.
 LOADING = ("exclude_scopes", "ema", "background", "scope")
 # Files that `export` writes for engines without Keras.
 EXPORTED = (".tflite", ".onnx", ".xml")
@@ -68,7 +68,7 @@ class Source:
 
 
 def resolve(source):
-    """Tells what a name or a path stands for, by looking at names alone: nothing is read.
+    """What a name or a path stands for, by its suffix and by which files exist; none is opened.
 
     A string such as "imagenet" is the name even beside a directory of that name.
 
@@ -108,15 +108,14 @@ def exported_saved_model(path):
     return saved if (saved / "saved_model.pb").is_file() and (saved / SAVED_MODEL_CARD).is_file() else None
 
 
-def load_model(source, network=None, detection=None, **options):
+def load_model(source, network=None, **options):
     """The Keras model that a name or a path stands for.
 
     Args:
         source: as `resolve` takes it, but for exports, of which no Keras model can be made. A network's name gives
             random weights.
-        network: the network's name, for published weights ("inception_v3" by default) and checkpoints that detection
-            is not to decide on.
-        detection: what `detect` found in the checkpoint, where that is known already.
+        network: the network's name, for published weights ("inception_v3" by default), for a `.weights.h5` file,
+            which does not say, and for checkpoints that detection is not to decide on.
         **options: as `create_model` takes them; a `.keras` file has its own, and takes none.
 
     Raises:
@@ -127,7 +126,9 @@ def load_model(source, network=None, detection=None, **options):
     if found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{source} is an export: open_engine runs it, but no Keras model can be made of it.")
     if found.kind == "keras":
-        if options or network:
+        if network:
+            options["network"] = network
+        if options:
             raise UsageError(f"{source} is a Keras model and is taken as it is. Received: {', '.join(options)}")
         from inception_tf.models.model import open_keras_file
 
@@ -136,9 +137,25 @@ def load_model(source, network=None, detection=None, **options):
         return create_model(found.value, **options)
     if found.kind == "checkpoint":
         checkpoint = open_checkpoint(found.value)
-        detection = detection or detect(checkpoint, network, options.get("scope"), partial=True)
+        detection = detect(checkpoint, network, options.get("scope"), partial=True)
         return create_model(detection.network, checkpoint, detection=detection, **options)
+    if found.kind == "weights" and network is None:
+        raise UsageError(f"{source} does not say which network's weights it holds: give network=.")
     return create_model(network or "inception_v3", found.value, **options)
+
+
+def load_trained(source):
+    """`load_model` for whatever needs weights that mean something: a network's name alone is refused.
+
+    Raises:
+        CheckpointError: `source` is a network's name, or no name and no path of anything; others as `load_model`.
+    """
+    if resolve(source).kind == "network":
+        raise CheckpointError(
+            f"There is no model at {source}, and no published weights have that name. (The name of a network alone "
+            'stands for random weights. ImageNet\'s of Inception-v3 are called "imagenet".)'
+        )
+    return load_model(source)
 
 
 def create_model(name, /, weights=None, detection=None, **options):
@@ -156,7 +173,7 @@ def create_model(name, /, weights=None, detection=None, **options):
 
     Raises:
         UsageError: no such network, or an argument out of range.
-        CheckpointError, MismatchError, DownloadError: `weights` is no checkpoint, does not fit, or cannot be had.
+        CheckpointError, MismatchError, DownloadError: `weights` is no checkpoint, does not fit, or its download failed.
     """
     from inception_tf.models.model import build_model
 
@@ -167,12 +184,12 @@ def create_model(name, /, weights=None, detection=None, **options):
         raise UsageError(f"{name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(known)}.")
     if weights is None:
         if loading:
-            raise UsageError(f"{', '.join(loading)} tells how to load weights. Received: weights=None")
+            raise UsageError(f"{', '.join(loading)} can only be given with weights. Received: weights=None")
         return build_model(info, **options)
     found = resolve(weights)
     if found.kind == "weights":
         if loading:
-            raise UsageError(f"{', '.join(loading)} tells how to load a Slim checkpoint. Received: weights={weights}")
+            raise UsageError(f"{', '.join(loading)} can only be given with a checkpoint. Received: weights={weights}")
         return _load_h5(info, found.value, options)
     if found.kind in ("network", "published"):
         published = catalogue.find(info.name, str(weights))
@@ -243,9 +260,3 @@ def constructor(name):
 def constructors():
     """The constructors of all networks, a dict from their names in Python."""
     return {info.build.__name__: constructor(name) for name, info in networks().items()}
-
-
-def __getattr__(name):
-    if name[:1].isupper() and name in (found := constructors()):
-        return found[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,10 @@
 """What all rooms use: whole files, errors, tables, progress; and that importing stays cheap."""
 
 import io
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +105,9 @@ def test_importing_the_package_imports_neither_keras_nor_tensorflow():
 
 def test_every_public_name_is_there():
     import inception_tf
+
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text("utf-8")
+    assert set(re.findall(r"\bitf\.(\w+)", readme)) <= set(inception_tf.__all__)
 
     for name in inception_tf.__all__:
         assert callable(getattr(inception_tf, name)), name

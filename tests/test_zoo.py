@@ -164,6 +164,16 @@ def test_names_and_paths(tmp_path, monkeypatch):
         itf.create_model("inception_v3", weights="nothing")
 
 
+def test_a_name_without_weights_classifies_nothing():
+    for name in ("inception_v3", "nothing"):
+        with pytest.raises(CheckpointError, match=f"There is no model at {name}"):
+            itf.open_engine(name)
+    with pytest.raises(UsageError, match="network="):
+        itf.load_model("lenet.weights.h5")
+    with pytest.raises(UsageError, match="a.keras is a Keras model.* Received: ema, network"):
+        itf.load_model("a.keras", network="lenet", ema="auto")
+
+
 def test_published_weights_without_a_network(tmp_path, monkeypatch):
     """A folder called imagenet is no checkpoint: the name means the published one, which cannot be had here."""
     monkeypatch.chdir(tmp_path)

@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 
 from _tools import benchmark_parser, start
-from inception_tf.exports.warmup import jpegs
 
 from inception_tf.benchmark.harness import Section, benchmark
 from inception_tf.benchmark.report import Report
 from inception_tf.benchmark.rounds import Candidate
 from inception_tf.cli.bench import settings
+from inception_tf.exports.serving_files import jpegs
 from inception_tf.images.files import find_images
 
 

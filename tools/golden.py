@@ -9,57 +9,55 @@ TF-Slim on PyPI does not have, were made by `case` and `write` below from the gr
 """
 
 import argparse
+import contextlib
 import json
 import math
-import sys
 from importlib.metadata import version
 
-from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.files import atomic_write
-from inception_tf.slim import golden, reference
+from _tools import start
 
-# network: scope, size, classes
-NETWORKS = {
-    "inception_v1": ("InceptionV1", 224, 1001),
-    "inception_v2": ("InceptionV2", 224, 1001),
-    "inception_v3": ("InceptionV3", 299, 1001),
-    **{f"resnet_v1_{depth}": (f"resnet_v1_{depth}", 224, 1000) for depth in (50, 101, 152)},
-    **{f"resnet_v2_{depth}": (f"resnet_v2_{depth}", 299, 1001) for depth in (50, 101, 152)},
-    "vgg_16": ("vgg_16", 224, 1000),
-    "vgg_19": ("vgg_19", 224, 1000),
-    "alexnet_v2": ("alexnet_v2", 224, 1000),
-}
-WITH_DEPTH_MULTIPLIER = ("inception_v2", "inception_v3")
+from inception_tf.cli.profile import size
+from inception_tf.errors import UsageError
+from inception_tf.files import atomic_write
+from inception_tf.models.registry import find_network
+from inception_tf.quiet import no_deprecations
+from inception_tf.slim import golden, reference
 
 
 def slim_graph(network, arguments):
     """A function, input tensor -> end points, that builds `network` as tf_slim.nets does."""
-    return lambda inputs: reference.build(network, inputs, arguments, NETWORKS[network][0])
+    return lambda inputs: reference.build(network, inputs, arguments, find_network(network).scope)
 
 
-def run(build, shape):
-    """Builds a graph, gives every variable its deterministic weights, and runs it on deterministic images.
+@contextlib.contextmanager
+def session_of(build, shape):
+    """A context with a session of a graph whose variables have their deterministic weights.
 
     Args:
         build: a function from a float32 placeholder to a mapping of end point names to tensors.
         shape: (N, H, W, C) of the images.
 
-    Returns:
-        The end points as arrays, and the graph's variables: a dict, name -> shape.
+    Yields:
+        The session, the placeholder, the end points, and the variables: a dict from names to shapes.
     """
-    import tensorflow as tf
+    import tensorflow.compat.v1 as tf
 
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        inputs = tf.compat.v1.placeholder(tf.float32, shape)
+    with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
+        inputs = tf.placeholder(tf.float32, shape)
         tensors = build(inputs)
-        variables = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
+        variables = {variable.op.name: variable for variable in tf.global_variables()}
         values = {
             variable.initializer.inputs[1]: golden.deterministic_weights(name, variable.shape)
             for name, variable in variables.items()
         }
         session.run([variable.initializer for variable in variables.values()], values)
-        end_points = session.run(dict(tensors), {inputs: golden.deterministic_images(*shape)})
-    return end_points, {name: variable.shape.as_list() for name, variable in variables.items()}
+        yield session, inputs, tensors, {name: variable.shape.as_list() for name, variable in variables.items()}
+
+
+def run(build, shape):
+    """The end points of a graph on deterministic images, as arrays, and its variables. Arguments as `session_of`."""
+    with session_of(build, shape) as (session, inputs, tensors, variables):
+        return session.run(dict(tensors), {inputs: golden.deterministic_images(*shape)}), variables
 
 
 def case(build, shape, arguments, base=False, variable_shapes=False):
@@ -94,35 +92,27 @@ def _dumps(value, indent=""):
 
 def main():
     parser = argparse.ArgumentParser(description="Makes golden data with TF-Slim's own graphs.")
-    parser.add_argument("networks", nargs="+", choices=NETWORKS, metavar="network", help=", ".join(NETWORKS))
+    parser.add_argument("networks", nargs="+", metavar="network", help="names, such as inception_v3")
     parser.add_argument("--output", required=True, metavar="DIR", help="where NETWORK.json goes")
-    parser.add_argument("--size", metavar="HxW", help="of the images; default: the network's own")
-    parser.add_argument("--depth-multiplier", type=float, help="for " + ", ".join(WITH_DEPTH_MULTIPLIER))
+    parser.add_argument("--size", type=size, metavar="HxW", help="of the images; default: the network's own")
+    parser.add_argument("--depth-multiplier", type=float, help="for networks that have one")
     parser.add_argument("--force", action="store_true", help="replace existing files")
-    options = parser.parse_args()
-    try:
-        for network in options.networks:
-            _, size, classes = NETWORKS[network]
-            height, width = _size(options.size) if options.size else (size, size)
-            arguments = {"num_classes": classes, "is_training": False}
-            if options.depth_multiplier:
-                if network not in WITH_DEPTH_MULTIPLIER:
-                    raise UsageError(f"{network} has no depth multiplier; {', '.join(WITH_DEPTH_MULTIPLIER)} have one.")
-                arguments["depth_multiplier"] = options.depth_multiplier
-            cases = {"default": case(slim_graph(network, arguments), (1, height, width, 3), arguments)}
-            path = f"{options.output}/{network}.json"
-            write(path, network, {"graph": f"tf_slim.nets {network}"}, cases, options.force)
-            print(path)
-    except InceptionTFError as error:
-        sys.exit(f"golden: {error}")
+    start(parser, make)
 
 
-def _size(text):
-    try:
-        height, width = (int(number) for number in text.split("x"))
-    except ValueError:
-        raise UsageError(f"--size is HxW, such as 299x299. Received: {text}") from None
-    return height, width
+def make(options):
+    for network in options.networks:
+        info = find_network(network)
+        arguments = {"num_classes": info.classes, "is_training": False}
+        if options.depth_multiplier:
+            if "depth_multiplier" not in info.options:
+                raise UsageError(f"{network} has no depth multiplier.")
+            arguments["depth_multiplier"] = options.depth_multiplier
+        shape = (1, *(options.size or (info.input_size, info.input_size)), info.channels)
+        cases = {"default": case(slim_graph(network, arguments), shape, arguments)}
+        path = f"{options.output}/{network}.json"
+        write(path, network, {"graph": f"tf_slim.nets {network}"}, cases, options.force)
+        print(path)
 
 
 if __name__ == "__main__":

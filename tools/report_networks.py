@@ -13,10 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from golden import session_of
+
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.exports.convert import convert
 from inception_tf.models.registry import find_network, list_models
-from inception_tf.quiet import no_deprecations, start_keras
+from inception_tf.quiet import start_keras
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import model_variables, scoped
@@ -85,12 +87,8 @@ def write_checkpoint(name, path):
 def write_slim_graph(info, options, path):
     import tensorflow.compat.v1 as tf
 
-    with no_deprecations(), tf.Graph().as_default(), tf.Session() as session:
-        images = tf.placeholder(tf.float32, (1, info.input_size, info.input_size, info.channels))
-        reference.build(info.name, images, options, info.scope)
-        variables = tf.global_variables()
-        values = {v.initializer.inputs[1]: golden.deterministic_weights(v.op.name, v.shape) for v in variables}
-        session.run([variable.initializer for variable in variables], values)
+    shape = (1, info.input_size, info.input_size, info.channels)
+    with session_of(lambda images: reference.build(info.name, images, options, info.scope), shape) as (session, *_):
         tf.train.Saver().save(session, str(path), write_meta_graph=False)
 
 

@@ -43,14 +43,11 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=56, help="the side that images are resized to (56)")
     parser.add_argument("--width", type=float, default=0.25, help="of the network's channels (0.25)")
-    parser.add_argument("--layout", choices=("imagenet", "cifar10"), default="imagenet")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=0.1, help="the learning rate (0.1)")
     parser.add_argument(
         "--schedule", choices=("cosine", "constant"), default="cosine", help="cosine: the rate falls to 0 (cosine)"
     )
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--rectified", action="store_true", help="ReLU on the logits too, as the paper has it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, help="train on as many only, for a try")
     start(parser, run, arguments)
@@ -160,10 +157,9 @@ def train(name, data, args, folder, initial_rate):
     model = itf.NetworkInNetwork(
         input_shape=(args.size, args.size, 1),
         classes=10,
-        layout=args.layout,
         depth_multiplier=args.width,
-        dropout=args.dropout,
-        rectified_logits=args.rectified,
+        dropout=0.1,
+        rectified_logits=False,
         **VARIANTS[name],
     )
     model.card = dataclasses.replace(model.card, preprocessing=preprocessing.to_config(), labels=LABELS)

@@ -188,15 +188,15 @@ def profile(model, size=None):
 
 
 class _Walk:
-    """Goes through a model's layers as an image does, and notes what each costs."""
+    """Walks a model's layers in the order of the data, and records what each costs."""
 
     def __init__(self):
         self.layers, self.blocks, self.branches, self.end_points = [], [], {}, {}
 
     def model(self, model, image):
-        """Notes the layers of a model."""
+        """Records the layers of a model."""
         maps = {id(model.inputs[0]): image}
-        tangled = UsageError(f"{model.name} is no chain of layers that are used once each: its costs are not known.")
+        tangled = UsageError(f"{model.name} is not a chain of layers that are each used once: its costs are not known.")
         for layer in model.layers:
             if isinstance(layer, keras.layers.InputLayer):
                 continue

@@ -59,7 +59,7 @@ def run(args):
     engine = open_engine(args.model, labels=args.labels)
     if not isinstance(engine, KerasEngine):
         raise UsageError(
-            "A SavedModel takes images of one size. Give the .keras file or the checkpoint it was made of."
+            "A SavedModel takes images of one size. Give the .keras file or the checkpoint it was exported from."
         )
     shown = [find_class(engine.labels, name) for name in args.classes or ()]
     model = dense_model(engine.model)

@@ -61,11 +61,11 @@ def run(args):
 
     from inception_tf.exports.formats import export
     from inception_tf.inference.runtimes import export_card
-    from inception_tf.zoo import load_model
+    from inception_tf.zoo import load_trained
 
     start = time.perf_counter()
     options = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
-    path = export(load_model(args.model), args.target, args.format, **options)
+    path = export(load_trained(args.model), args.target, args.format, **options)
     seconds, checked = time.perf_counter() - start, args.check is not False
     text = f"Written: {path} ({seconds:.1f} s; {FORMATS[args.format].proof if checked else 'not checked'})."
     data = {"path": str(path), "format": args.format, "seconds": seconds, "checked": checked}

@@ -2,7 +2,7 @@
 
 
 def add_loading(parser):
-    """How a Slim checkpoint is loaded: `loading` turns these into keyword arguments of `create_model`."""
+    """How a Slim checkpoint is loaded."""
     parser.add_argument("--network", help="the network, when detection is not to decide")
     parser.add_argument("--scope", help="the variable scope in the checkpoint, when detection is not to decide")
     parser.add_argument(
@@ -10,15 +10,10 @@ def add_loading(parser):
     )
 
 
-def loading(args):
-    """The keyword arguments for `create_model` out of the options of `add_loading`, as far as given."""
-    return {"ema": args.ema} | ({"scope": args.scope} if args.scope else {})
-
-
 # What `open_engine` takes.
 MODEL = (
-    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, or a Slim "
-    "checkpoint"
+    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, a Slim "
+    "checkpoint, or the name of published weights, such as imagenet"
 )
 
 

@@ -19,8 +19,8 @@ def add_arguments(parser):
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, help="of the model (the latest)")
     which.add_argument("--label", help="the label of a version")
-    parser.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for one try (30)")
-    parser.add_argument("--retries", type=int, default=3, metavar="N", help="tries after the first (3)")
+    parser.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for one attempt (30)")
+    parser.add_argument("--retries", type=int, default=3, metavar="N", help="attempts after the first (3)")
     parser.add_argument("--parallel", type=int, default=8, metavar="N", help="requests at once (8)")
 
 

@@ -25,7 +25,7 @@ def add_arguments(parser):
     local.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     local.add_argument("--max-request", type=int, default=64, metavar="MB", help="the largest request (64)")
     local.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for an answer (30)")
-    local.add_argument("--poll", type=float, default=1, metavar="S", help="seconds between looks for versions (1)")
+    local.add_argument("--poll", type=float, default=1, metavar="S", help="seconds between checks for new versions (1)")
     local.add_argument("--threads", type=int, default=2, metavar="N", help="requests that run at once (2)")
 
 
@@ -109,7 +109,7 @@ def _local(args):
             print(f"The local server{why}: http://{host}:{server.port}/, gRPC {host}:{server.grpc_port}.", end=" ")
             print(f"Models: {', '.join(names) or 'none that load'}. Ctrl-C stops it.", flush=True)
             if not server.private:
-                print("Whoever reaches this address can ask it: it has no authentication.", file=sys.stderr, flush=True)
-        while not stop.wait(1):  # a wait without an end is not interrupted on every system
+                print("Anyone who reaches this address can use it: there is no authentication.", file=sys.stderr)
+        while not stop.wait(1):  # a wait without a timeout is not interrupted on every system
             pass
     return Outcome("" if args.json else "Stopped.", {"stopped": True})

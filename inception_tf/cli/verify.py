@@ -20,6 +20,7 @@ def run(args):
 
     from inception_tf.images.files import find_images
     from inception_tf.images.preprocessing import Preprocessing
+    from inception_tf.models.model import check_model
     from inception_tf.models.registry import find_network
     from inception_tf.slim.checkpoint import open_checkpoint
     from inception_tf.slim.detect import detect
@@ -27,7 +28,7 @@ def run(args):
     from inception_tf.zoo import load_model
 
     checkpoint, images = open_checkpoint(args.checkpoint), None
-    model = load_model(args.model) if args.model else None
+    model = check_model(load_model(args.model)) if args.model else None
     detection = detect(checkpoint, args.network or (model and model.card.network), args.scope)
     if args.images:
         info = find_network(detection.network)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from inception_tf import tables
-from inception_tf.errors import CheckpointError, ImageError, UsageError
+from inception_tf.errors import CheckpointError, ImageError, UsageError, listed
 from inception_tf.evaluation import metrics
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
@@ -252,7 +252,7 @@ def match_classes(names, labels):
         if named and all(key in position for key in keys):
             there, wanted = collections.Counter(candidates), collections.Counter(names)
             if twice := [name for name, _ in keys if wanted[name] < there[name]]:
-                raise UsageError(f"The model has several classes called {_listed(twice)}. Name them by WordNet ids.")
+                raise UsageError(f"The model has several classes called {listed(twice)}. Name them by WordNet ids.")
             positions = np.full(len(names), -1)
             positions[named] = [position[key] for key in keys]
             return positions
@@ -267,15 +267,15 @@ def match_classes(names, labels):
         )
     if unnamed and len(labels) not in (1000, 1001):
         raise UsageError(
-            f"The model has {len(labels)} classes without names. Received: {len(names)} classes, {_listed(names)}. "
+            f"The model has {len(labels)} classes without names. Received: {len(names)} classes, {listed(names)}. "
             "Give the model's class names (--labels)."
         )
     there, wanted = set(labels), set(names)
     unknown = [names[i] for i in named if names[i] not in there]
     absent = [label for label in labels if label not in wanted]
     raise UsageError(
-        f"The data's classes are not the model's. The model has no {_listed(unknown)}"
-        + (f"; the data has no {_listed(absent)}." if absent else ".")
+        f"The data's classes are not the model's. The model has no {listed(unknown)}"
+        + (f"; the data has no {listed(absent)}." if absent else ".")
     )
 
 
@@ -358,7 +358,3 @@ def _numbered(names):
     for name in names:
         yield name, seen[name]
         seen[name] += 1
-
-
-def _listed(names, most=5):
-    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

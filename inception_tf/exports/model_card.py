@@ -49,7 +49,8 @@ def card_text(card):
 
     lines += ["## Provenance", ""]
     facts = dataclasses.asdict(card.weights)
-    facts = [f"{key.replace('_', ' ')} {value}" for key, value in facts.items() if value not in (None, False)]
+    del facts["complete"]  # the report says so in more words
+    facts = [f"{key.replace('_', ' ')} {value}" for key, value in facts.items() if value is not None]
     lines += [f"- weights: {', '.join(facts)}"]
     lines += [f"- {option}: {value}" for option, value in card.options.items()]
     if card.evaluation:

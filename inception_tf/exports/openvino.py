@@ -15,8 +15,8 @@ def to_openvino(model, target, **options):
 
     Args:
         target: the `.xml` file.
-        **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". Whether OpenVINO computes in
-            bfloat16 is no matter of the file: it does where INFERENCE_PRECISION_HINT says so and the processor can.
+        **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". The file does not decide
+            whether OpenVINO computes in bfloat16: INFERENCE_PRECISION_HINT does, where the processor can.
         Others, result (the `.xml`) and errors as `to_litert`.
     """
     return OpenVinoFormat().export(model, target, **options)

@@ -21,7 +21,7 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
     """The best classes of image files.
 
     Args:
-        engine: an `Engine`, or the path of a model that `open_engine` takes.
+        engine: an `Engine`, or whatever `open_engine` takes.
         paths: a sequence of files; or one path, a pattern or a directory, as `find_images` takes it.
         top: how many classes of each.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.

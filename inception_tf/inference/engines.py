@@ -10,7 +10,7 @@ from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.inference.runtimes import OpenVino, runtime_for
 from inception_tf.models.card import read_card
 from inception_tf.quiet import start_tensorflow
-from inception_tf.zoo import load_model, resolve
+from inception_tf.zoo import load_trained, resolve
 
 
 class Engine:
@@ -102,8 +102,8 @@ def open_engine(path, labels=None, openvino=False):
     """Opens a classifier.
 
     Args:
-        path: what `load_model` takes; a SavedModel, or a directory of versions of one, whose highest is opened; or a
-            `.tflite`, `.onnx` or OpenVINO `.xml` file.
+        path: a Keras model of this library; what `load_model` takes, but for a network's name; a SavedModel, or a
+            directory of versions of one, whose highest is opened; or a `.tflite`, `.onnx` or OpenVINO `.xml` file.
         labels: the class names, a list or a file. Default: the model's own.
         openvino: whether OpenVINO is to run a SavedModel, `.tflite` or `.onnx`, as it does an `.xml`.
 
@@ -111,6 +111,8 @@ def open_engine(path, labels=None, openvino=False):
         CheckpointError, MismatchError: it is none of these, or damaged.
         UsageError: it has no classifier, the labels do not fit, or what runs it is not installed.
     """
+    if hasattr(path, "predict_on_batch"):
+        return KerasEngine(path, labels)
     found = resolve(path)
     if openvino and found.kind not in ("savedmodel", "exported"):
         raise UsageError(f"OpenVINO runs a SavedModel, .tflite, .onnx or .xml. Received: {path}")
@@ -118,4 +120,4 @@ def open_engine(path, labels=None, openvino=False):
         return ExportedEngine(found.value, labels, OpenVino if openvino else None)
     if found.kind == "savedmodel":
         return SavedModelEngine(found.value, labels)
-    return KerasEngine(load_model(path), labels)
+    return KerasEngine(load_trained(path), labels)

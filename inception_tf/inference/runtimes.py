@@ -2,6 +2,7 @@
 is imported here.
 """
 
+import contextlib
 import importlib
 import os
 import zipfile
@@ -205,17 +206,14 @@ def _missing(what, package, extra):
     return UsageError(f"{what} needs {package}, which is not installed: pip install 'inception-tf[{extra}]'.")
 
 
-class _damaged:
+@contextlib.contextmanager
+def _damaged(path, engine):
     """Turns whatever an engine raises while it opens a file into a `CheckpointError` of a line."""
-
-    def __init__(self, path, engine):
-        self.path, self.engine = path, engine
-        if not os.path.exists(path):
-            raise CheckpointError(f"There is no model at {path}.")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, _):
-        if kind and issubclass(kind, Exception) and not issubclass(kind, MemoryError):
-            raise CheckpointError(f"{self.path} cannot be run by {self.engine}: {reason(error)}") from error
+    if not os.path.exists(path):
+        raise CheckpointError(f"There is no model at {path}.")
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds
+        raise CheckpointError(f"{path} cannot be run by {engine}: {reason(error)}") from error

@@ -116,4 +116,7 @@ def read_card(saved_model):
         card = None
     if card is None:
         raise CheckpointError(f"{saved_model} was not exported by this library: it has no {SAVED_MODEL_CARD}.")
+    labels = Path(saved_model, "assets", "labels.txt")
+    if card.labels is None and labels.is_file():  # of a version whose cards had no labels
+        return dataclasses.replace(card, labels=labels.read_text("utf-8").splitlines())
     return card

@@ -23,7 +23,7 @@ def fuse_for_inference(model, siblings=True):
     - Dropout and the auxiliary head are gone.
 
     The result has the same card, so it classifies, exports, saves and loads as any model of this library. It is no
-    longer Slim's: `save_slim` and fine-tuning need the model it was made of.
+    longer Slim's: `save_slim` and fine-tuning need the model it was fused from.
 
     Args:
         model: a model of this library, on any of Keras's backends.

@@ -1,6 +1,5 @@
 """The Keras model that every network is: built, cast, saved, with its parts and its end points."""
 
-import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -27,7 +26,7 @@ class SlimModel(keras.Model):
         self.card = Card.from_dict(card) if isinstance(card, dict) else card
 
     def get_config(self):
-        return {**super().get_config(), "card": self.card and dataclasses.asdict(self.card)}
+        return {**super().get_config(), "card": self.card and self.card.to_dict()}
 
     @property
     def has_top(self):
@@ -189,11 +188,11 @@ def save_weights(model, path):
         OSError: the disk is full.
     """
     part = Path(path)
-    whole = part.with_name("whole.keras")
-    model.save(whole)
-    with zipfile.ZipFile(whole) as archive, archive.open("model.weights.h5") as weights, part.open("wb") as out:
+    model_file = part.with_name("model.keras")
+    model.save(model_file)
+    with zipfile.ZipFile(model_file) as archive, archive.open("model.weights.h5") as weights, part.open("wb") as out:
         shutil.copyfileobj(weights, out)
-    whole.unlink()
+    model_file.unlink()
 
 
 def end_points(model):

@@ -1,4 +1,4 @@
-"""The local server's two front doors, REST and gRPC, to the same models; the page and the metrics."""
+"""The local server's two protocols, REST and gRPC, for the same models; the page and the metrics."""
 
 import asyncio
 import contextlib
@@ -44,9 +44,9 @@ RPCS = {
 # Bodies larger than this are read a few at a time: JSON unfolds to many times its size.
 LARGE, LARGE_AT_ONCE = 2**20, 4
 
-# What the page asks a model for, the first that it has.
+# The signatures that the page can use, the preferred one first.
 PAGE_SIGNATURES = ("class_maps", "predict_image_bytes")
-# The page takes nothing from anywhere else, and nobody may put it in a frame.
+# The page loads nothing from elsewhere, and no other page may frame it.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'"
@@ -54,12 +54,12 @@ CONTENT_SECURITY_POLICY = (
 
 
 class Api:
-    """Answers requests. Its coroutines run in one event loop; what takes long runs in threads.
+    """Answers requests. Its coroutines run in one event loop; slow work runs in threads.
 
     Args:
         models: the `Models`.
         executor: the threads that run networks.
-        max_bytes: the most bytes of a request.
+        max_bytes: the largest request, in bytes.
         timeout: seconds for a request.
     """
 
@@ -73,7 +73,7 @@ class Api:
         self.in_flight = Gauge("inception_tf_requests_in_flight", "Requests under way", registry=self.registry)
 
     async def _counted(self, api, method, model, answer):
-        """What the coroutine `answer` returns, in time and counted."""
+        """Awaits the coroutine `answer` within the timeout, and counts the request."""
         start, code = time.perf_counter(), StatusCode.CANCELLED
         try:
             with self.in_flight.track_inprogress():
@@ -88,7 +88,7 @@ class Api:
             # The frames it came through hold the request, and the error: a circle, which is not freed at once.
             raise error.with_traceback(None) from None
         finally:
-            # Senders choose the name: only a model's own becomes a label.
+            # Clients choose the name: only that of a model becomes a label.
             labels = api, method, model if model in self.models.servables else ""
             self.requests.labels(*labels, code.name).inc()
             self.seconds.labels(*labels).observe(time.perf_counter() - start)
@@ -153,6 +153,8 @@ class Api:
 
     async def _rest_answer(self, request, method, spec):
         length = request.content_length or 0
+        if request.body_exists and request.content_length is None:
+            length = self.max_bytes  # a chunked body may have any length
         async with self.large_bodies if length > LARGE else contextlib.nullcontext():
             body = bytearray()
             try:

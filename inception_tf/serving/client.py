@@ -21,13 +21,13 @@ from inception_tf.progress import Progress
 
 REST_PORT, GRPC_PORT = 8501, 8500
 
-# Seconds before the second try; each further one waits twice as long, up to the most.
-BACKOFF, BACKOFF_MOST = 0.2, 5
+# Seconds before the second attempt; the wait doubles with each further one, up to the limit.
+BACKOFF, MAX_BACKOFF = 0.2, 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the server says of an image: `classes`, pairs of a name and a score, best first; or `error`, why not."""
+    """The answer for an image: `classes`, pairs of a name and a score, best first; or `error`, why there are none."""
 
     classes: list
     error: str | None = None
@@ -38,7 +38,7 @@ class ServerError(InceptionTFError):
 
 
 class _Retry(Exception):
-    """A failure that another try may not meet."""
+    """A failure that may be gone at the next attempt."""
 
 
 class _ImageError(Exception):
@@ -66,16 +66,16 @@ def request(
         grpc: gRPC, not REST.
         signature: one that takes image files as `predict_image_bytes` does; "classify" asks by Serving's Classify.
         version, label: of the model; the latest where both are None.
-        timeout: seconds for one try.
-        retries: how often a request is tried again, when there is no connection, the server is unavailable or too
-            late. It waits longer each time.
-        parallel: how many requests are under way at once.
+        timeout: seconds for one attempt.
+        retries: how often a request is repeated when there is no connection, or the server is unavailable or too
+            slow. The wait grows each time.
+        parallel: how many requests are sent at once.
 
     Returns:
         A dict from paths to `Answer`s.
 
     Raises:
-        UsageError: an address that is none, or values below their least.
+        UsageError: not an address, or a value below its minimum.
         ServerError: there is no server, or no such model, version or signature.
         InceptionTFError: gRPC needs a package that is missing.
     """
@@ -90,9 +90,11 @@ def request(
 
         def answer(path):
             try:
-                return _retried(ask, Path(path).read_bytes(), retries)
+                data = Path(path).read_bytes()
             except OSError as error:
                 return Answer([], f"Cannot read it: {error.strerror or error}")
+            try:
+                return _retried(ask, data, retries)
             finally:
                 progress.advance()
 
@@ -116,8 +118,8 @@ def _retried(ask, data, retries):
         except _Retry as failure:
             if attempt == retries:
                 raise ServerError(str(failure)) from failure
-            # Clients that failed together do not come back together.
-            time.sleep(min(BACKOFF * 2**attempt, BACKOFF_MOST) * random.uniform(0.5, 1))
+            # Clients that failed together should not retry together.
+            time.sleep(min(BACKOFF * 2**attempt, MAX_BACKOFF) * random.uniform(0.5, 1))
 
 
 def _parsed(address, port):
@@ -134,7 +136,7 @@ def _parsed(address, port):
 
 
 def _error(host, message, retry=False, for_all=False):
-    """The exception of an answer that is an error: for this try, for this image, or for every image."""
+    """The exception for an error response: of this attempt, of this image, or of every image."""
     if retry:
         return _Retry(f"No answer from {host}: {message}")
     if for_all or "label" in message or "signature" in message:
@@ -165,9 +167,9 @@ def _rest(scheme, host, model, signature, version, label, timeout):
             with opener.open(post, timeout=timeout) as response:
                 answer = json.loads(response.read())
         except urllib.error.HTTPError as error:
-            message, code = error.read().decode("utf-8", "replace"), error.code
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                message = str(json.loads(message)["error"])
+            message, code = f"{error.code} without JSON: is it a model server's REST port?", error.code
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+                message = str(json.loads(error.read())["error"])
             raise _error(host, message, code in (429, 502, 503, 504), code in (404, 405, 501)) from error
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)  # of a URLError
@@ -178,10 +180,11 @@ def _rest(scheme, host, model, signature, version, label, timeout):
             raise ServerError(f"{host} answers without JSON: is it a model server's REST port?") from None
         try:
             if method == "classify":
-                return *zip(*answer["results"][0]), ""
+                classes, scores = zip(*answer["results"][0])
+                return classes, scores, ""
             row = answer["predictions"][0]
             return row["classes"], row["scores"], row.get("status", "")
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise _no_classes(signature, str(answer)) from None
 
     return ask
@@ -224,7 +227,7 @@ def _grpc(scheme, host, model, signature, version, label, timeout):
             row = {key: tf.make_ndarray(tensor)[0] for key, tensor in outputs.items()}
             classes = [name.decode("utf-8", "replace") for name in row["classes"]]
             return classes, row["scores"].tolist(), row.get("status", b"").decode()
-        except (KeyError, AttributeError):
+        except (KeyError, IndexError, TypeError, AttributeError):
             raise _no_classes(signature, ", ".join(outputs)) from None
 
     return ask

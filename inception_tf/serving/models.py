@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 
 class Models:
-    """The newest version of every model that loads, and what became of the others.
+    """The newest version of every model that loads, and the states of the others.
 
-    A version that is replaced is unloaded when the last request that runs on it ends: nothing else refers to it.
+    A version that is replaced is unloaded when the last request that uses it ends: nothing else refers to it.
 
     Args:
         find: a function without arguments to a dict from names to base directories; called by every `refresh`.
         max_bytes: as of `Servable`.
 
     Attributes:
-        servables: a dict from the names to the `Servable`s that answer.
+        servables: a dict from the names to the `Servable`s that are served.
     """
 
     def __init__(self, find, max_bytes):
@@ -31,12 +31,12 @@ class Models:
         self.servables, self._states, self._failed = {}, {}, {}
 
     def refresh(self):
-        """Looks at the disk once: loads newer versions, or an older one where the one that answers was deleted."""
+        """Checks the disk once: loads newer versions, or an older one if the one that is served was deleted."""
         try:
             bases = self.find()
         except UsageError:
             if self.servables:
-                return  # what answers stays, even when its directory goes
+                return  # what is served stays, even when its directory is deleted
             raise
         for name, base in bases.items():
             for number, path in sorted(versions_in(base).items(), reverse=True):
@@ -47,7 +47,7 @@ class Models:
     def _load(self, name, number, path):
         """Whether a version loads. One that did not is tried again once its files have changed."""
         states, start = self._states.setdefault(name, {}), time.monotonic()
-        # Files that are still copied differ from look to look.
+        # Files that are still being copied differ from check to check.
         files = {(file, file.stat().st_size, file.stat().st_mtime_ns) for file in path.rglob("*") if file.is_file()}
         if self._failed.get(path) == files:
             return False
@@ -55,7 +55,7 @@ class Models:
         try:
             servable = Servable(name, number, path, self.max_bytes)
         except RpcError as error:
-            # A copy without the frames that the error came through: they hold what was loaded.
+            # A copy without the traceback, whose frames hold what was loaded.
             states[number], self._failed[path] = ("END", RpcError(error.code, error.message)), files
             log.error("%s: version %d does not load: %s", name, number, error)
             return False
@@ -63,7 +63,7 @@ class Models:
             states[self.servables[name].number] = "END", None
         self.servables[name], states[number] = servable, ("AVAILABLE", None)
         gc.collect()  # the graph of the old one refers to itself
-        log.info("%s: version %d answers (%.1f s)", name, number, time.monotonic() - start)
+        log.info("%s: version %d is served (%.1f s)", name, number, time.monotonic() - start)
         return True
 
     def servable(self, spec):

@@ -1,4 +1,4 @@
-"""A SavedModel that answers TensorFlow Serving's requests as Serving does: in a session, tensors by their names."""
+"""A SavedModel that answers TensorFlow Serving's requests as Serving does: in a session, by the tensors' names."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from inception_tf.quiet import no_deprecations
 
 CLASSIFY = "tensorflow/serving/classify"
 
-# The most rows of a request, since an empty string costs its sender two bytes; and the most that run at once.
+# The most rows of a request, since a client can send an empty string in two bytes; and the most that run at once.
 MAX_ROWS, BATCH = 4096, 32
 
 
@@ -37,7 +37,7 @@ class Servable:
 
     Args:
         name, number, path: the model's name, the version's number and its directory.
-        max_bytes: the most memory of an input; a short message can describe a large one.
+        max_bytes: the memory that an input may take; a short message can describe a large tensor.
 
     Raises:
         RpcError: it does not load, or does not answer its own warm-up requests.
@@ -105,9 +105,10 @@ class Servable:
 
     def classes_and_scores(self, name, examples, context=b""):
         """What a signature of Serving's Classify gives for serialized `tf.Example`s: two arrays."""
-        method = self.signature(name).method_name
-        if method != CLASSIFY:
-            raise invalid(f"Expected classification signature method_name to be {CLASSIFY}. Was: {method}")
+        signature = self.signature(name)
+        if signature.method_name != CLASSIFY or not {"classes", "scores"} <= set(signature.outputs):
+            method = f"{signature.method_name}, {', '.join(signature.outputs)}"
+            raise invalid(f"Expected a signature of {CLASSIFY} with classes and scores. Received: {method}")
         if not examples:
             raise invalid("Input is empty: there are no examples")
         if len(context) * len(examples) > self.max_bytes:

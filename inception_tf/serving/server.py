@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import grpc
 from aiohttp import web
 
-from inception_tf.errors import InceptionTFError
+from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.serving.api import Api
 from inception_tf.serving.models import Models
 
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 class LocalServer:
     """A server of models: a context manager that serves from a thread of its own.
 
-    When it exits, it accepts nothing new and answers what it has accepted.
+    On exit it accepts no new requests, and answers those it has accepted.
 
     Args:
         find: a function without arguments to a dict from models' names to base directories.
         host: the address to listen on.
         port, grpc_port: 0: one that is free.
-        max_bytes: the most bytes of a request.
-        poll: seconds between two looks for versions.
-        timeout: seconds for a request, and for those under way when the server exits.
+        max_bytes: the largest request, in bytes.
+        poll: seconds between checks for new versions.
+        timeout: seconds for a request, and for those in flight when the server exits.
         threads: how many requests run at once.
 
     Attributes:
@@ -37,7 +37,8 @@ class LocalServer:
         private: whether only this machine can reach it.
 
     Raises:
-        InceptionTFError: a port is taken, or there are no models.
+        UsageError: there are no models, or `host` is no address.
+        InceptionTFError: a port is taken.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class LocalServer:
             except RuntimeError:
                 raise InceptionTFError(f"Cannot listen on {host}:{self.grpc_port}, the port for gRPC.") from None
             await asyncio.to_thread(self.models.refresh)
-            # The work of a client that went away is canceled where it still waits.
+            # The work for a client that disconnected is canceled if it has not begun.
             options = {"handler_cancellation": True, "shutdown_timeout": self.timeout, "access_log": None}
             rest = web.AppRunner(api.application(), **options)
             await rest.setup()
@@ -87,11 +88,11 @@ class LocalServer:
             await rpc.start()
             self._started.set_result(None)
             await self._watch()
-            log.info("stopping: answering what is under way")
+            log.info("stopping: answering the requests in flight")
             await asyncio.gather(rest.cleanup(), rpc.stop(self.timeout))
 
     async def _watch(self):
-        """Looks for versions until the server is to stop."""
+        """Checks for new versions until the server is to stop."""
         while not self._stop.is_set():
             try:
                 await asyncio.wait_for(self._stop.wait(), self.poll)
@@ -99,13 +100,15 @@ class LocalServer:
                 try:
                     await asyncio.to_thread(self.models.refresh)
                 except Exception:
-                    log.exception("looking for versions failed")
+                    log.exception("checking for new versions failed")
 
 
 def _listener(host, port):
     """A listening socket."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        socket.getaddrinfo(host, port, family)  # its error is of another type
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise InceptionTFError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        kind = UsageError if isinstance(error, socket.gaierror) else InceptionTFError
+        raise kind(f"Cannot listen on {host}:{port}: {error.strerror}.") from error

@@ -214,6 +214,7 @@ def _list(where):
 
 
 def is_table(path):
+    """Whether a file is a LevelDB table: a V1 checkpoint, or the index of a V2 one. False for what cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(-len(_TABLE_MAGIC), os.SEEK_END)

@@ -7,7 +7,7 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import UsageError
-from inception_tf.models.model import build_model, end_points, feature_extractor
+from inception_tf.models.model import build_model, check_model, end_points, feature_extractor
 from inception_tf.models.registry import find_network
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
@@ -124,7 +124,7 @@ def verify(
             another size than the model's.
     """
     checkpoint = open_checkpoint(checkpoint)
-    network = network or (model.card.network if model is not None else None)
+    network = network or (check_model(model).card.network if model is not None else None)
     found = detection or detect(checkpoint, network, scope)
     if model is None:
         top = {} if found.classes else {"include_top": False}

@@ -250,7 +250,7 @@ def shared_layer():
         (lambda: keras.Sequential([keras.Input((9, 3)), keras.layers.Conv1D(2, 3)]), None, "a model of images"),
         (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.UpSampling2D()]), None, "UpSampling2D are not"),
         (lambda: keras.Sequential([keras.Input((9, 9, 3)), keras.layers.Dense(4)]), None, "a Dense on a feature map"),
-        (shared_layer, None, "used once each"),
+        (shared_layer, None, "chain of layers"),
         (lambda: built("lenet", include_top=False), None, "of any size: say of which"),
         (lambda: built("inception_v3", include_top=False), (60, 60), "cannot take images of 60×60"),
         (lambda: built("lenet"), (32, 32), "takes images of 28×28. Received: 32×32"),

@@ -141,6 +141,7 @@ def test_the_published_accuracy_holds_until_the_weights_change():
 
     weights = Weights("inception_v3_2016_08_28.tar.gz", complete=True)
     assert "top-1 78.0%" in text(weights) and "was not compared" in text(weights)
+    assert "step 0" in text(dataclasses.replace(weights, step=0))
     tuned = text(dataclasses.replace(weights, fine_tuned_on=3670))
     assert "fine tuned on 3670" in tuned and "78" not in tuned.replace("3670", "")
 

@@ -14,9 +14,10 @@ from inception_tf.exports.formats import export
 from inception_tf.inference.classify import classify
 from inception_tf.inference.engines import Engine, ExportedEngine, KerasEngine, open_engine
 from inception_tf.inference.runtimes import RUNTIMES, export_card
+from inception_tf.models.card import SAVED_MODEL_CARD, read_card
 from inception_tf.slim.golden import deterministic_images, deterministic_weights
 from inception_tf.slim.names import model_variables, scoped
-from inception_tf.zoo import create_model
+from inception_tf.zoo import EXPORTED, create_model
 
 FORMS = {
     "litert": ("digits.tflite", "ai_edge_litert"),
@@ -136,6 +137,14 @@ def test_a_bad_photograph_is_named(exported, photographs, tmp_path):
     assert list(results) == photographs and list(failures) == [bad, tmp_path / "none.png"]
 
 
+def test_a_model_in_memory(model, photographs):
+    assert classify(model, photographs) == classify(KerasEngine(model), photographs)
+
+
+def test_every_runtime_is_reached_by_its_suffix():
+    assert set(RUNTIMES) == set(EXPORTED)
+
+
 def test_files_of_others(tmp_path, model):
     for name in ("a.tflite", "a.onnx", "a.xml"):
         (tmp_path / name).write_bytes(b"what is this?")
@@ -202,6 +211,9 @@ def test_names_of_a_savedmodel_come_back_as_they_were(model, tmp_path):
     names = ["1:a", "0:b", "same", "same", " blank ", *"fghij"]
     path = export(model, tmp_path / "odd", labels=names, check=False)
     assert open_engine(path).labels == names
+    (path / SAVED_MODEL_CARD).write_text(dataclasses.replace(read_card(path), labels=None).to_json())
+    (path / "assets/labels.txt").write_text("".join(f"{name}\n" for name in NAMES), "utf-8")
+    assert open_engine(path).labels == NAMES  # an export of a version whose cards had no labels
 
 
 def test_a_savedmodel_of_other_channels_is_no_classifier_of_images(tmp_path):

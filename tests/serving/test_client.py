@@ -85,10 +85,12 @@ class Flaky(http.server.BaseHTTPRequestHandler):
         if failure == "be late":
             self.late.wait(60)
         answer = {"predictions": [{"classes": ["cat"], "scores": [0.5], "status": ""}]}
-        text = b"<html>" if failure == "html" else json.dumps({"error": "busy"} if failure == 503 else answer).encode()
-        assert json.loads(body)["signature_name"] == "predict_image_bytes"
-        self.send_response(503 if failure == 503 else 200)
-        self.send_header("Content-Length", str(len(text)))
+        answer = {"results": [[]]} if failure == "no classes" else {"error": "busy"} if failure == 503 else answer
+        text = b"<html>" if failure in ("html", 404) else json.dumps(answer).encode()
+        assert json.loads(body)["signature_name"] in ("predict_image_bytes", "classify")
+        self.send_response(500 if failure == "cut" else failure if isinstance(failure, int) else 200)
+        self.send_header("Content-Length", str(len(text) + (failure == "cut")))
+        self.close_connection = failure == "cut"
         self.end_headers()
         self.wfile.write(text)
 
@@ -127,9 +129,19 @@ def test_not_for_ever(flaky, folder):
 
 
 def test_another_server(flaky, folder):
-    Flaky.failures = ["html"]
-    with pytest.raises(ServerError, match="without JSON|gives no classes"):
-        request(flaky, "m", [folder / "a.jpg"])
+    for failure in ("html", 404):
+        Flaky.failures = [failure]
+        with pytest.raises(ServerError, match="without JSON"):
+            request(flaky, "m", [folder / "a.jpg"])
+    Flaky.failures = ["no classes"]
+    with pytest.raises(ServerError, match="gives no classes"):
+        request(flaky, "m", [folder / "a.jpg"], signature="classify")
+
+
+def test_an_error_that_breaks_off_is_the_servers(flaky, folder):
+    Flaky.failures = ["cut"]
+    (answer,) = request(flaky, "m", [folder / "a.jpg"]).values()
+    assert answer.error.startswith("500")
 
 
 def test_wrong_use(folder):

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.serving.directories import find_models
+from inception_tf.serving.servable import RpcError, Servable
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +303,21 @@ def test_a_network_that_takes_too_long(start, digits, rest, monkeypatch):
         go.set()
 
 
+def test_classify_without_classes(tmp_path):
+    """A SavedModel of another library may have scores alone."""
+    v1, path = tf.compat.v1, str(tmp_path / "1")
+    with tf.Graph().as_default(), v1.Session() as session:
+        examples = v1.placeholder(tf.string, [None])
+        tensors = {"inputs": examples}, {"scores": tf.ones_like(tf.strings.length(examples), tf.float32)}
+        infos = ({name: v1.saved_model.utils.build_tensor_info(x) for name, x in part.items()} for part in tensors)
+        signature = v1.saved_model.signature_def_utils.build_signature_def(*infos, "tensorflow/serving/classify")
+        builder = v1.saved_model.Builder(path)
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    with pytest.raises(RpcError, match="with classes and scores"):
+        Servable("other", 1, path, 2**20).classes_and_scores("", [b""])
+
+
 # What it is asked to serve.
 
 
@@ -318,7 +334,7 @@ def test_hosts(digits, start):
         assert server.private
     with start(digits, host="0.0.0.0") as server:
         assert not server.private
-    with pytest.raises(InceptionTFError, match="Cannot listen on no such host"), start(digits, host="no such host."):
+    with pytest.raises(UsageError, match="Cannot listen on no such host"), start(digits, host="no such host."):
         pass
 
 

@@ -1,6 +1,6 @@
 """The golden form: its recipe, its comparison, and the golden files."""
 
-import importlib.util
+import importlib
 import json
 import math
 from pathlib import Path
@@ -17,10 +17,9 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("golden_tool", ROOT / "tools" / "golden.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "tools")
+        return importlib.import_module("golden")
 
 
 @pytest.mark.parametrize(
