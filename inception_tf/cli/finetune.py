@@ -123,6 +123,9 @@ def _one(paths):
 def _recipe(args):
     """The recipe of --recipe, overridden by the other options."""
     recipe = Recipe.from_yaml(Path(args.recipe)) if args.recipe else Recipe()
+    if args.augment and recipe.phases:
+        phases = [dataclasses.replace(phase, augment=None) for phase in recipe.phases]
+        recipe = dataclasses.replace(recipe, phases=phases)
     values = {field.name: getattr(args, field.name) for field in _OPTIONS}
     values = {name: value for name, value in values.items() if value is not None}
     per_phase = {"epochs": _split("--epochs", args.epochs, int)}

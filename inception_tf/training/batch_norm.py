@@ -37,7 +37,7 @@ def momentum(model, value):
             layer.momentum = before
 
 
-def recalibrate(model, batches, summed=lambda values: values):
+def recalibrate(model, batches, all_reduce_sum=lambda values: values):
     """Recomputes the moving statistics of batch norm over a data set, as "Precise BN" (arXiv 2105.07576, section 3).
 
     Every layer's mean and variance are those of its inputs over all images, pooled in float64 over batches of any
@@ -46,7 +46,7 @@ def recalibrate(model, batches, summed=lambda values: values):
     Args:
         model: a Keras model.
         batches: an iterable of float32 images N×H×W×C.
-        summed: a function that sums a float64 array over workers that have other batches each.
+        all_reduce_sum: a function that sums a float64 array over workers that have other batches each.
 
     Returns:
         The number of images.
@@ -62,9 +62,9 @@ def recalibrate(model, batches, summed=lambda values: values):
                 mean = np.asarray(layer.moving_mean, np.float64)
                 square = np.asarray(layer.moving_variance, np.float64) + mean**2
                 sums[i] += len(batch) * np.stack([mean, square])
-    images = int(summed(np.array(images, np.float64)))
+    images = int(all_reduce_sum(np.array(images, np.float64)))
     for layer, total in zip(norms, sums if images else ()):
-        mean, square = summed(total) / images
+        mean, square = all_reduce_sum(total) / images
         layer.moving_mean.assign(mean)
         layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))
     return images
@@ -79,18 +79,13 @@ def _training_forward(model):
     if keras.backend.backend() == "jax":
         import jax
 
-        step = jax.jit(
-            lambda trained, others, images: model.stateless_call(trained, others, images, training=True)[1],
-        )
+        step = jax.jit(lambda *values: model.stateless_call(*values, training=True)[1])
 
         def forward(images):
-            values = [[variable.value for variable in kind] for kind in (model.trainable_variables, _others(model))]
-            for variable, value in zip(_others(model), step(*values, images)):
+            kinds = model.trainable_variables, model.non_trainable_variables
+            values = ([variable.value for variable in kind] for kind in kinds)
+            for variable, value in zip(kinds[1], step(*values, images)):
                 variable.assign(value)
 
         return forward
     return lambda images: model(images, training=True)
-
-
-def _others(model):
-    return model.non_trainable_variables

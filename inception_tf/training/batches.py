@@ -8,6 +8,7 @@ import dataclasses
 import threading
 
 import numpy as np
+import tensorflow as tf
 
 from inception_tf.errors import ImageError
 from inception_tf.images.augmentation import Augmentation
@@ -49,8 +50,6 @@ class Decoded:
 
     def graph(self, index):
         """`image` as a TensorFlow op."""
-        import tensorflow as tf
-
         image = tf.numpy_function(self.image, [index], tf.uint8, stateful=False)
         return tf.ensure_shape(image, (None, None, 3))
 
@@ -82,15 +81,11 @@ class Order:
 
     def positions(self, step=0):
         """The endless dataset of this worker's positions in the sequence of examples, int64 scalars, from `step` on."""
-        import tensorflow as tf
-
         first, local = step * self.batch_size + self.worker * self.local_batch, self.local_batch
         return tf.data.Dataset.counter().map(lambda i: first + i // local * self.batch_size + i % local)
 
     def index(self, position):
         """The examples at positions, int64 tensors of any shape up to a vector."""
-        import tensorflow as tf
-
         per_epoch = self.steps_per_epoch * self.batch_size
         epoch = tf.cast(position // per_epoch, tf.uint32)
         seed = tf.stack([tf.ones_like(epoch) * np.uint32(part) for part in (0, self.seed)] + [epoch], axis=-1)
@@ -118,8 +113,6 @@ class Targets:
 
     def __call__(self, inputs, index, weight=1.0):
         """(inputs, {labels}, {weights}) of the examples at `index`, an int64 tensor."""
-        import tensorflow as tf
-
         labels = tf.gather(self.labels, index)
         weights = tf.ones_like(labels, tf.float32) if self.factors is None else tf.gather(self.factors, labels)
         one_hot = tf.one_hot(labels, self.classes)
@@ -142,8 +135,6 @@ def images(decoded, preprocessing, recipe=None):
 
 def features(arrays):
     """As `images`, of features that were computed before: a dict of arrays, N×… each."""
-    import tensorflow as tf
-
     with tf.device("CPU"):
         arrays = {name: tf.constant(values) for name, values in arrays.items()}
     return lambda index, seed=None: {name: tf.gather(values, index) for name, values in arrays.items()}
@@ -158,7 +149,6 @@ def training_batches(inputs, targets, order, recipe):
         order: an `Order`.
         recipe: a `Recipe`: `mixup`, `seed`.
     """
-    import tensorflow as tf
 
     def example(position):
         index = order.index(position)
@@ -177,7 +167,6 @@ def training_batches(inputs, targets, order, recipe):
 
 def _mixup(recipe, worker):
     """Every image of a batch blended with another of it (arXiv 1710.09412), their labels and weights too."""
-    import tensorflow as tf
 
     def blend(step, batch):
         seed = tf.stack([tf.constant(recipe.seed * 1000 + worker, tf.int64), step])
@@ -198,8 +187,6 @@ def validation_batches(inputs, targets, order):
         order: an `Order`, of which the batch and the worker are taken.
         Others as in `training_batches`.
     """
-    import tensorflow as tf
-
     count = len(targets.labels)
 
     def example(position):
@@ -216,8 +203,6 @@ def all_images(decoded, preprocessing, batch_size, shard=(1, 0)):
 
     `shard`: of so many workers, the one to give the batches of; each has other ones.
     """
-    import tensorflow as tf
-
     image = images(decoded, preprocessing)
     data = tf.data.Dataset.range(len(decoded)).batch(batch_size).shard(*shard).unbatch()
     data = data.map(lambda index: (image(index), index), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -6,6 +6,7 @@ import hashlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from inception_tf.errors import UsageError
 
@@ -66,8 +67,6 @@ class Mirrored(OneDevice):
 
 @functools.cache  # a second one in the process would number its exchanges as the first, and mistake them for its own
 def _mirrored(devices):
-    import tensorflow as tf
-
     return tf.distribute.MirroredStrategy(list(devices))
 
 
@@ -133,19 +132,15 @@ def find_devices(wanted=None):
         if wanted is not None:
             raise UsageError(f"devices needs Keras on TensorFlow or JAX. Received: {keras.backend.backend()}")
         return OneDevice()
-    import tensorflow as tf
-
-    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
-    if wanted is None:
-        wanted = gpus
-    elif isinstance(wanted, int):
-        wanted = _first(wanted, gpus or [device.name for device in tf.config.list_logical_devices("CPU")])
-    return Mirrored(wanted) if len(wanted) > 1 else OneDevice()
+    if wanted is not None and not isinstance(wanted, int):
+        return Mirrored(wanted)
+    gpus, cpus = ([device.name for device in tf.config.list_logical_devices(kind)] for kind in ("GPU", "CPU"))
+    names = gpus if wanted is None else _first(wanted, gpus or cpus)
+    return Mirrored(names) if len(names) > 1 else OneDevice()
 
 
 def _jax_devices(wanted):
     import jax
-    import tensorflow as tf
 
     with contextlib.suppress(RuntimeError):  # TensorFlow runs already
         tf.config.set_visible_devices([], "GPU")  # it only reads images here, and would take the memory

@@ -23,9 +23,7 @@ def heads_on(model, training):
     feature, dropped = _below_dropout(model, features)
     cuts = {LOGITS: (feature, lambda x: keras.Model(features, logits)(dropped(x)))}
     if AUX_LOGITS in training.output:
-        head = next(layer for layer in model.layers if layer.name == "AuxLogits")
-        pooled, rest = _after_pooling(head)
-        cuts[AUX_LOGITS] = pooled, rest
+        cuts[AUX_LOGITS] = _after_pooling(model.get_layer("AuxLogits"))
     backbone = keras.Model(model.inputs[0], {name: tensor for name, (tensor, _) in cuts.items()})
     inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, (tensor, _) in cuts.items()}
     outputs = {name: keras.ops.cast(rest(inputs[name]), "float32") for name, (_, rest) in cuts.items()}
@@ -34,8 +32,7 @@ def heads_on(model, training):
 
 def _below_dropout(model, tensor):
     """The tensor before the dropout that `tensor` comes from, and the function from it to `tensor`."""
-    produced_by = {id(layer.output): layer for layer in model.layers}
-    layer = produced_by.get(id(tensor))
+    layer = next((layer for layer in model.layers if layer.output is tensor), None)
     if isinstance(layer, keras.layers.Dropout):
         return layer.input, layer
     if type(layer) is Scope and isinstance(layer.layers[-1], keras.layers.Dropout):

@@ -17,7 +17,7 @@ from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import evaluate
 from inception_tf.evaluation.report import write_report
 from inception_tf.images.examples import Examples
-from inception_tf.images.sources import open_training_data
+from inception_tf.images.sources import open_examples, open_training_data
 from inception_tf.inference.engines import KerasEngine
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.model import check_model
@@ -112,7 +112,8 @@ def finetune(
         callbacks: `keras.callbacks.Callback`s. Their model is the one that `fit` trains in a phase, from images (or
             features that were computed once) to logits. `on_train_begin` comes with every phase, and `stop_training`
             ends one; epochs are numbered through all phases; the logs are named as in `Result.history`. What a callback
-            counts is saved with the state: `EarlyStopping` and its like resume too. What writes a file needs to append.
+            counts is saved with the state: `EarlyStopping` and its like resume too, but for weights that they remember.
+            What writes a file needs to append.
         log: takes the lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
         command: the words of the command, to be saved there.
@@ -135,8 +136,6 @@ def finetune(
     product = _started(model, len(train.class_names), recipe, new_head)
     if product.card.labels:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
-    tuned = dataclasses.replace(product.card.weights, fine_tuned_on=len(train))
-    product.card = dataclasses.replace(product.card, labels=list(train.class_names), weights=tuned)
     recipe = recipe.filled(len(train), pretrained=weights is not None)
 
     with contextlib.ExitStack() as stack:
@@ -145,6 +144,8 @@ def finetune(
         run = Run(path, config, writes=devices.worker == 0)
         stack.callback(run.close)
         train, held_out = _readable(run, out is not None, train, held_out)
+        tuned = dataclasses.replace(product.card.weights, fine_tuned_on=len(train))
+        product.card = dataclasses.replace(product.card, labels=list(train.class_names), weights=tuned)
         if command:
             run.text("command.txt", shlex.join(command) + "\n")
         run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
@@ -165,9 +166,16 @@ def finetune(
 
 
 def _examples(data, val, val_fraction, labels, labels_offset):
-    if isinstance(data, Examples):
-        return (data, val) if isinstance(val, Examples) else data.split(val_fraction)
-    return open_training_data(data, val, val_fraction, labels, labels_offset)
+    if not isinstance(data, Examples) and not isinstance(val, Examples):
+        return open_training_data(data, val, val_fraction, labels, labels_offset)
+    train = data if isinstance(data, Examples) else open_examples(data, labels, labels_offset)
+    if val is None:
+        return train.split(val_fraction)
+    if not isinstance(val, Examples):
+        val = open_examples(val, train.class_names, labels_offset, complete=False)
+    if val.class_names != train.class_names:
+        raise UsageError(f"Validation images of other classes: {val.class_names}. Expected {train.class_names}.")
+    return train, val
 
 
 def _in_order_of(model, examples):
@@ -209,18 +217,15 @@ def _started(model, classes, recipe, new_head):
         sides = recipe.size or model.card.preprocessing["size"]
         sides = (sides, sides) if isinstance(sides, int) else sides
     options = {"include_top": True, "pooling": None, "classes": classes, "spatial_squeeze": True}
-    options |= {"input_shape": (*sides, model.input_shape[-1])}
-    keeps_heads = classes == model.card.options["classes"] and not new_head
-    left = () if keeps_heads else info.heads
-    with_aux = {**options, "aux_logits": True}
+    options = {name: value for name, value in options.items() if name in info.options}
+    options["input_shape"] = (*sides, model.input_shape[-1])
+    new = info.heads if new_head or classes != model.card.options["classes"] else ()
     if "aux_logits" in info.options and recipe.aux_loss:
         try:
-            return rebuilt(model, new=(*left, "AuxLogits"), **with_aux)
+            return rebuilt(model, new=(*new, "AuxLogits"), aux_logits=True, **options)
         except UsageError:  # too small an image for the auxiliary head
             options["aux_logits"] = False
-    return rebuilt(
-        model, new=left, **{name: options[name] for name in options if name in (*info.options, "input_shape")}
-    )
+    return rebuilt(model, new=new, **options)
 
 
 def _report(run, model, held_out, history, log):

@@ -20,6 +20,8 @@ from inception_tf.training.state import Position, read_position, restore_state, 
 class Loop(keras.callbacks.Callback):
     """Runs the phases, as the one callback of their `fit`, and saves the state in the run's directory.
 
+    On JAX, `fit` keeps the variables' values to itself until a callback asks for its `model`.
+
     The callbacks of the user get what Keras sends them, in every phase, with the epochs numbered through all phases and
     our names of the metrics.
 
@@ -40,8 +42,8 @@ class Loop(keras.callbacks.Callback):
         self.steps_per_epoch, self.batch_size = builder.order.steps_per_epoch, builder.order.batch_size
         self.resumed, self.position = position is not None, position or Position()
         self.save_seconds, self.save_steps, self.log = save_seconds, save_steps, log
-        self.users = list(callbacks)
-        self._initial = [_counts(callback) for callback in self.users]
+        self.user_callbacks = list(callbacks)
+        self._initial = [_counts(callback) for callback in self.user_callbacks]
         self._interrupted = False
         self._saved = self._counted = time.monotonic()
         self._progress, self._averages = contextlib.ExitStack(), contextlib.ExitStack()
@@ -66,35 +68,35 @@ class Loop(keras.callbacks.Callback):
     def _run_phase(self):
         position, phase = self.position, self.phases[self.position.phase]
         resumed, self.resumed = self.resumed, False
-        if resumed:  # before the program, which may compute features with these weights
+        if resumed:  # before `build`, which may compute features with these weights
             restore_state(self.run.state, self.network.variables, all_of_them=False)
-        program = self.builder.program(phase)
-        self.set_model(program.training)
+        training, batches, validation = self.builder.build(phase)
+        self.set_model(training)
         with self.devices.scope():
             self.model.optimizer.build(self.model.trainable_variables)
         before = sum(phase.epochs for phase in self.phases[: position.phase])
         params = {"verbose": 0, "epochs": before + phase.epochs, "steps": self.steps_per_epoch}
-        self.callbacks = keras.callbacks.CallbackList(self.users, model=self.model, **params)
+        self.callbacks = keras.callbacks.CallbackList(self.user_callbacks, model=self.model, **params)
         self.callbacks.on_train_begin()
         if resumed:
             restore_state(self.run.state, self._variables())
-            for callback, counts in zip(self.users, position.callbacks):
-                vars(callback).update(counts)
+            for callback, (kind, counts) in zip(self.user_callbacks, position.callbacks):
+                vars(callback).update(counts if kind == type(callback).__name__ else {})
         else:
             self.save()
-        momentum = batch_norm.momentum(self.network, program.momentum) if program.momentum else contextlib.nullcontext()
+        momentum = batch_norm.momentum(self.network, self.builder.momentum(phase))
         with momentum, self._progress, self._averages, self.devices.scope():
             if position.step:  # Keras creates the metrics, which are to be restored, with the first batch that it sees
-                self.model.evaluate(program.validation, steps=1, verbose=0)
+                self.model.evaluate(validation, steps=1, verbose=0)
             while position.epoch < phase.epochs:
                 # A `fit` has as many steps in every epoch: the rest of one that was interrupted is a `fit` of its own.
                 epoch = before + position.epoch
                 self.model.fit(
-                    program.batches(position.total),
+                    batches(position.total),
                     steps_per_epoch=self.steps_per_epoch - position.step,
                     initial_epoch=epoch,
                     epochs=epoch + 1 if position.step else before + phase.epochs,
-                    validation_data=program.validation,
+                    validation_data=validation,
                     shuffle=False,
                     callbacks=[self],
                     verbose=0,
@@ -130,7 +132,8 @@ class Loop(keras.callbacks.Callback):
         self.callbacks.on_train_batch_end(self.position.step - 1, named(logs))
         if self.position.step < self.steps_per_epoch:  # else the epoch's end does it
             due = time.monotonic() - self._saved >= self.save_seconds
-            if due or self.save_steps and self.position.total % self.save_steps == 0:
+            due = due or self.save_steps and self.position.total % self.save_steps == 0
+            if due and not self.model.stop_training:  # resumed from here, the epoch would not end with this step
                 self.save()
             self._stop_if_interrupted()
 
@@ -155,7 +158,6 @@ class Loop(keras.callbacks.Callback):
         row = named(logs, "val_")
         self._check(row["val_loss"], "The validation loss")
         if best_row([*self.position.rows, row]) is row:
-            _sync(self.model)
             copy_weights(self.network, self.product)
             self.run.save(BEST, self.product)
         self.callbacks.on_test_end(named(logs))
@@ -189,12 +191,11 @@ class Loop(keras.callbacks.Callback):
 
     def save(self):
         """Saves the state."""
-        _sync(self.model)
         position = self.position
         position.metrics = [np.asarray(value).item() for value in self.model.metrics_variables] if position.step else []
         position.callbacks = [
-            {name: value for name, value in _counts(callback).items() if initial.get(name, initial) is not value}
-            for callback, initial in zip(self.users, self._initial)
+            (type(callback).__name__, {name: v for name, v in _counts(callback).items() if initial.get(name) is not v})
+            for callback, initial in zip(self.user_callbacks, self._initial)
         ]
         self._count_time()
         if self.run.writes:
@@ -256,7 +257,6 @@ def averaged(training, keep=False):
     if not optimizer.use_ema:
         yield
         return
-    _sync(training)
     variables = optimizer._trainable_variables
     own = [keras.ops.copy(variable.value) for variable in variables]
     for variable, average in zip(variables, optimizer._model_variables_moving_average):
@@ -284,9 +284,3 @@ def _counts(callback):
 
 def _inner(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _sync(model):
-    """On JAX, `fit` keeps the variables' values to itself until it is asked."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()

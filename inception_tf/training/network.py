@@ -68,7 +68,7 @@ def copy_weights(source, target, leave=()):
     return left
 
 
-def with_losses(model, recipe, jit_compile=None):
+def with_losses(model, recipe):
     """A Keras model from images to the logits (and those of the auxiliary head), which `fit` trains.
 
     Args:

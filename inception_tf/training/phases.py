@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from inception_tf.errors import UsageError
@@ -15,25 +14,8 @@ from inception_tf.training.optimizers import optimizer
 FEATURE_BYTES = 1 << 30
 
 
-@dataclasses.dataclass
-class Program:
-    """What a phase runs.
-
-    Attributes:
-        training: the compiled Keras model with the losses.
-        batches: a function from a step to the endless dataset of the training batches from there on.
-        validation: the dataset of the validation batches.
-        momentum: of batch norm, or None for the network's own.
-    """
-
-    training: keras.Model
-    batches: object
-    validation: object
-    momentum: float = None
-
-
 class PhaseBuilder:
-    """The data and the model of a run, of which it builds the `Program` of each phase.
+    """The data and the model of a run, of which it builds what each phase trains.
 
     Args:
         product: the float32 model that is saved. A copy, `model`, is trained in the recipe's precision.
@@ -71,14 +53,19 @@ class PhaseBuilder:
             f"{len(self.held_out)} validation images, {self.order.steps_per_epoch} steps of {recipe.batch_size} an "
             f"epoch. Batch norm: {recipe.batch_norm}"
         )
-        momenta = [self._momentum(phase) for phase in recipe.phases]
+        momenta = [self.momentum(phase) for phase in recipe.phases]
         if recipe.batch_norm != "frozen" and momenta[0] is not None:
             own = batch_norm.layers(self.model)[0].momentum
             text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
         return text + "."
 
-    def program(self, phase):
-        """The `Program` of a phase; marks in the models what it trains."""
+    def build(self, phase):
+        """What a phase runs; marks in the models what it trains.
+
+        Returns:
+            (training, batches, validation): the compiled Keras model with the losses; a function from a step to the
+            endless dataset of the training batches from there on; the dataset of the validation batches.
+        """
         recipe = dataclasses.replace(self.recipe, augment=phase.augment)
         for model in (self.model, self.product):
             set_trainable(model, recipe, phase, recipe.batch_norm)
@@ -95,12 +82,8 @@ class PhaseBuilder:
             batches.Targets(examples.labels, len(examples.class_names), tuple(training.output), factors)
             for examples, factors in ((self.train, self.factors), (self.held_out, None))
         ]
-        return Program(
-            training,
-            batches.training_batches(inputs[0], targets[0], self.order, recipe),
-            batches.validation_batches(inputs[1], targets[1], self.order),
-            self._momentum(phase),
-        )
+        training_batches = batches.training_batches(inputs[0], targets[0], self.order, recipe)
+        return training, training_batches, batches.validation_batches(inputs[1], targets[1], self.order)
 
     def training_images(self):
         """This worker's part of the training images, once, as for evaluation."""
@@ -108,7 +91,8 @@ class PhaseBuilder:
         images = batches.all_images(self.decoded, self.preprocessing, self.recipe.batch_size, shared)
         return (batch.numpy() for batch, _ in images)
 
-    def _momentum(self, phase):
+    def momentum(self, phase):
+        """The momentum of batch norm in a phase, or None where the network has none."""
         if self.recipe.batch_norm_momentum is not None:
             return self.recipe.batch_norm_momentum
         own = [layer.momentum for layer in batch_norm.layers(self.model)]

@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from inception_tf.errors import UsageError, reason
 
 # The arguments of every Keras optimizer unless the recipe says otherwise, and its usual learning rate for new heads.
@@ -263,8 +265,6 @@ class Recipe:
 
     def to_yaml(self):
         """The recipe as YAML, all of it, in the order of the fields."""
-        import yaml
-
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True)
 
     __str__ = to_yaml
@@ -276,8 +276,6 @@ class Recipe:
         Raises:
             UsageError: no YAML, an unknown name, a value out of range.
         """
-        import yaml
-
         text = str(source)
         if isinstance(source, Path) or "\n" not in text and ":" not in text:
             try:

@@ -2,14 +2,15 @@
 
 import json
 import os
+import shutil
 import warnings
 from pathlib import Path
 
+import tensorflow as tf
 import yaml
 
 from inception_tf.errors import UsageError
 from inception_tf.files import atomic_write
-from inception_tf.training.state import remove_leftovers
 
 BEST, LAST = "best.keras", "last.keras"
 
@@ -47,12 +48,14 @@ class Run:
             raise UsageError(f"{self.path} exists and is no run of this library. Choose another --out.")
         else:
             self.text(file.name, text)
-        self._file = (self.path / ".lock").open("w")
+        self._file = (self.path / ".lock").open("a")
         try:
             _lock(self._file)
         except OSError:
             raise UsageError(f"Another process is training in {self.path}.") from None
-        remove_leftovers(self.path)
+        for entry in self.path.glob(".*.*"):  # scratch directories of `atomic_write` that a killed run left
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
 
     def close(self):
         """Leaves the directory to whoever resumes the run, this process too."""
@@ -107,8 +110,6 @@ def _write_events(directory, row):
 
     `keras.callbacks.TensorBoard` and `tf.summary.scalar` need TensorBoard, which TensorFlow no longer installs.
     """
-    import tensorflow as tf
-
     metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR
     metadata.plugin_data.plugin_name = "scalars"
     with tf.summary.create_file_writer(str(directory)).as_default(step=row["step"]):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -22,7 +21,7 @@ class Position:
         seconds: the time they took.
         metrics: the values of Keras's metrics within the epoch.
         rows: a dict of metrics for every epoch that was validated.
-        callbacks: for every callback, what it counts.
+        callbacks: for every callback, the name of its class and what it counts.
     """
 
     phase: int = 0
@@ -90,10 +89,3 @@ def _read(path, arrays=False):
             return Position(**meta["position"]), values
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Start again with another --out.") from error
-
-
-def remove_leftovers(directory):
-    """Removes what a killed run had half written beside its files: `files.atomic_write`'s scratch directories."""
-    for entry in Path(directory).glob(".*.*"):
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)

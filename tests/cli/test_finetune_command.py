@@ -30,9 +30,11 @@ def test_options_make_the_recipe(tmp_path):
     assert recipe("--xla", "--decay-rate", "0.5", "--class-weights", "balanced").class_weights == "balanced"
     assert recipe("--epochs", "4", "--weights", "none").phases == (Phase("all", 4),)
     file = tmp_path / "recipe.yaml"
-    file.write_text("batch_size: 8\nxla: true\nseed: 3\n")
+    file.write_text("batch_size: 8\nxla: true\nseed: 3\nphases: [{name: all, epochs: 2, augment: none}]\n")
     mixed = recipe("--recipe", str(file), "--seed", "4")
-    assert (mixed.batch_size, mixed.xla, mixed.seed) == (8, True, 4)
+    assert (mixed.batch_size, mixed.xla, mixed.seed, mixed.phases[0].augment) == (8, True, 4, "none")
+    mixed = recipe("--recipe", str(file), "--augment", "full")
+    assert (mixed.augment, mixed.phases[0].augment) == ("full", None)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from inception_tf.evaluation.evaluate import evaluate
 from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import open_engine
 from inception_tf.training import phases
-from inception_tf.training.finetune import finetune
+from inception_tf.training.finetune import _examples, finetune
 from inception_tf.training.phases import class_factors
 from inception_tf.training.recipe import Phase, Recipe
 from inception_tf.training.run import Run
@@ -323,6 +323,15 @@ def test_examples_and_datasets(pictures):
     dataset = tf.data.Dataset.from_tensor_slices((images, [0, 1, 2, 0]))
     result = run(dataset.repeat(4), recipe, val=dataset, labels=["a", "b", "c"])
     assert result.model.card.labels == ["a", "b", "c"]
+
+
+def test_validation_images_for_examples(pictures, tmp_path):
+    train, _ = halves(pictures)
+    assert [len(part) for part in _examples(train, pictures, 0.2, None, 0)] == [30, 36]
+    shutil.copytree(pictures / "blank", tmp_path / "blank")
+    shutil.copytree(pictures / "blank", tmp_path / "empty")
+    with pytest.raises(UsageError, match="other classes"):
+        _examples(train, open_examples(tmp_path), 0.2, None, 0)
 
 
 @pytest.mark.parametrize(
