@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from random_weights import randomized
 
 from inception_tf.exports.formats import export
 from inception_tf.inference.engines import open_engine
+from inception_tf.slim.golden import deterministic_images
 from inception_tf.zoo import create_model
 
 pytestmark = pytest.mark.slow  # eight exports, each checked in a process of its own or calibrated
@@ -18,6 +20,15 @@ NEEDED = {"litert": "ai_edge_litert", "onnx": "onnxruntime", "openvino": "openvi
 def inception():
     """An Inception-v3 of an eighth of the width, of images 107×107×3 and 7 classes."""
     return randomized(create_model("inception_v3", depth_multiplier=0.125, classes=7, input_shape=(107, 107, 3)))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """16 image files: a quantizer's ranges want more than a dozen."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for i, pixels in enumerate(deterministic_images(16, 120, 140)):
+        Image.fromarray(np.uint8((pixels + 1) * 127.5)).save(folder / f"{i:02}.png")
+    return folder
 
 
 @pytest.mark.parametrize(
