@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import fnmatch
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -84,9 +85,14 @@ def network(**facts):
 
 def networks():
     """Every network, a dict from names to `Network`. Imports the networks' files, and so Keras."""
+    _import_files()
+    return _NETWORKS
+
+
+@functools.cache
+def _import_files():
     for module in pkgutil.iter_modules(models.__path__):
         importlib.import_module(f"{models.__name__}.{module.name}")
-    return _NETWORKS
 
 
 def find_network(name):
@@ -95,10 +101,11 @@ def find_network(name):
     Raises:
         UsageError: there is none; names the nearest ones.
     """
-    if name not in networks():
-        near = difflib.get_close_matches(str(name), networks()) or sorted(networks())
+    known = networks()
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known) or sorted(known)
         raise UsageError(f"There is no network {name!r}. Did you mean {' or '.join(near)}?")
-    return networks()[name]
+    return known[name]
 
 
 def list_models(pattern="*"):

@@ -1,8 +1,6 @@
 """Bad input at the command line: a line or two, the exit code, and nothing left behind."""
 
 import os
-import resource
-import signal
 
 import numpy as np
 import pytest
@@ -20,17 +18,6 @@ def lenet(tmp_path_factory):
     path = tmp_path_factory.mktemp("lenet") / "model.ckpt"
     itf.save_slim(itf.create_model("lenet"), path)
     return path
-
-
-@pytest.fixture
-def full_disk():
-    """No file may grow past 100 kB: what a full disk does to a writer, without a disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.ckpt", "savedmodel", "export"])
