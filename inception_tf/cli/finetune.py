@@ -107,7 +107,7 @@ def _train(args):
         devices=args.devices,
         save_seconds=args.save_seconds,
         save_steps=args.save_steps,
-        log=lambda line: print(line, file=sys.stderr, flush=True),
+        log=lambda line: None if args.quiet else print(line, file=sys.stderr, flush=True),
         command=sys.argv,
         report=not args.no_report,
         **{name: value for name, value in (("scope", args.scope), ("ema", args.load_ema)) if value},

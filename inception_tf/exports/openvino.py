@@ -17,7 +17,8 @@ def to_openvino(model, target, **options):
         target: the `.xml` file.
         **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". The file does not decide
             whether OpenVINO computes in bfloat16: INFERENCE_PRECISION_HINT does, where the processor can.
-        Others, result (the `.xml`) and errors as `to_litert`.
+
+    Other arguments, result (the `.xml`) and errors are those of `to_litert`.
     """
     return OpenVinoFormat().export(model, target, **options)
 
