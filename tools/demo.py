@@ -198,7 +198,7 @@ def draw(path, photographs, names, report):
     axes.barh([row.end_point for row in report.rows], [max(row.relative, 1e-9) for row in report.rows])
     axes.axvline(report.tolerance, color="tab:red", label=f"tolerance {report.tolerance:.0e}")
     axes.set_xscale("log")
-    axes.set_xlabel("largest difference from TF-Slim's graph, relative to the end point's maximum")
+    axes.set_xlabel("largest difference, relative to the end point's maximum")
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.legend()
