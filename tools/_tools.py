@@ -46,19 +46,22 @@ def wanted(name, globs):
     return any(fnmatch.fnmatchcase(name.lower(), glob) for glob in globs.lower().split(","))
 
 
-def usable(args, frameworks, report):
-    """Those of "torch", "jax", "tensorflow" that start on the device; notes their versions, and what is left out."""
-    found = []
+def usable(args, frameworks, report, stack):
+    """The processes of those of "torch", "jax", "tensorflow" that start on the device, a dict by name.
+
+    Notes their versions, and what is left out. They end with `stack`, an `ExitStack`.
+    """
+    found = {}
     for framework in frameworks:
         try:
             child = Child(candidate(args, framework, framework, "probe"))
         except BenchmarkError as error:
             report.left_out.append(str(error))
             continue
-        child.close()
+        stack.callback(child.close)
         report.machine["packages"] |= child.facts["versions"]
         report.machine["device"] = child.facts["device"]
-        found.append(framework)
+        found[framework] = child
     return found
 
 

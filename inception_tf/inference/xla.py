@@ -11,7 +11,7 @@ def stateless(network):
     """A Keras network on the JAX backend as (its weights, a function of them and of images).
 
     The weights are a dict from paths to JAX arrays; the function computes as in inference, and what is float32 in
-    float32: a GPU's default is TF32, of ten bits.
+    float32, unless JAX's `jax_default_matmul_precision` says otherwise: a GPU's own default is TF32, of ten bits.
     """
     import jax
 
@@ -24,7 +24,8 @@ def stateless(network):
     def run(weights, images):
         known = {**constants, **weights}
         states = [[known[path] for path in paths] for paths in (trainable, others)]
-        with jax.default_matmul_precision("highest" if network.compute_dtype == "float32" else "default"):
+        default = "highest" if network.compute_dtype == "float32" else "default"
+        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or default):
             return network.stateless_call(*states, images, training=False)[0]
 
     return weights, run
