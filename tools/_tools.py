@@ -4,6 +4,7 @@ import argparse
 import fnmatch
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inception_tf.benchmark.rounds import BenchmarkError, Candidate, Child
@@ -51,17 +52,23 @@ def usable(args, frameworks, report, stack):
 
     Notes their versions, and what is left out. They end with `stack`, an `ExitStack`.
     """
-    found = {}
-    for framework in frameworks:
+
+    def attempt(framework):
         try:
-            child = Child(candidate(args, framework, framework, "probe"))
+            return Child(candidate(args, framework, framework, "probe"))
         except BenchmarkError as error:
-            report.left_out.append(str(error))
-            continue
-        stack.callback(child.close)
-        report.machine["packages"] |= child.facts["versions"]
-        report.machine["device"] = child.facts["device"]
-        found[framework] = child
+            return error
+
+    found = {}
+    with ThreadPoolExecutor() as pool:
+        for framework, child in zip(frameworks, pool.map(attempt, frameworks)):
+            if isinstance(child, BenchmarkError):
+                report.left_out.append(str(child))
+                continue
+            stack.callback(child.close)
+            report.machine["packages"] |= child.facts["versions"]
+            report.machine["device"] = child.facts["device"]
+            found[framework] = child
     return found
 
 
