@@ -36,7 +36,7 @@ class StableHloFormat(PortableFormat):
     name, suffix, weights_suffix = "stablehlo", ".stablehlo", ".safetensors"
     options = ("labels", "batch", "precision", "held_out", "check", "overwrite", "fuse")
     precisions = ("float32", "bfloat16")
-    packages = ("jax", "safetensors")
+    packages = ("jax", "safetensors", "flatbuffers")
     backend = "jax"
     runtime = StableHlo
 

@@ -138,10 +138,11 @@ class StableHlo(Runtime):
 
     def __init__(self, path):
         try:
+            import flatbuffers  # noqa: F401, which jax.export reads and writes with, and JAX does not install
             import jax
             from jax import export
-        except ImportError:
-            raise _missing("A .stablehlo file", "jax", "stablehlo") from None
+        except ImportError as error:
+            raise _missing("A .stablehlo file", error.name, "stablehlo") from None
         with _damaged(path, "JAX"):
             exported = export.deserialize(bytearray(Path(path).read_bytes()))
             self._weights, self.card = read_safetensors(path)
