@@ -20,7 +20,7 @@ from inception_tf.slim.load import load_network
 # The options that `create_model` passes on to `load_slim`.
 LOADING = ("exclude_scopes", "ema", "background", "scope")
 # Files that `export` writes for engines without Keras.
-EXPORTED = (".tflite", ".onnx", ".xml")
+EXPORTED = (".tflite", ".onnx", ".xml", ".stablehlo")
 
 ARGUMENTS = """
 

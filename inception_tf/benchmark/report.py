@@ -129,10 +129,11 @@ def check_out(name, overwrite=False):
         refuse_existing(path, overwrite)
 
 
-def write(report, name, overwrite=False):
+def write(report, name, overwrite=False, picture=True):
     """Writes a report to `paths_of(name)`."""
-    *texts, picture = paths_of(name)
+    *texts, chart = paths_of(name)
     for path, text in zip(texts, (report.markdown(), json.dumps(report.data(), indent=1) + "\n")):
         with atomic_write(path, overwrite) as part:
             part.write_text(text, "utf-8")
-    figures.save(report.picture(), picture, overwrite)
+    if picture:
+        figures.save(report.picture(), chart, overwrite)

@@ -10,10 +10,16 @@ def add_loading(parser):
     )
 
 
+def add_precision(parser):
+    """What a Keras model computes in."""
+    kinds = ("float32", "bfloat16")
+    parser.add_argument("--precision", choices=kinds, help="have XLA compute a Keras model in it (as the model is)")
+
+
 # What `open_engine` takes.
 MODEL = (
-    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, a Slim "
-    "checkpoint, or the name of published weights, such as imagenet"
+    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx, .stablehlo or OpenVINO .xml file, a "
+    "Slim checkpoint, or the name of published weights, such as imagenet"
 )
 
 

@@ -14,7 +14,7 @@ from inception_tf.evaluation import metrics
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
-from inception_tf.inference.classify import prepared
+from inception_tf.inference.classify import answers, prepared
 from inception_tf.progress import Progress
 from inception_tf.slim.catalogue import Published, published_source
 
@@ -173,38 +173,28 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
     if batch < 1:
         raise UsageError(f"batch must be at least 1. Received: {batch}")
     truth = _truth(engine, examples)
-    index, answers, waiting, skipped = [], [], [], dict(examples.skipped)
-    timed = None
-    start = time.perf_counter()
-
-    def flush():
-        nonlocal timed, start
-        images = np.concatenate([image for _, image in waiting])
-        if answers and len(images) < batch:  # another shape would be traced, or compiled, once more
-            images = np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])
-        rows = [i for i, _ in waiting]
-        scores = _checked(engine, engine(images)[: len(rows)], [examples.names[i] for i in rows])
-        answers.append(_answers(scores, truth[rows]))
-        index.extend(rows)
-        waiting.clear()
-        if timed is None and len(index) < len(examples):
-            timed, start = len(index), time.perf_counter()
+    index, found, skipped = [], [], dict(examples.skipped)
+    timed, start = None, time.perf_counter()
 
     def prepare(i):
         return engine.preprocessing(decode_image(examples.read(i), exif_rotation, decoder=engine.decoder))
 
-    with Progress("Evaluating", len(examples), "images") as progress:
+    def images(progress):
         for i, image in enumerate(prepared(prepare, range(len(examples)), batch)):
             if isinstance(image, Exception):
                 name = examples.names[i]
                 skipped[name] = (getattr(image, "strerror", None) or str(image)).removeprefix(f"{name}: ")
             else:
-                waiting.append((i, image))
-            if len(waiting) == batch:
-                flush()
+                yield i, image
             progress.advance()
-        if waiting:
-            flush()
+
+    with Progress("Evaluating", len(examples), "images") as progress:
+        for rows, scores in answers(engine, images(progress), batch):
+            scores = _checked(engine, scores, [examples.names[i] for i in rows])
+            found.append(_answers(scores, truth[list(rows)]))
+            index += rows
+            if timed is None and len(index) < len(examples):
+                timed, start = len(index), time.perf_counter()
     if not index:
         reasons = [f" {name}: {reason}" for name, reason in list(skipped.items())[:1]]
         raise ImageError(f"Not one of the {len(skipped)} images could be read.{''.join(reasons)}")
@@ -215,7 +205,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         np.array(index, np.int64),
         [examples.names[i] for i in index],
         truth[index],
-        *(np.concatenate(column) for column in zip(*answers)),
+        *(np.concatenate(column) for column in zip(*found)),
         skipped,
         counted / max(seconds, 1e-9),
         _published(engine, len(examples.class_names)),

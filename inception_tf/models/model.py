@@ -9,6 +9,7 @@ import keras
 from inception_tf.errors import CheckpointError, UsageError, reason
 from inception_tf.models.blocks import Auxiliary, Repeat, serializable
 from inception_tf.models.card import Card
+from inception_tf.models.initialization import drawn_on_host
 from inception_tf.models.registry import find_network
 
 
@@ -27,6 +28,11 @@ class SlimModel(keras.Model):
 
     def get_config(self):
         return {**super().get_config(), "card": self.card and self.card.to_dict()}
+
+    @classmethod
+    def from_config(cls, *args, **kwargs):
+        with drawn_on_host():
+            return super().from_config(*args, **kwargs)
 
     @property
     def has_top(self):
@@ -91,7 +97,8 @@ def build_model(info, input_shape=None, name=None, **options):
     options = info.options_for(**options)
     input_shape = check_input_shape(info, input_shape, options["include_top"])
     inputs = keras.Input(input_shape, name="images")
-    outputs = info.build(inputs, **options)
+    with drawn_on_host():
+        outputs = info.build(inputs, **options)
     size = [side or info.input_size for side in input_shape[:2]]
     preprocessing = {"kind": info.preprocessing, "size": size, "channels": input_shape[2]}
     card = Card(info.name, options, info.scope, preprocessing)
