@@ -29,6 +29,7 @@ class LoadReport:
         unexpected: the tensors under the network's scope that the model lacks.
         mismatched: a dict from the model's variables to (shape expected, shape found).
         warnings: texts: NaN or infinite weights, moving averages for a part of the weights only.
+        notes: texts: what the checkpoint was opened for, where its file says otherwise.
     """
 
     sources: dict = dataclasses.field(default_factory=dict)
@@ -38,6 +39,7 @@ class LoadReport:
     unexpected: list = dataclasses.field(default_factory=list)
     mismatched: dict = dataclasses.field(default_factory=dict)
     warnings: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
 
     @property
     def ema(self):
@@ -53,7 +55,7 @@ class LoadReport:
         for kind in ("excluded", "missing", "unexpected", "mismatched"):
             if getattr(self, kind):
                 parts.append(f"{len(getattr(self, kind))} {kind}")
-        return ", ".join(parts)
+        return "; ".join([", ".join(parts), *self.notes])
 
     def differences(self):
         """A line for every variable that does not fit."""
@@ -180,7 +182,7 @@ def _match(checkpoint, variables, scope, ema, excluded, droppable):
         excluded: a function from a name to whether it is left alone.
         droppable: the variables for which class 0 of the tensor may be left out.
     """
-    report, prefix = LoadReport(), scoped(scope, "")
+    report, prefix = LoadReport(notes=list(checkpoint.notes)), scoped(scope, "")
 
     def fits(shape, name):
         expected = tuple(variables[name].shape)

@@ -131,7 +131,8 @@ def run(network, images, options, scope, checkpoint, sources):
             variables = {name: variable for name, variable in variables.items() if name in sources}
         pairs = {sources[name]: variable for name, variable in variables.items()}
         if checkpoint.prefix:
-            tf.train.Saver(pairs).restore(session, checkpoint.prefix)
+            stored = {checkpoint.stored(source): variable for source, variable in pairs.items()}
+            tf.train.Saver(stored).restore(session, checkpoint.prefix)
         else:
             for source, variable in pairs.items():
                 variable.load(values[source], session)

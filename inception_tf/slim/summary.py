@@ -28,6 +28,7 @@ class Summary:
         bookkeeping: how many tensors there are for each purpose other than being a weight.
         not_finite: the tensors that hold NaN or infinite values.
         tensors: a dict of the tensors listed to (dtype, shape).
+        notes: what to know of how it was opened.
     """
 
     path: str
@@ -43,12 +44,14 @@ class Summary:
     bookkeeping: dict
     not_finite: list
     tensors: dict
+    notes: list
 
     def __str__(self):
         """The facts as lines of two columns."""
         rows = [
             ("checkpoint", self.path),
             ("container", self.container),
+            *(("note", note) for note in self.notes),
             ("written by", self.written_by or "not recorded"),
             ("tensors", f"{_counts(self.dtypes)}; {self.bytes / 1e6:.1f} MB"),
             ("step", self.step if self.step is not None else "not recorded"),
@@ -125,6 +128,7 @@ def summarize(checkpoint, variables=None):
         bookkeeping=dict(collections.Counter(purposes).most_common()),
         not_finite=not_finite,
         tensors={name: (dtypes[name], checkpoint.shapes[name]) for name in listed},
+        notes=list(checkpoint.notes),
     )
 
 

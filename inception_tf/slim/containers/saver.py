@@ -70,6 +70,12 @@ def tensorflow_of(meta_graph):
     return f"TensorFlow {version}" if version else None
 
 
+def files_of(path):
+    """The files there are of the checkpoint of which `path` is the prefix or a file."""
+    prefix = FILE_OF.sub("", path.name)
+    return sorted(file for file in path.parent.glob("*") if FILE_OF.sub("", file.name) == prefix)
+
+
 def try_open(source, path):
     """The checkpoint of which `path` is the prefix or a file."""
     held, prefix = None, Path(path).absolute()
