@@ -11,7 +11,7 @@ from pathlib import Path
 from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
-from inception_tf.models.registry import find_network, networks
+from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network, networks
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.detect import detect
@@ -42,6 +42,10 @@ ARGUMENTS = """
         min_depth: the channels that `depth_multiplier` leaves at least.
         spatial_squeeze: True for logits of N×classes. False for a feature map of N×h×w×classes: dense evaluation.
         name: the model's name. Default: the network's Slim scope.
+        batch_norm: False for biases in place of batch norm: Slim's network without its arg scope.
+        batch_norm_scale: whether batch norm has gamma. None: as in Slim's arg scope, or the checkpoint.
+        batch_norm_epsilon, batch_norm_decay: those of the arg scope that a checkpoint was trained in, which no
+            checkpoint records. None: those of Slim's own.
 
     Returns:
         A Keras model from float32 images N×H×W×3, preprocessed as the network's `Preprocessing` says, to
@@ -232,7 +236,11 @@ def signature_of(info):
     """The signature of a network's constructor: its own options, and `weights`, `input_shape` and `name`."""
     options = list(inspect.signature(info.build).parameters.values())[1:]
     keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-    return inspect.Signature([options[0], keyword("weights"), keyword("input_shape"), *options[1:], keyword("name")])
+    options = [options[0], keyword("weights"), keyword("input_shape"), *options[1:], keyword("name")]
+    if info.batch_norm:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        options += [keyword(option, kind=kind, default=default) for option, default in BATCH_NORM_OPTIONS.items()]
+    return inspect.Signature(options)
 
 
 @functools.cache

@@ -188,8 +188,6 @@ def _unpack(archive, directory, max_bytes):
         raise CheckpointError(f"{archive} is no tar archive, or a truncated or corrupt one: {error}") from error
 
 
-
-
 class _Bounded:
     """A file that ends in an error past `limit` bytes, so that what it unpacks to costs neither disk nor memory."""
 

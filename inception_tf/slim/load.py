@@ -71,7 +71,7 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
 
     Args:
         checkpoint: a `Checkpoint`.
-        detection: what `detect` found in it.
+        detection: what `detect` found in it. Moving statistics that it lacks are left as they are initialized.
         options: the constructor's options, as far as given; the rest is the detection's. Other classes than the
             checkpoint's mean a new classifier.
         exclude_scopes, ema, background: as in `load_slim`.
@@ -110,6 +110,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     unused = [head for head in info.heads if not loads_top or (head == "AuxLogits" and not aux_logits)]
     unused += () if include_top else info.top
     excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in names)]
+    if not detection.statistics:
+        excluded += [f"*{word}" for word in MOVING]
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
     weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
     model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights)
@@ -145,7 +147,11 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
     checkpoint, variables = open_checkpoint(path), model_variables(model)
     network = getattr(model, "card", None) and model.card.network
     if scope is None:
-        scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
+        scope = (
+            detect(checkpoint, network, partial=True, statistics=False).scope
+            if network
+            else _scope_of(checkpoint, variables)
+        )
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")
     names = [*variables, *(name.removeprefix(scoped(scope, "")) for name in checkpoint)]
     excluded = scope_matcher(exclude_scopes, scope, names, "exclude_scopes")
@@ -248,6 +254,8 @@ def _explain(checkpoint, model, report, background, heads):
     hints = []
     if report.unexpected or report.missing:
         hints.append("exclude_scopes leaves scopes out on both sides")
+    if report.missing and all(name.endswith(MOVING) for name in report.missing):
+        hints.append("only trainable variables were saved: inception-tf convert --recalibrate computes the others")
     if any(in_scopes(name, heads) for name in report.mismatched):
         hints.append("classes= must be the checkpoint's, or its head be left out with exclude_scopes")
     if background == "keep" and any(

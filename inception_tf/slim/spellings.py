@@ -2,7 +2,7 @@
 
 import re
 
-from inception_tf.errors import CheckpointError, listed
+from inception_tf.errors import CheckpointError
 from inception_tf.slim.containers.base import Renamed
 
 # What a name has besides the variable's, and what that is called in a sentence. A tensor is called after its variable
