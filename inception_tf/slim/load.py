@@ -86,6 +86,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     from inception_tf.models.model import build_model  # here, since it loads Keras
 
     info, options = find_network(detection.network), options or {}
+    if unknown := set(options) - {*info.options, "input_shape", "name"}:
+        raise UsageError(f"{info.name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(info.options)}.")
     classes = detection.classes and detection.classes - (background == "drop")
     wanted = options.get("classes", classes)
     include_top = options.get("include_top", True)

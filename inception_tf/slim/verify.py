@@ -97,6 +97,7 @@ def verify(
     scope=None,
     batch=2,
     detection=None,
+    **options,
 ):
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
@@ -113,6 +114,8 @@ def verify(
         network: its name. Default: detected.
         batch: how many images of noise.
         detection: what `detect` found in the checkpoint, in place of `network` and `scope`.
+        **options: of the network, where no `model` is given: `batch_norm_epsilon` and `batch_norm_decay`, which no
+            checkpoint records.
 
     Returns:
         A `VerifyReport` over the end points that both have. Of a model without the background class, the original's
@@ -128,7 +131,9 @@ def verify(
     found = detection or detect(checkpoint, network, scope)
     if model is None:
         top = {} if found.classes else {"include_top": False}
-        model = load_network(checkpoint, found, top, ema=ema)
+        model = load_network(checkpoint, found, {**top, **options}, ema=ema)
+    elif options:
+        raise UsageError(f"A model has its own options. Received: {', '.join(options)}")
     if not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
     if images is None:
