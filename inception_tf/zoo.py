@@ -14,6 +14,7 @@ from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network, networks
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
+from inception_tf.slim.containers.keras_file import is_application
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import load_network
 
@@ -127,6 +128,8 @@ def load_model(source, network=None, **options):
         CheckpointError, MismatchError, DownloadError: there is none, it is damaged, or does not fit.
     """
     found = resolve(source)
+    if (found.kind == "keras" and is_application(found.value)) or (found.kind == "weights" and network is None):
+        found = Source("checkpoint", found.value)
     if found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{source} is an export: open_engine runs it, but no Keras model can be made of it.")
     if found.kind == "keras":
@@ -143,8 +146,6 @@ def load_model(source, network=None, **options):
         checkpoint = open_checkpoint(found.value)
         detection = detect(checkpoint, network, options.get("scope"), partial=True)
         return create_model(detection.network, checkpoint, detection=detection, **options)
-    if found.kind == "weights" and network is None:
-        raise UsageError(f"{source} does not say which network's weights it holds: give network=.")
     return create_model(network or "inception_v3", found.value, **options)
 
 
@@ -191,7 +192,7 @@ def create_model(name, /, weights=None, detection=None, **options):
             raise UsageError(f"{', '.join(loading)} can only be given with weights. Received: weights=None")
         return build_model(info, **options)
     found = resolve(weights)
-    if found.kind == "weights":
+    if found.kind == "weights" and not _is_application(found.value):
         if loading:
             raise UsageError(f"{', '.join(loading)} can only be given with a checkpoint. Received: weights={weights}")
         return _load_h5(info, found.value, options)
@@ -219,6 +220,15 @@ def _load_h5(info, path, options):
         raise MismatchError(f"{path} does not fit {info.name} with these options: {reason(error)}") from error
     model.card = dataclasses.replace(model.card, weights=Weights(path.name))
     return model
+
+
+def _is_application(path):
+    """Whether a weights file is one of keras.applications, and so not this library's."""
+    try:
+        open_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _converted(published):

@@ -1,17 +1,21 @@
 """Opening a checkpoint of any container, as a lazy mapping from variable names to arrays."""
 
+import re
 import tempfile
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError, listed
 from inception_tf.files import refuse_lfs_pointer
 from inception_tf.slim.archives import candidates, extract_checkpoint, find_checkpoint, is_archive
-from inception_tf.slim.containers import graph_def, keras_file, saved_model, saver
+from inception_tf.slim.containers import graph_def, hdf5, keras_file, saved_model, saver
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.spellings import respelled
 
 # Each tries a path in turn. The last never declines: it raises the error that says what is wrong with the file.
-CONTAINERS = (keras_file, saved_model, graph_def, saver)
+CONTAINERS = (keras_file, hdf5, saved_model, graph_def, saver)
+
+# Names that are not Slim's, of which `translations` may know what they stand for.
+FOREIGN = re.compile(r"/\.ATTRIBUTES/VARIABLE_VALUE$|(^|/)mixed_35x35x256a/")
 
 
 def open_checkpoint(path):
@@ -20,8 +24,9 @@ def open_checkpoint(path):
     Args:
         path: a V1 file; a V2 prefix, sharded or not, or one of its files, `.meta` too; a directory with a `checkpoint`
             file, whose latest is opened, or with one checkpoint; a frozen graph, `.pb`; a TensorFlow 1 SavedModel; a
-            `.tar`, `.tar.gz` or `.tgz` holding any of these; a `.keras` file of this library; or a `Checkpoint`, which
-            is returned as it is.
+            `.tar`, `.tar.gz` or `.tgz` holding any of these; a `.keras` file of this library; InceptionV3 or
+            InceptionResNetV2 of keras.applications, as `.keras`, `.h5`, `.weights.h5`, `tf.train.Checkpoint` or
+            SavedModel; or a `Checkpoint`, which is returned as it is.
 
     Returns:
         A `Checkpoint`. Its names are as Slim spells them, and its `notes` say where the file's differ.
@@ -64,4 +69,9 @@ def _open(source):
     if folder:
         checkpoint.container += " in a tar archive"
         checkpoint.held = (checkpoint.held, folder)
-    return respelled(checkpoint)
+    checkpoint = respelled(checkpoint)
+    if any(FOREIGN.search(name) for name in checkpoint):
+        from inception_tf.slim.translations import translated  # here, since it loads Keras
+
+        return translated(checkpoint)
+    return checkpoint

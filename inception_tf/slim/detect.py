@@ -116,6 +116,12 @@ def detect(checkpoint, network=None, scope=None, partial=False, statistics=True)
 
 def _contents(checkpoint):
     """What a checkpoint without a network near holds, in a sentence or two."""
+    if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
+        return (
+            "It is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), whose tensors are named "
+            "after objects, and no InceptionV3 or InceptionResNetV2 of keras.applications: load it with the code that "
+            "wrote it."
+        )
     weights = list(weights_of(checkpoint))
     if not weights:
         return f"It holds no weights, only {', '.join(list(checkpoint)[:3])}."
