@@ -9,6 +9,7 @@ import inspect
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.files import refuse_lfs_pointer
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network, networks
@@ -73,7 +74,7 @@ class Source:
 
 
 def resolve(source):
-    """What a name or a path stands for, by its suffix and by which files exist; none is opened.
+    """What a name or a path stands for, by its suffix and by which files exist.
 
     A string such as "imagenet" is the name even beside a directory of that name.
 
@@ -84,10 +85,14 @@ def resolve(source):
 
     Returns:
         A `Source`.
+
+    Raises:
+        CheckpointError: the file is a pointer of Git LFS.
     """
     if isinstance(source, Checkpoint):
         return Source("checkpoint", source)
     path = Path(source)
+    refuse_lfs_pointer(path)
     if isinstance(source, str) and source in {entry.weights for entry in catalogue.catalogue()}:
         return Source("published", source)
     if (path / "best.keras").is_file():

@@ -94,14 +94,12 @@ def detect(checkpoint, network=None, scope=None, partial=False, statistics=True)
             raise MismatchError(
                 f"{path} {asked}, but {other.network} {other.place}: every variable of its backbone is there."
             )
+        hint = _normalization(best, checkpoint) if best else ""
         if best is None or best.match < NEAR:
             best = other if other and other.match >= NEAR else None
         if best is None:
-            raise MismatchError(f"{path} {asked}. {_contents(checkpoint)}")
-        raise MismatchError(
-            f"{path} {asked}. Nearest: {best}. First differences: "
-            f"{'; '.join(best.differences)}.{_normalization(best, checkpoint)}"
-        )
+            raise MismatchError(f"{path} {asked}. {_contents(checkpoint)}{hint}")
+        raise MismatchError(f"{path} {asked}. Nearest: {best}. First differences: {'; '.join(best.differences)}.{hint}")
     if statistics and not best.statistics:
         raise MismatchError(
             f"{path} holds {best.network} {best.place} without the moving statistics of batch norm (moving_mean, "
@@ -136,12 +134,12 @@ def _normalization(found, checkpoint):
     prefix = scoped(found.scope, "")
     words = {name.rpartition("/")[2] for name in weights_of(checkpoint) if name.startswith(prefix)}
     info = find_network(found.network)
-    if not info.batch_norm or words & BATCH_NORM_WORDS:
+    if not info.batch_norm or words & BATCH_NORM_WORDS or found.match < 0.1:  # the kernels alone are more
         return ""
     if info.arg_scope_pads and "biases" in words:
         return (
-            " It has biases and no batch norm. Slim has two such networks, with its arg scope and without, whose "
-            "poolings differ and whose variables do not: neither is known here."
+            f" It has biases in place of {found.network}'s batch norm. Slim has two such networks, with its arg scope "
+            "and without, whose poolings differ and whose variables do not: neither is known here."
         )
     return " It has no batch norm at all."
 
