@@ -8,6 +8,14 @@ def add_loading(parser):
     parser.add_argument(
         "--ema", choices=("auto", "require", "ignore"), default="auto", help="moving averages of the weights (auto)"
     )
+    parser.add_argument("--batch-norm-epsilon", type=float, metavar="E", help="that of the training (Slim's own)")
+    parser.add_argument("--batch-norm-decay", type=float, metavar="D", help="that of the training (Slim's own)")
+
+
+def batch_norm(args):
+    """What `add_loading` says of batch norm, as options of a network."""
+    given = {name: getattr(args, name) for name in ("batch_norm_epsilon", "batch_norm_decay")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def add_precision(parser):

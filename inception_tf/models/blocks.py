@@ -4,6 +4,8 @@ A layer here is named after its Slim scope and nested as Slim nests scopes, so t
 Slim checkpoint but for the last word (`kernel` there is `weights`). Feature maps are N×H×W×C throughout.
 """
 
+import contextlib
+import contextvars
 import itertools
 
 import keras
@@ -12,6 +14,9 @@ from inception_tf.errors import UsageError
 from inception_tf.models.initialization import initializer_for
 
 CHANNELS = 3  # the axis that branches are concatenated on
+
+# What `batch_norm_scope` has set.
+_batch_norm = contextvars.ContextVar("batch_norm")
 
 serializable = keras.saving.register_keras_serializable(package="inception_tf")
 
@@ -354,14 +359,35 @@ def concatenate(tensors):
     return keras.ops.concatenate(tensors, axis=CHANNELS) if len(tensors) > 1 else tensors[0]
 
 
+@contextlib.contextmanager
+def batch_norm_scope(changes):
+    """A context in which networks get another batch norm than their own, as in another arg scope of Slim.
+
+    Args:
+        changes: arguments of `keras.layers.BatchNormalization` that differ, or None for biases in its place.
+    """
+    token = _batch_norm.set(changes)
+    try:
+        yield
+    finally:
+        _batch_norm.reset(token)
+
+
+def scoped_batch_norm(arguments):
+    """A network's own arguments of batch norm with the changes of `batch_norm_scope`; None for no batch norm."""
+    changes = _batch_norm.get({})
+    return {**arguments, **changes} if arguments and changes is not None else None
+
+
 def batch_norm(arguments, name="BatchNorm", **kwargs):
     """The layer for `slim.batch_norm`. `arguments`: those of `keras.layers.BatchNormalization`."""
     return keras.layers.BatchNormalization(axis=CHANNELS, name=name, **arguments, **kwargs)
 
 
-def conv(name, filters, kernel, strides=1, padding="same", kind=Conv2D, **kwargs):
+def conv(name, filters, kernel, strides=1, padding="same", kind=Conv2D, normalizer=None, **kwargs):
     """A `Conv2D`, or another `kind` of it, in the order a network's table is read in: Slim's name first."""
-    return kind(filters, kernel, strides=strides, padding=padding, name=name, **kwargs)
+    normalizer = scoped_batch_norm(normalizer)
+    return kind(filters, kernel, strides=strides, padding=padding, name=name, normalizer=normalizer, **kwargs)
 
 
 def max_pool(name, size=3, strides=1, padding="same"):

@@ -20,6 +20,7 @@ linear = partial(blocks.conv, activation=None, kernel_initializer="he_normal")
     input_size=224,
     min_size=1,
     classes=1001,
+    batch_norm=BATCH_NORM,
     backbone="Mixed_5c",
     heads=("Logits",),
 )

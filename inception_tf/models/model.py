@@ -7,10 +7,10 @@ from pathlib import Path
 import keras
 
 from inception_tf.errors import CheckpointError, UsageError, reason
-from inception_tf.models.blocks import Auxiliary, Repeat, serializable
+from inception_tf.models.blocks import Auxiliary, Repeat, batch_norm_scope, serializable
 from inception_tf.models.card import Card
 from inception_tf.models.initialization import drawn_on_host
-from inception_tf.models.registry import find_network
+from inception_tf.models.registry import BATCH_NORM_ARGUMENTS, BATCH_NORM_OPTIONS, find_network
 
 
 @serializable
@@ -97,12 +97,24 @@ def build_model(info, input_shape=None, name=None, **options):
     options = info.options_for(**options)
     input_shape = check_input_shape(info, input_shape, options["include_top"])
     inputs = keras.Input(input_shape, name="images")
-    with drawn_on_host():
-        outputs = info.build(inputs, **options)
+    with drawn_on_host(), batch_norm_scope(_batch_norm_changes(info, options)):
+        outputs = info.build(inputs, **{o: value for o, value in options.items() if o not in BATCH_NORM_OPTIONS})
     size = [side or info.input_size for side in input_shape[:2]]
     preprocessing = {"kind": info.preprocessing, "size": size, "channels": input_shape[2]}
     card = Card(info.name, options, info.scope, preprocessing)
     return SlimModel(inputs, outputs, name=name or info.scope, card=card)
+
+
+def _batch_norm_changes(info, options):
+    """What `batch_norm_scope` takes for the options of a network."""
+    if options.get("batch_norm", True):
+        return {argument: options[o] for o, argument in BATCH_NORM_ARGUMENTS.items() if o in options}
+    if info.arg_scope_pads:
+        raise UsageError(
+            f"{info.name} has no form without batch norm here: Slim's arg scope also says how its first pooling is "
+            "padded, and there are two such networks. Received: batch_norm=False"
+        )
+    return None
 
 
 def check_input_shape(info, input_shape, include_top):
@@ -131,6 +143,10 @@ def check_options(options):
         "dropout": (lambda v: isinstance(v, number) and 0 <= v < 1, "a rate of at least 0 and below 1"),
         "depth_multiplier": (lambda v: isinstance(v, number) and v > 0, "greater than zero"),
         "min_depth": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
+        "batch_norm": (lambda v: isinstance(v, bool), "True or False"),
+        "batch_norm_scale": (lambda v: v is None or isinstance(v, bool), "True, False or None"),
+        "batch_norm_epsilon": (lambda v: v is None or (isinstance(v, number) and v > 0), "above 0, or None"),
+        "batch_norm_decay": (lambda v: v is None or (isinstance(v, number) and 0 <= v <= 1), "from 0 to 1, or None"),
     }
     for option, (holds, rule) in rules.items():
         if option in options and not holds(options[option]):

@@ -70,7 +70,14 @@ def build(network, images, options, scope):
         arguments["is_training"] = False
     slim = import_tf_slim()
     first = _plain_convolution(slim) if options.get("use_separable_conv") is False else contextlib.nullcontext()
-    with first, slim.arg_scope(arg_scope()), slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
+    around, gamma = contextlib.nullcontext(), {}
+    if options.get("batch_norm", True):
+        of_scope = {option: options[option] for option in inspect.signature(arg_scope).parameters if option in options}
+        around = slim.arg_scope(arg_scope(**of_scope))
+        # The Inceptions' arg scopes leave it to batch norm itself.
+        gamma = {"scale": options["batch_norm_scale"]} if "batch_norm_scale" in options else {}
+    evaluating = slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False)
+    with first, around, slim.arg_scope([slim.batch_norm], **gamma), evaluating:
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
         end_points.update(_pooled(end_points, scoped(scope, "")))
@@ -131,7 +138,8 @@ def run(network, images, options, scope, checkpoint, sources):
             variables = {name: variable for name, variable in variables.items() if name in sources}
         pairs = {sources[name]: variable for name, variable in variables.items()}
         if checkpoint.prefix:
-            tf.train.Saver(pairs).restore(session, checkpoint.prefix)
+            stored = {checkpoint.stored(source): variable for source, variable in pairs.items()}
+            tf.train.Saver(stored).restore(session, checkpoint.prefix)
         else:
             for source, variable in pairs.items():
                 variable.load(values[source], session)

@@ -8,7 +8,7 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import Detection, nearest, weights_of
+from inception_tf.slim.detect import NEAR, Detection, nearest, weights_of
 from inception_tf.slim.names import EMA, SLOT, bookkeeping, shape_text
 
 
@@ -28,6 +28,7 @@ class Summary:
         bookkeeping: how many tensors there are for each purpose other than being a weight.
         not_finite: the tensors that hold NaN or infinite values.
         tensors: a dict of the tensors listed to (dtype, shape).
+        notes: what to know of how it was opened.
     """
 
     path: str
@@ -43,12 +44,14 @@ class Summary:
     bookkeeping: dict
     not_finite: list
     tensors: dict
+    notes: list
 
     def __str__(self):
         """The facts as lines of two columns."""
         rows = [
             ("checkpoint", self.path),
             ("container", self.container),
+            *(("note", note) for note in self.notes),
             ("written by", self.written_by or "not recorded"),
             ("tensors", f"{_counts(self.dtypes)}; {self.bytes / 1e6:.1f} MB"),
             ("step", self.step if self.step is not None else "not recorded"),
@@ -70,15 +73,17 @@ class Summary:
 
     def _network(self):
         found = self.detection
-        if found is None:
+        if found is None or found.match < NEAR:
             return [("network", "none known here")]
         if found.match < 1:
             return [
                 ("network", f"none fits. Nearest: {found}"),
                 *(("", difference) for difference in found.differences),
             ]
+        but = "" if found.statistics else ". Batch norm's moving statistics were not saved: convert --recalibrate"
+        sure = f"{found.network}, sure: every variable of its backbone is there with its shape, and no other{but}"
         return [
-            ("network", f"{found.network}, sure: every variable of its backbone is there with its shape, and no other"),
+            ("network", sure),
             ("scope", found.scope or "none"),
             ("classes", found.classes or "no classifier"),
             ("options", ", ".join(f"{name}={value}" for name, value in found.options.items()) or "as published"),
@@ -125,6 +130,7 @@ def summarize(checkpoint, variables=None):
         bookkeeping=dict(collections.Counter(purposes).most_common()),
         not_finite=not_finite,
         tensors={name: (dtypes[name], checkpoint.shapes[name]) for name in listed},
+        notes=list(checkpoint.notes),
     )
 
 

@@ -5,11 +5,11 @@ import dataclasses
 import keras
 
 from inception_tf.errors import MismatchError, UsageError
+from inception_tf.models import batch_norm
 from inception_tf.models.model import check_model, end_points
 from inception_tf.models.registry import find_network
 from inception_tf.slim.detect import in_scopes
 from inception_tf.slim.names import scope_matcher, slim_name
-from inception_tf.training import batch_norm
 from inception_tf.zoo import create_model
 
 LOGITS, AUX_LOGITS = "logits", "aux_logits"
