@@ -42,7 +42,7 @@ def test_defaults_of_the_model(meta):
     assert backbone.input_shape == (None, None, None, 3)
     assert model.name == "InceptionV3" and model.card.scope == "InceptionV3"
     assert model.card.preprocessing == {"kind": "inception", "size": [299, 299], "channels": 3}
-    assert model.get_layer("PreLogits").layers[1].rate == 0.2
+    assert model.get_layer("PreLogits").layers[0].rate == 0.2
     norm = model.get_layer("Conv2d_1a_3x3").batch_norm
     assert (norm.momentum, norm.epsilon, norm.scale, norm.center) == (0.9997, 1e-3, False, True)
 

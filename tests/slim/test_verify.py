@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("cached_originals")
 END_POINTS = [
     "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
     "MaxPool_5a_3x3", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
-    "Mixed_7a", "Mixed_7b", "Mixed_7c", "PreLogits", "Logits", "AuxLogits", "Predictions",
+    "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool_1a", "PreLogits", "Logits", "AuxLogits", "Predictions",
 ]  # fmt: skip
 
 
