@@ -39,6 +39,7 @@ _PUBLIC = {
     "to_litert": "exports.litert",
     "to_onnx": "exports.onnx",
     "to_openvino": "exports.openvino",
+    "to_plain_keras": "models.plain",
     "to_timm": "exports.timm",
     "verify": "slim.verify",
 }

@@ -79,13 +79,12 @@ def test_inner_end_points(tmp_path):
     assert list(itf.end_points(fused)) == list(itf.end_points(model))
     names = [f"{unit}/conv3", f"resnet_v1_50/{unit}", "block4/unit_1/bottleneck_v1/shortcut"]
     cut = itf.feature_extractor(model, names)
-    found = cut.predict_on_batch(images)
-    of_fused = itf.feature_extractor(fused, names).predict_on_batch(images)
-    assert list(found) == names and all(relative(of_fused[name], found[name]) < 1e-5 for name in names)
+    found, of_fused = cut(images), itf.feature_extractor(fused, names)(images)
+    assert list(found) == names and all(relative(np.asarray(of_fused[n]), np.asarray(found[n])) < 1e-5 for n in names)
     one = itf.feature_extractor(model, names[0])
     one.save(tmp_path / "cut.keras")
     loaded = keras.saving.load_model(tmp_path / "cut.keras")
-    assert np.array_equal(loaded.predict_on_batch(images), one.predict_on_batch(images))
+    assert np.array_equal(loaded(images), one(images))
     backbone, rest = split(model, unit)
     assert relative(rest(backbone(images)), keras.Model(model.inputs[0], model.logits)(images)) < 1e-5
     with pytest.raises(UsageError, match=f"way around {unit}/conv3. It has: .*{unit}, "):
