@@ -21,12 +21,15 @@ def add_arguments(parser):
     parser.add_argument(
         "--no-top", action="store_const", const=False, dest="include_top", help="leave the classifier out"
     )
+    parser.add_argument(
+        "--plain", action="store_true", help="name.keras of Keras's own layers alone, which opens without this package"
+    )
     options.add_loading(parser)
 
 
 def run(args):
     from inception_tf.exports.convert import convert
 
-    names = ("overwrite", "check", "labels", "size", "background", "include_top", "network", "scope", "ema")
+    names = ("overwrite", "check", "labels", "size", "background", "include_top", "network", "scope", "ema", "plain")
     result = convert(args.checkpoint, args.target, **{name: getattr(args, name) for name in names})
     return Outcome(result.text(), result.data())

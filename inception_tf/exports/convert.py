@@ -12,14 +12,18 @@ from inception_tf.exports.savedmodel import save_savedmodel
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
 from inception_tf.models.model import save_weights
+from inception_tf.models.plain import to_plain_keras
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
+from inception_tf.slim.golden import relative
 from inception_tf.slim.load import load_network
 from inception_tf.slim.save import save_slim, v2_files
-from inception_tf.slim.verify import VerifyReport, verify
+from inception_tf.slim.verify import VerifyReport, noise, verify
 
 # Names of files of other kinds, which are not taken for the name of a SavedModel.
 NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors")
+
+PLAIN_TOLERANCE = 1e-6  # relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,7 @@ def convert(
     size=None,
     scope=None,
     ema="auto",
+    plain=False,
 ):
     """Converts a checkpoint. Nothing is written unless all of it succeeds.
 
@@ -77,16 +82,19 @@ def convert(
         size: the side of the images it was trained on, or (height, width), which no checkpoint records. Default: the
             published one's.
         scope, ema: as `load_slim` takes them.
+        plain: whether a `name.keras` is of Keras's own layers alone: see `to_plain_keras`.
 
     Returns:
         A `Conversion`.
 
     Raises:
-        UsageError: the target exists, or the labels do not fit.
+        UsageError: the target exists, the labels do not fit, or `plain` is asked for and the target no `name.keras`.
         CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
     """
     target, seconds = Path(target), {}
     _check_target(target, overwrite)
+    if plain and (_kind(target) != "keras" or labels is not None):
+        raise UsageError(f"A plain model is a .keras file, and has no place for labels. Received: {target}")
     with _timed(seconds, "read"):
         checkpoint = open_checkpoint(checkpoint)
         detection = detect(checkpoint, network, scope)
@@ -108,10 +116,25 @@ def convert(
             finite = np.isfinite(report.worst)
             hint = "" if finite else " Weights that are not finite convert with --no-verify (check=False)."
             raise MismatchError(f"Not converted, the Keras model is {report.summary()}.{hint}", report)
+    card = model.card
+    if plain:
+        model = _plain(model, check)
     with _timed(seconds, "write"):
         write(model, target, overwrite)
-    network, loaded = detection.network, model.card.weights.report
+    network, loaded = detection.network, card.weights.report
     return Conversion(str(checkpoint.path), str(target), network, classes, loaded, report, seconds)
+
+
+def _plain(model, check):
+    """The plain model of one of this library, compared with it on an image of noise where asked."""
+    plain = to_plain_keras(model)
+    if check:
+        images = noise(1, *model.card.preprocessing["size"], model.input_shape[-1])
+        ours, theirs = (np.asarray(one(images, training=False), "float64") for one in (plain, model))
+        difference = relative(np.abs(ours - theirs).max(), np.abs(theirs).max())
+        if not difference <= PLAIN_TOLERANCE:
+            raise MismatchError(f"Not converted, the plain model differs from {model.name} by {difference:.2e}.")
+    return plain
 
 
 @contextlib.contextmanager

@@ -134,9 +134,9 @@ class _Writer:
             )
         x = self.steps(layer.steps, start, path)
         if layer.scale != 1:
-            x = self.call(keras.layers.Rescaling, x, f"{path}/scale", scale=layer.scale, dtype=dtype)
+            x = self.call(keras.layers.Rescaling, x, f"{path}/scale", scale=layer.scale, offset=0.0, dtype=dtype)
         if layer.activation == "relu6":  # cut to [-6, 6]: what is positive, less what is negative
-            negative = self.call(keras.layers.Rescaling, x, f"{path}/negative", scale=-1.0, dtype=dtype)
+            negative = self.call(keras.layers.Rescaling, x, f"{path}/negative", scale=-1.0, offset=0.0, dtype=dtype)
             halves = [
                 self.activation("relu6", half, f"{path}/{name}", dtype)
                 for half, name in ((x, "positive"), (negative, "negative"))

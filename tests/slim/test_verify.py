@@ -74,7 +74,7 @@ def test_equal_at_every_end_point(model, trained):
     assert report.worst < 1e-5 and report.images == 2
     text = str(report)
     assert text.count("ok") == len(END_POINTS) and "FAILED" not in text
-    assert report.summary().startswith("equal: inception_v3 and TF-Slim's graph of inception_v3, 22 end points")
+    assert report.summary().startswith("equal: inception_v3 and TF-Slim's graph of inception_v3, 23 end points")
 
 
 def test_other_formats_scopes_and_paths(tmp_path):
