@@ -27,7 +27,9 @@ class SlimModel(keras.Model):
         self.card = Card.from_dict(card) if isinstance(card, dict) else card
 
     def get_config(self):
-        return {**super().get_config(), "card": self.card and self.card.to_dict()}
+        # First, so that Keras's error without this library, which quotes the config, says what is missing.
+        card = self.card and {"opens_with": "import inception_tf", **self.card.to_dict()}
+        return {"card": card, **super().get_config()}
 
     @property
     def has_top(self):

@@ -113,3 +113,11 @@ def test_convert(tmp_path):
     for target, options in (("m.ckpt", {}), ("m", {}), ("m.keras", {"labels": list("abcdefghij")})):
         with pytest.raises(UsageError, match="plain model is a .keras file"):
             itf.convert(tmp_path / "model.ckpt", tmp_path / target, plain=True, **options)
+
+
+def test_our_own_file_says_what_opens_it(tmp_path):
+    """Keras's error without this library names it within what a terminal shows."""
+    with_weights("lenet").save(tmp_path / "own.keras")
+    program = "import sys; sys.modules['inception_tf'] = None; import keras; keras.saving.load_model(sys.argv[1])"
+    done = subprocess.run([python_with("jax"), "-c", program, tmp_path / "own.keras"], capture_output=True, text=True)
+    assert done.returncode and "import inception_tf" in done.stderr.partition("TypeError: ")[2][:600]
