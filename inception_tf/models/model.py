@@ -28,7 +28,7 @@ class SlimModel(keras.Model):
 
     def get_config(self):
         # First, so that Keras's error without this library, which quotes the config, says what is missing.
-        card = self.card and {"opens_with": "import inception_tf", **self.card.to_dict()}
+        card = self.card and {"opens_with": "import inception_tf; inception_tf.load_model(path)", **self.card.to_dict()}
         return {"card": card, **super().get_config()}
 
     @property

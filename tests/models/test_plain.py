@@ -120,4 +120,7 @@ def test_our_own_file_says_what_opens_it(tmp_path):
     with_weights("lenet").save(tmp_path / "own.keras")
     program = "import sys; sys.modules['inception_tf'] = None; import keras; keras.saving.load_model(sys.argv[1])"
     done = subprocess.run([python_with("jax"), "-c", program, tmp_path / "own.keras"], capture_output=True, text=True)
-    assert done.returncode and "import inception_tf" in done.stderr.partition("TypeError: ")[2][:600]
+    assert (
+        done.returncode
+        and "import inception_tf; inception_tf.load_model" in done.stderr.partition("TypeError: ")[2][:600]
+    )
