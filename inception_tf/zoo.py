@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from inception_tf.files import refuse_lfs_pointer
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network, networks
+from inception_tf.models.words import translate
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
 from inception_tf.slim.containers.keras_file import is_application
@@ -144,6 +146,7 @@ def load_model(source, network=None, **options):
             raise UsageError(f"{source} is a Keras model and is taken as it is. Received: {', '.join(options)}")
         from inception_tf.models.model import open_keras_file
 
+        importlib.import_module("inception_tf.images.layer")  # Keras finds the layers of ours that are registered
         return open_keras_file(found.value)
     if found.kind == "network":
         return create_model(found.value, **options)
@@ -174,7 +177,9 @@ def create_model(name, /, weights=None, detection=None, **options):
     Args:
         name: one of `list_models()`.
         weights, **options: as the network's constructor takes them, see `inception_tf.InceptionV3`; and, for a Slim
-            checkpoint, `exclude_scopes`, `ema`, `background` and `scope`, as `load_slim` takes them.
+            checkpoint, `exclude_scopes`, `ema`, `background` and `scope`, as `load_slim` takes them. timm's and
+            Slim's words are understood: `num_classes`, `drop_rate`, `create_aux_logits`, and `pretrained=True`, which
+            is `weights="imagenet"`.
         detection: what `detect` found in the checkpoint, where that is known already.
 
     Returns:
@@ -190,8 +195,8 @@ def create_model(name, /, weights=None, detection=None, **options):
     info = find_network(name)
     known = signature_of(info).parameters
     loading = {option: options.pop(option) for option in LOADING if option in options}
-    if unknown := set(options) - set(known):
-        raise UsageError(f"{name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(known)}.")
+    options = translate(name, {**options, "weights": weights}, known)
+    weights = options.pop("weights")
     if weights is None:
         if loading:
             raise UsageError(f"{', '.join(loading)} can only be given with weights. Received: weights=None")
@@ -266,7 +271,7 @@ def constructor(name):
 
     @functools.wraps(info.build)
     def construct(*args, **kwargs):
-        return create_model(name, **signature.bind(*args, **kwargs).arguments)
+        return create_model(name, **signature.bind(*args, **translate(name, kwargs, signature.parameters)).arguments)
 
     arguments = ARGUMENTS.format(
         size=info.input_size,

@@ -26,6 +26,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--no-top", action="store_const", const=False, dest="include_top", help="leave the classifier out"
     )
+    parser.add_argument(
+        "--plain", action="store_true", help="name.keras of Keras's own layers alone, which opens without this package"
+    )
     options.add_loading(parser)
 
 
@@ -33,6 +36,6 @@ def run(args):
     from inception_tf.exports.convert import convert
 
     names = ("overwrite", "check", "labels", "size", "background", "include_top", "network", "scope", "ema")
-    given = {name: getattr(args, name) for name in (*names, "recalibrate")} | options.batch_norm(args)
+    given = {name: getattr(args, name) for name in (*names, "recalibrate", "plain")} | options.batch_norm(args)
     result = convert(args.checkpoint, args.target, **given)
     return Outcome(result.text(), result.data())

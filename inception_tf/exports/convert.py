@@ -15,16 +15,20 @@ from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models import batch_norm
 from inception_tf.models.model import save_weights
+from inception_tf.models.plain import to_plain_keras
 from inception_tf.progress import Progress
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.containers.keras_file import ModelWeights
 from inception_tf.slim.detect import detect
+from inception_tf.slim.golden import relative
 from inception_tf.slim.load import load_network
 from inception_tf.slim.save import save_slim, v2_files
-from inception_tf.slim.verify import VerifyReport, verify
+from inception_tf.slim.verify import VerifyReport, noise, verify
 
 # Names of files of other kinds, which are not taken for the name of a SavedModel.
 NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors")
+
+PLAIN_TOLERANCE = 1e-6  # relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ def convert(
     batch_norm_epsilon=None,
     batch_norm_decay=None,
     recalibrate=None,
+    plain=False,
 ):
     """Converts a checkpoint. Nothing is written unless all of it succeeds.
 
@@ -90,16 +95,20 @@ def convert(
         recalibrate: a folder of images, or whatever `find_images` takes, from which batch norm's moving statistics are
             computed. A checkpoint of trainable variables alone has none and needs them. As many images as can be had:
             hundreds, of the kind it was trained on.
+        plain: whether a `name.keras` is of Keras's own layers alone: see `to_plain_keras`.
 
     Returns:
         A `Conversion`.
 
     Raises:
-        UsageError: the target exists, the labels do not fit, or there are no images to recalibrate on.
+        UsageError: the target exists, the labels do not fit, there are no images to recalibrate on, or `plain` is asked for
+            and the target is no `name.keras`.
         CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
     """
     target, seconds = Path(target), {}
     _check_target(target, overwrite)
+    if plain and (_kind(target) != "keras" or labels is not None):
+        raise UsageError(f"A plain model is a .keras file, and has no place for labels. Received: {target}")
     with _timed(seconds, "read"):
         checkpoint = open_checkpoint(checkpoint)
         detection = detect(checkpoint, network, scope, statistics=recalibrate is None)
@@ -128,9 +137,12 @@ def convert(
             finite = np.isfinite(report.worst)
             hint = "" if finite else " Weights that are not finite convert with --no-verify (check=False)."
             raise MismatchError(f"Not converted, the Keras model is {report.summary()}.{hint}", report)
+    card = model.card
+    if plain:
+        model = _plain(model, check)
     with _timed(seconds, "write"):
         write(model, target, overwrite)
-    network, loaded = detection.network, model.card.weights.report
+    network, loaded = detection.network, card.weights.report
     return Conversion(str(checkpoint.path), str(target), network, classes, loaded, report, seconds)
 
 
@@ -150,6 +162,18 @@ def _recalibrate(model, images, batch=32):
     weights = model.card.weights
     note = f"{weights.report}; moving statistics of batch norm computed over {count} images"
     model.card = dataclasses.replace(model.card, weights=dataclasses.replace(weights, report=note, complete=False))
+
+
+def _plain(model, check):
+    """The plain model of one of this library, compared with it on an image of noise where asked."""
+    plain = to_plain_keras(model)
+    if check:
+        images = noise(1, *model.card.preprocessing["size"], model.input_shape[-1])
+        ours, theirs = (np.asarray(one(images, training=False), "float64") for one in (plain, model))
+        difference = relative(np.abs(ours - theirs).max(), np.abs(theirs).max())
+        if not difference <= PLAIN_TOLERANCE:
+            raise MismatchError(f"Not converted, the plain model differs from {model.name} by {difference:.2e}.")
+    return plain
 
 
 @contextlib.contextmanager

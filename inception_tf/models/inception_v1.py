@@ -37,7 +37,7 @@ def InceptionV1(
     x = base(inputs)
     if not include_top:
         return blocks.global_pool(x, pooling)
-    x = blocks.pre_logits(x, 7, dropout, spatial_squeeze, strides=1)  # 1×1×1024
+    x = blocks.pre_logits(x, 7, dropout, spatial_squeeze, strides=1, name="AvgPool_0a_7x7")  # 1×1×1024
     x = blocks.logits(x, "Logits", [linear("Conv2d_0c_1x1", classes, 1)], spatial_squeeze)  # 1001
     return blocks.predictions(x, None, classifier_activation)
 

@@ -81,6 +81,7 @@ def build(network, images, options, scope):
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
         end_points.update(_pooled(end_points, scoped(scope, "")))
+    end_points.update(_head_pooling(images.graph, f"{scoped(scope, '')}Logits/"))
     return end_points
 
 
@@ -107,6 +108,18 @@ def _pooled(end_points, prefix):
     tops = {"predictions": end_points["predictions"], f"{prefix}spatial_squeeze": end_points[f"{prefix}logits"]}
     squeezed = {name: tf.squeeze(tensor, [1, 2]) for name, tensor in tops.items()}
     return {"global_pool": tf.get_default_graph().get_tensor_by_name(f"{prefix}pool5:0"), **squeezed}
+
+
+def _head_pooling(graph, prefix):
+    """The end point of the Inceptions' last pooling, as research/slim has it and PyPI not, from the same graph."""
+    operations = (operation for operation in graph.get_operations() if operation.type == "AvgPool")
+    names = {operation.name.removeprefix(prefix): operation for operation in operations}
+    return {
+        end_point: operation.outputs[0]
+        for name, operation in names.items()
+        for end_point in ("AvgPool_0a_7x7", "AvgPool_1a")
+        if name.startswith(end_point)
+    }
 
 
 def run(network, images, options, scope, checkpoint, sources):
