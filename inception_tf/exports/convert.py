@@ -24,13 +24,14 @@ NO_DIRECTORY = (".h5", ".hdf5", ".pb", ".tflite", ".onnx", ".npz", ".safetensors
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: `seconds` holds those of reading, verifying and writing."""
+    """What `convert` did: `notes` are the checkpoint's, `seconds` those of reading, verifying and writing."""
 
     source: str
     target: str
     network: str
     classes: int | None
     loaded: str
+    notes: tuple
     verified: VerifyReport | None
     seconds: dict
 
@@ -38,6 +39,7 @@ class Conversion:
         """A line for each step."""
         classes = f", {self.classes} classes" if self.classes else ", no classifier"
         lines = [f"{self.source}: {self.network}{classes}. {self.loaded}."]
+        lines += [f"Note: {note}." for note in self.notes]
         lines.append(f"Verified: {self.verified.summary()}." if self.verified else "Not verified.")
         times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
         return "\n".join([*lines, f"Written: {self.target} ({times})."])
@@ -111,7 +113,7 @@ def convert(
     with _timed(seconds, "write"):
         write(model, target, overwrite)
     network, loaded = detection.network, model.card.weights.report
-    return Conversion(str(checkpoint.path), str(target), network, classes, loaded, report, seconds)
+    return Conversion(str(checkpoint.path), str(target), network, classes, loaded, checkpoint.notes, report, seconds)
 
 
 @contextlib.contextmanager
