@@ -6,10 +6,11 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, UsageError, reason
+from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.models.blocks import Auxiliary, Repeat, serializable
 from inception_tf.models.card import Card
 from inception_tf.models.registry import find_network
+from inception_tf.models.untrusted import check_keras_file, damage
 
 
 @serializable
@@ -138,10 +139,10 @@ def _is_activation(value):
 
 
 def open_keras_file(path):
-    """The model in a `.keras` file.
+    """The model in a `.keras` file, of whomever: no code of its author's is run.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, or unsafe: see `untrusted`.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,10 +151,9 @@ def open_keras_file(path):
         raise CheckpointError(
             f"{path} is no Keras model, or damaged: a .keras file is a zip archive, and this is none."
         )
-    try:
+    check_keras_file(path)
+    with damage(path, "Keras model"):
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
 
 
 def with_dtype(model, policy):
