@@ -72,7 +72,7 @@ def test_programs_are_refused(kind):
             check_config(config, "m.keras")
 
 
-def test_every_road_to_keras_refuses(lenet, tmp_path, monkeypatch, capsys):
+def test_every_road_to_keras_refuses(lenet, tmp_path, capsys):
     """A class that is registered in this process would be found by its name."""
     ran = []
 
@@ -86,12 +86,13 @@ def test_every_road_to_keras_refuses(lenet, tmp_path, monkeypatch, capsys):
     config = json.loads(lenet["config.json"])
     config["config"]["layers"].append(keras.saving.serialize_keras_object(Evil("relu")))
     path = str(write(tmp_path / "m.keras", {**lenet, "config.json": json.dumps(config)}))
-    image = tmp_path / "i.png"
+    image = tmp_path / "images/a/i.png"
+    image.parent.mkdir(parents=True)
     keras.utils.save_img(image, np.zeros((28, 28, 1)))
     for command in ("classify", "export", "evaluate", "inspect", "convert", "verify"):
         arguments = {
             "classify": [path, str(image)],
-            "evaluate": [path, "--data", str(tmp_path)],
+            "evaluate": [path, "--data", str(tmp_path / "images")],
             "export": [path, str(tmp_path / "out")],
             "convert": [path, str(tmp_path / "out.ckpt")],
         }.get(command, [path])
