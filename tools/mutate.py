@@ -12,6 +12,7 @@ Prints how many of each container ended how; what is neither "read" nor "refused
 import argparse
 import collections
 import fnmatch
+import functools
 import gzip
 import io
 import multiprocessing
@@ -182,13 +183,29 @@ def _crc32c(data):
 
 
 def _table(data, random):
-    """A LevelDB table with a change in its first block, and that block's checksum as the change wants it."""
-    size = next((n for n in range(16, min(len(data) - 5, 1 << 13)) if _masked(data[: n + 1]) == data[n + 1 : n + 5]), 0)
-    if not size:
-        return mutate(data, random)
-    block, how = mutate(data[:size], random)
-    block = block[:size].ljust(size, b"\0") + data[size : size + 1]
-    return block + _masked(block) + data[size + 5 :], f"inside: {how}"
+    """A LevelDB table with a change in one of its blocks, and that block's checksum as the change wants it."""
+    footer = data[-48:]
+    at = _varint(footer, _varint(footer, 0)[1])[1]  # after the handle of the metaindex
+    offset, at = _varint(footer, at)
+    size, _ = _varint(footer, at)
+    if random.random() < 0.6:  # the first block in place of the index of blocks, by that one's first entry
+        at = offset
+        (_, at), (key, at) = _varint(data, at), _varint(data, at + 1)
+        offset, at = _varint(data, _varint(data, at)[1] + key)
+        size, _ = _varint(data, at)
+    block, how = mutate(data[offset : offset + size], random)
+    block = block[:size].ljust(size, b"\0") + data[offset + size : offset + size + 1]
+    return data[:offset] + block + _masked(block) + data[offset + size + 5 :], f"inside: {how}"
+
+
+def _varint(data, at):
+    """The number at `at`, and where it ends."""
+    number = shift = 0
+    while True:
+        number |= (data[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 128:
+            return number, at
 
 
 def _masked(data):
@@ -287,7 +304,7 @@ class Worker:
         return outcome, detail, seconds
 
 
-def run(number, only="*", seed=0, keep=None, log=print):
+def run(number, only="*", seed=0, keep=None, log=functools.partial(print, flush=True)):
     """Mutates `number` files in all.
 
     Returns:
@@ -319,7 +336,7 @@ def run(number, only="*", seed=0, keep=None, log=print):
                     bugs.append((kind, outcome, detail, f"{i}: {target.name}: {how}"))
                     if keep:
                         shutil.copytree(copy, Path(keep, f"{kind.strip('.')}-{i}"), dirs_exist_ok=True)
-                if log and (i + 1) % 1000 == 0:
+                if log and (i + 1) % 500 == 0:
                     log(f"{i + 1} files, {len(bugs)} bugs, slowest {slowest:.1f} s")
         finally:
             worker.stop()
