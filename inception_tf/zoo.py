@@ -14,6 +14,7 @@ from inception_tf.files import refuse_lfs_pointer
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network, networks
+from inception_tf.models.untrusted import check_weights_file
 from inception_tf.models.words import translate
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
@@ -222,11 +223,12 @@ def _load_h5(info, path, options):
 
     if not path.is_file():
         raise UsageError(f"There is no weights file at {path}.")
+    check_weights_file(path)
     with skip_init():
         model = build_model(info, **options)
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # of many types, where the file is damaged
         raise MismatchError(f"{path} does not fit {info.name} with these options: {reason(error)}") from error
     model.card = dataclasses.replace(model.card, weights=Weights(path.name))
     return model

@@ -33,7 +33,7 @@ PLAIN_TOLERANCE = 1e-6  # relative
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: `seconds` holds those of reading, verifying and writing."""
+    """What `convert` did: `seconds` are those of reading, verifying and writing."""
 
     source: str
     target: str
@@ -101,8 +101,8 @@ def convert(
         A `Conversion`.
 
     Raises:
-        UsageError: the target exists, the labels do not fit, there are no images to recalibrate on, or `plain` is asked for
-            and the target is no `name.keras`.
+        UsageError: the target exists, the labels do not fit, there are no images to recalibrate on, or `plain` is asked
+            for and the target is no `name.keras`.
         CheckpointError, MismatchError: the checkpoint is none, fits no network, or the model differs from TF-Slim's.
     """
     target, seconds = Path(target), {}

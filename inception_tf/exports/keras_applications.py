@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.errors import MismatchError, UsageError, reason
 from inception_tf.exports.driver import image_shape
 from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background
 from inception_tf.exports.tolerance import checked_difference, relative_difference, tolerance_of
@@ -13,6 +13,7 @@ from inception_tf.models.applications import APPLICATIONS, variable_pairs, weigh
 from inception_tf.models.card import Weights
 from inception_tf.models.model import build_model, save_weights
 from inception_tf.models.registry import find_network
+from inception_tf.models.untrusted import check_weights_file
 from inception_tf.slim.verify import noise
 
 
@@ -143,19 +144,17 @@ def _load(path, network):
 
     if not path.is_file():
         raise UsageError(f"There is no weights file at {path}.")
+    check_weights_file(path)
     shapes = []
-    try:
-        with h5py.File(path) as file:
-            file.visititems(lambda _, item: shapes.append(getattr(item, "shape", ())))
-    except OSError as error:
-        raise CheckpointError(f"{path} is no HDF5 weights file, or damaged: {error}") from error
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: shapes.append(getattr(item, "shape", ())))
     # The classifier's kernel is the only matrix.
     classes = next((shape[1] for shape in shapes if len(shape) == 2), None)
     head = {"classes": classes} if classes else {"include_top": False}
     application = getattr(keras.applications, APPLICATIONS[network])(weights=None, **head)
     try:
         application.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # of many types, where the file is damaged
         raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason(error)}") from error
     return application
 

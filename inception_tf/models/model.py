@@ -7,11 +7,12 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, UsageError, reason
+from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.models.blocks import Auxiliary, Repeat, batch_norm_scope, inner_end_points, serializable
 from inception_tf.models.card import Card
 from inception_tf.models.initialization import drawn_on_host
 from inception_tf.models.registry import BATCH_NORM_ARGUMENTS, BATCH_NORM_OPTIONS, find_network
+from inception_tf.models.untrusted import check_keras_file, damage
 
 
 @serializable
@@ -164,10 +165,10 @@ def _is_activation(value):
 
 
 def open_keras_file(path):
-    """The model in a `.keras` file.
+    """The model in a `.keras` file, of whomever: no code of its author's is run.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, or unsafe: see `untrusted`.
     """
     path = Path(path)
     if not path.is_file():
@@ -176,10 +177,9 @@ def open_keras_file(path):
         raise CheckpointError(
             f"{path} is no Keras model, or damaged: a .keras file is a zip archive, and this is none."
         )
-    try:
+    check_keras_file(path)
+    with damage(path, "Keras model"):
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
 
 
 def with_dtype(model, policy):

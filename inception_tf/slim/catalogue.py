@@ -7,7 +7,8 @@ from importlib import resources
 
 from inception_tf.errors import UsageError
 
-BASE_URL = "http://download.tensorflow.org/models/"
+# By https, the bucket that download.tensorflow.org is.
+BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/models/"
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     # A classifier of other classes is a new one, and so is the auxiliary head beside it.
     loads_top = include_top and wanted == classes
     detected = {option: value for option, value in detection.options.items() if loads_top or option != "aux_logits"}
+    # What the checkpoint itself says of its classifier and its images.
+    detected |= checkpoint.options if loads_top else {}
     with skip_init((loads_top or not include_top) and not exclude_scopes):
         model = build_model(info, **{**detected, **({"classes": wanted} if wanted else {}), **options})
 
@@ -116,7 +118,11 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
         excluded += [f"*{word}" for word in MOVING]
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
     weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
-    model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights)
+    preprocessing = {**model.card.preprocessing, **checkpoint.preprocessing}
+    labels = checkpoint.labels if checkpoint.labels and len(checkpoint.labels) == model.card.classes else None
+    model.card = dataclasses.replace(
+        model.card, scope=detection.scope, weights=weights, preprocessing=preprocessing, labels=labels
+    )
     return model
 
 

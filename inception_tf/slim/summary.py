@@ -26,9 +26,9 @@ class Summary:
         averages: how many weights have a moving average.
         optimizers: the optimizers whose slots are there.
         bookkeeping: how many tensors there are for each purpose other than being a weight.
+        notes: what was done to read it, and what of it is not loaded, texts.
         not_finite: the tensors that hold NaN or infinite values.
         tensors: a dict of the tensors listed to (dtype, shape).
-        notes: what to know of how it was opened.
     """
 
     path: str
@@ -42,16 +42,15 @@ class Summary:
     averages: int
     optimizers: list
     bookkeeping: dict
+    notes: tuple
     not_finite: list
     tensors: dict
-    notes: list
 
     def __str__(self):
         """The facts as lines of two columns."""
         rows = [
             ("checkpoint", self.path),
             ("container", self.container),
-            *(("note", note) for note in self.notes),
             ("written by", self.written_by or "not recorded"),
             ("tensors", f"{_counts(self.dtypes)}; {self.bytes / 1e6:.1f} MB"),
             ("step", self.step if self.step is not None else "not recorded"),
@@ -62,6 +61,7 @@ class Summary:
         ]
         if self.bookkeeping:
             rows.append(("besides weights", _counts(self.bookkeeping)))
+        rows += [("note", note) for note in self.notes]
         if self.not_finite:
             more = f" and {len(self.not_finite) - 3} more" if len(self.not_finite) > 3 else ""
             rows.append(("WARNING", f"NaN or infinite values in {', '.join(self.not_finite[:3])}{more}"))
@@ -128,9 +128,9 @@ def summarize(checkpoint, variables=None):
         averages=sum(name.endswith(EMA) for name in checkpoint),
         optimizers=slots,
         bookkeeping=dict(collections.Counter(purposes).most_common()),
+        notes=checkpoint.notes,
         not_finite=not_finite,
         tensors={name: (dtypes[name], checkpoint.shapes[name]) for name in listed},
-        notes=list(checkpoint.notes),
     )
 
 

@@ -102,8 +102,9 @@ def verify(
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
     Both run on the same weights and images in this process. TensorFlow's Saver restores the checkpoint into the
-    original graph. A network whose graph TF-Slim on PyPI lacks is compared with golden data instead, on images and
-    weights of its own, and the model's variables with the checkpoint's tensors, bit for bit: see `verify_golden`.
+    original graph; a retrained graph, one with a dense head, is the original itself. A network whose graph TF-Slim on
+    PyPI lacks is compared with golden data instead, on images and weights of its own, and the model's variables with
+    the checkpoint's tensors, bit for bit: see `verify_golden`.
 
     Args:
         checkpoint: what `open_checkpoint` takes.
@@ -134,7 +135,8 @@ def verify(
         model = load_network(checkpoint, found, {**top, **options}, ema=ema)
     elif options:
         raise UsageError(f"A model has its own options. Received: {', '.join(options)}")
-    if not reference.has_graph(found.network):
+    itself = checkpoint.head and checkpoint.graph.input()
+    if not itself and not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
     if images is None:
         info = find_network(found.network)
@@ -146,7 +148,12 @@ def verify(
         )
         raise UsageError(f"The model takes images of {expected}. Received: images of {received}")
     graph = {option: value for option, value in model.card.options.items() if option not in NEUTRAL}
-    ours, theirs = run_keras(model, images), run_original(checkpoint, images, found, ema, graph)
+    ours = run_keras(model, images)
+    if itself:
+        theirs = checkpoint.run(images, {name: value.shape for name, value in ours.items()})
+        source = f"the graph {checkpoint.path.name} itself, run by TensorFlow"
+        return compare_end_points(found.network, source, ours, theirs, tolerance)
+    theirs = run_original(checkpoint, images, found, ema, graph)
     return compare_end_points(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
 

@@ -22,7 +22,9 @@ def test_equals_the_reference(shared):
 
 def test_finds_by_network_and_weights():
     imagenet, adv = find("inception_v3", "imagenet"), find("inception_v3", "adv")
-    assert imagenet.url == "http://download.tensorflow.org/models/inception_v3_2016_08_28.tar.gz"
+    assert (
+        imagenet.url == "https://storage.googleapis.com/download.tensorflow.org/models/inception_v3_2016_08_28.tar.gz"
+    )
     assert (imagenet.classes, imagenet.top1, imagenet.format) == (1001, 78.0, "V1")
     assert (adv.name, adv.archive, adv.top1) == ("adv_inception_v3", "adv_inception_v3_2017_08_18.tar.gz", None)
     assert find("inception_resnet_v2", "imagenet").md5 == "9e0f18e1259acf943e30690460d96123"

@@ -17,7 +17,7 @@ def try_open(source, path):
 
     graph = parse(SavedModel, "meta_graphs", file, source).meta_graphs[0]
     if not (directory / "variables").is_dir():
-        checkpoint = FrozenGraph(source, graph.graph_def, "SavedModel of a frozen graph")
+        checkpoint = FrozenGraph(source, graph.graph_def, "SavedModel of a frozen graph", file.stat().st_size)
     else:
         checkpoint = saver.try_open(source, directory / "variables" / "variables")
         checkpoint.container = f"SavedModel, variables in {checkpoint.container}"
