@@ -35,12 +35,12 @@ def export_savedmodel(model, directory, **options):
         predict_image_bytes: `image_bytes` (string N: JPEG, PNG, GIF, BMP or WEBP files, each of any size) to `classes`
             (string N×k, names) and `scores` (float32 N×k), best first, and `status` (string N); k is `top`, or all
             where there are fewer. Images are decoded and preprocessed in the graph. The status of an image is empty;
-            where it cannot be read, it says why, the classes are empty and the scores NaN, and the others are
+            where it cannot be read, it says why, the classes are empty and the scores 0, and the others are
             classified. A map of logits is averaged first.
         classify: the same for Serving's Classify: `inputs` (string N: serialized `tf.Example` with `image/encoded`) to
-            `classes` and `scores`. No `status`, since Serving refuses a third output; empty classes and NaN show it.
+            `classes` and `scores`. No `status`, since Serving refuses a third output; empty classes show it.
         class_maps: `image_bytes` to what predict_image_bytes gives and `maps`, float32 N×k×h×w: what every position of
-            the last feature map adds to the class's logit, which is the mean; NaN where an image cannot be read. Of
+            the last feature map adds to the class's logit, which is the mean; 0 where an image cannot be read. Of
             networks that end in global average pooling and one linear layer.
         features: `images` as above to `features`: PreLogits, or what the network calls the input of its classifier;
             float32 N×C, or N×h×w×C where that is a map.
@@ -221,7 +221,7 @@ def _servable(model, names, preprocessing, options):
         read = (status == "")[:, tf.newaxis]
         outputs = {
             "classes": tf.where(read, tf.gather(tf.constant(names), indices), ""),
-            "scores": tf.where(read, scores, float("nan")),
+            "scores": tf.where(read, scores, 0.0),  # no NaN: a browser's JSON has none
             "status": status,
         }
         return outputs, others, indices
@@ -253,7 +253,7 @@ def _servable(model, names, preprocessing, options):
         outputs, maps, indices = best(image_bytes, mapped)
         maps = tf.gather(tf.transpose(maps, (0, 3, 1, 2)), indices, batch_dims=1)
         read = (outputs["status"] == "")[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        return {**outputs, "maps": tf.where(read, maps, float("nan"))}
+        return {**outputs, "maps": tf.where(read, maps, 0.0)}
 
     return servable, signatures | {"class_maps": class_maps}
 
@@ -264,8 +264,9 @@ def _never_empty(network):
     import tensorflow as tf
 
     def padded_network(images):
-        count = tf.shape(images)[0]
-        padded = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        return [output[:count] for output in network(tf.ensure_shape(padded, images.shape))]
+        count, *sides = tf.unstack(tf.shape(images))
+        sides = [known or side for known, side in zip(images.shape[1:], sides)]
+        row = tf.zeros((tf.cast(count == 0, tf.int32), *sides))  # its shape is known without EnsureShape
+        return [output[:count] for output in network(tf.concat([images, row], 0))]
 
     return padded_network

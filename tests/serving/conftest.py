@@ -127,9 +127,13 @@ def rest():
                 status, text = response.status, response.read()
         except urllib.error.HTTPError as error:
             status, text = error.code, error.read()
-        return status, text if raw else json.loads(text)
+        return status, text if raw else json.loads(text, parse_constant=not_json)
 
     return ask
+
+
+def not_json(constant):
+    raise AssertionError(f"{constant} is no JSON: a browser refuses it")
 
 
 @pytest.fixture(scope="session")

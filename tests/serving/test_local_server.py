@@ -114,6 +114,12 @@ def test_more_rows_than_run_at_once(stub, signatures, digits):
     np.testing.assert_allclose(tf.make_ndarray(outputs["logits"]), wanted["logits"], rtol=1e-4, atol=1e-5)
 
 
+def test_what_json_cannot_write_is_null(url, rest):
+    images = np.full((1, 28, 28, 1), 3e38)
+    (row,) = rest(url, "/v1/models/digits:predict", {"instances": images.tolist()})[1]["predictions"]
+    assert None in row["logits"]
+
+
 def test_metrics(url, rest):
     rest(url, "/v1/models/digits:predict", {"instances": [np.zeros((28, 28, 1)).tolist()]})
     rest(url, "/v1/models/made-up:predict", {})
