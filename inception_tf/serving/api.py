@@ -129,7 +129,8 @@ class Api:
         app = web.Application()
         app.router.add_get("/", self._page)
         app.router.add_get("/page/models", self._page_models)
-        app.router.add_get("/metrics", self._metrics)
+        for path in ("/metrics", "/monitoring/prometheus/metrics"):  # the second is where Serving has its own
+            app.router.add_get(path, self._metrics)
         app.router.add_route("*", "/{path:.*}", self._rest)
         return app
 

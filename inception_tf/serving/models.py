@@ -20,14 +20,14 @@ class Models:
 
     Args:
         find: a function without arguments to a dict from names to base directories; called by every `refresh`.
-        max_bytes: as of `Servable`.
+        max_bytes, timeout: as of `Servable`.
 
     Attributes:
         servables: a dict from the names to the `Servable`s that are served.
     """
 
-    def __init__(self, find, max_bytes):
-        self.find, self.max_bytes = find, max_bytes
+    def __init__(self, find, max_bytes, timeout):
+        self.find, self.limits = find, (max_bytes, timeout)
         self.servables, self._states, self._failed = {}, {}, {}
 
     def refresh(self):
@@ -53,7 +53,7 @@ class Models:
             return False
         states[number] = "LOADING", None
         try:
-            servable = Servable(name, number, path, self.max_bytes)
+            servable = Servable(name, number, path, *self.limits)
         except RpcError as error:
             # A copy without the traceback, whose frames hold what was loaded.
             states[number], self._failed[path] = ("END", RpcError(error.code, error.message)), files

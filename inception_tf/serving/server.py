@@ -46,7 +46,7 @@ class LocalServer:
     ):
         self.host, self.port, self.grpc_port, self.max_bytes = host, port, grpc_port, max_bytes
         self.poll, self.timeout, self.threads = poll, timeout, threads
-        self.models, self._started = Models(find, max_bytes), Future()
+        self.models, self._started = Models(find, max_bytes, timeout), Future()
 
     def __enter__(self):
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)

@@ -129,6 +129,7 @@ def test_metrics(url, rest):
     names = {s.name for s in samples}
     counted = [s for s in samples if s.name == "inception_tf_requests_total" and s.value >= 1]
     codes = {(s.labels["model"], s.labels["code"]) for s in counted}
+    assert rest(url, "/monitoring/prometheus/metrics", raw=True)[0] == 200
     assert status == 200 and codes >= {("digits", "OK"), ("", "NOT_FOUND")}  # made-up names are no labels
     assert {"inception_tf_request_seconds_sum", "process_resident_memory_bytes"} <= names
 
@@ -285,6 +286,22 @@ def test_a_network_that_takes_too_long(start, digits, rest, monkeypatch):
         go.set()
 
 
+def test_what_runs_too_long_is_stopped(digits, tmp_path):
+    """Its thread is free again: TensorFlow stops between two ops."""
+    v1, path = tf.compat.v1, str(tmp_path / "1")
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None])
+        y = tf.while_loop(lambda y: tf.reduce_all(y < 2), lambda y: y * 1, [x])
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y[0] if isinstance(y, list) else y})
+        builder = v1.saved_model.Builder(path)
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    servable = Servable("endless", 1, path, 2**20, 0.5)
+    assert servable.run("", {"x": np.float32([3])})["y"] == [3]
+    with pytest.raises(RpcError, match="0.5 seconds"):
+        servable.run("", {"x": np.float32([1])})
+
+
 def test_classify_without_classes(tmp_path):
     """A SavedModel of another library may have scores alone."""
     v1, path = tf.compat.v1, str(tmp_path / "1")
@@ -297,7 +314,7 @@ def test_classify_without_classes(tmp_path):
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
         builder.save()
     with pytest.raises(RpcError, match="with classes and scores"):
-        Servable("other", 1, path, 2**20).classes_and_scores("", [b""])
+        Servable("other", 1, path, 2**20, 30).classes_and_scores("", [b""])
 
 
 # What it is asked to serve.
