@@ -1,7 +1,8 @@
 """Serve models: by TensorFlow Serving when it is installed, else by the local server.
 
 The local server answers as TensorFlow Serving does, REST and gRPC, and has a page at / and metrics at /metrics. It is
-for trying an export, and listens on this machine alone. --print writes what deploys TensorFlow Serving elsewhere.
+for trying an export, and listens on this machine alone, since it has no authentication. --print writes what deploys
+TensorFlow Serving elsewhere.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from inception_tf.cli.outcome import Outcome
 
 KERAS = False
 
-FORMS = ("docker", "compose", "kubernetes", "kserve")
+FORMS = ("docker", "dockerfile", "compose", "kubernetes", "kserve")
 
 
 def add_arguments(parser):
@@ -20,7 +21,10 @@ def add_arguments(parser):
     parser.add_argument("--port", type=port, default=8501, help="for REST; 0: one that is free (8501)")
     parser.add_argument("--grpc-port", type=port, default=8500, metavar="PORT", help="for gRPC (8500)")
     parser.add_argument("--engine", choices=("auto", "tensorflow", "local"), default="auto", help="which server (auto)")
-    parser.add_argument("--print", choices=FORMS, dest="form", help="print deployment files instead of serving")
+    deploy = parser.add_argument_group("deployment files")
+    deploy.add_argument("--print", choices=FORMS, dest="form", help="print this instead of serving")
+    deploy.add_argument("--tensorflow-serving", metavar="VERSION", help="the tag of its image (the newest, 2.20.0)")
+    deploy.add_argument("--gpu", action="store_true", help="for a GPU")
     local = parser.add_argument_group("the local server")
     local.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     local.add_argument("--max-request", type=int, default=64, metavar="MB", help="the largest request (64)")
@@ -48,10 +52,13 @@ def run(args):
         raise UsageError("--max-request and --threads must be at least 1, --timeout and --poll above 0.")
     models = find_models(args.directory)
     if args.form:
-        from inception_tf.serving.deploy import deployment
+        from inception_tf.serving.deployment import VERSION, deployment
 
-        text = deployment(args.form, models, args.port, args.grpc_port)
+        version = args.tensorflow_serving or VERSION
+        text = deployment(args.form, models, args.port, args.grpc_port, version, args.gpu)
         return Outcome(text.rstrip("\n"), {"form": args.form, "text": text})
+    if args.gpu or args.tensorflow_serving:
+        raise UsageError("--gpu and --tensorflow-serving are for --print.")
     found = shutil.which("tensorflow_model_server")
     if args.engine == "tensorflow" and not found:
         raise UsageError("tensorflow_model_server is not on the PATH. --engine local serves without it.")
@@ -67,10 +74,12 @@ def _serving_command(args, models):
     from pathlib import Path
 
     from inception_tf.exports.serving_files import models_config
-    from inception_tf.serving.deploy import server_command
+    from inception_tf.serving.deployment import monitoring_config, server_command
 
-    config = Path(tempfile.mkdtemp(prefix="inception-tf-serve-"), "models.config")
-    config.write_text(models_config({name: base.resolve() for name, base in models.items()}), "utf-8")
+    config = Path(tempfile.mkdtemp(prefix="inception-tf-serve-"))
+    paths = {name: base.resolve() for name, base in models.items()}
+    Path(config, "models.config").write_text(models_config(paths), "utf-8")
+    Path(config, "monitoring.config").write_text(monitoring_config(), "utf-8")
     return server_command(models, args.port, args.grpc_port, config)
 
 
