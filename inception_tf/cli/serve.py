@@ -84,9 +84,12 @@ def _serving_command(args, models):
 
 
 def _local(args):
+    import contextlib
+    import ctypes
     import functools
     import json
     import logging
+    import os
     import signal
     import sys
     import threading
@@ -97,6 +100,10 @@ def _local(args):
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("inception_tf").setLevel(logging.INFO)
+    # The memory of a large image goes back when it is freed: oneDNN's allocator, and glibc's arenas, would keep it.
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # where there is no glibc
+        ctypes.CDLL(None).mallopt(-3, 2**24)  # M_MMAP_THRESHOLD
     start_tensorflow()
     try:
         from inception_tf.serving.server import LocalServer

@@ -65,6 +65,7 @@ class Api:
 
     def __init__(self, models, executor, max_bytes, timeout):
         self.models, self.executor, self.max_bytes, self.timeout = models, executor, max_bytes, timeout
+        self.stopping = False  # whether clients are told to close their connections
         self.large_bodies = asyncio.Semaphore(LARGE_AT_ONCE)
         self.registry, labels = CollectorRegistry(), ("api", "method", "model")
         ProcessCollector(registry=self.registry)
@@ -150,7 +151,10 @@ class Api:
             text, status = await self._counted("rest", method, spec.name, self._rest_answer(request, method, spec)), 200
         except RpcError as error:
             text, status = json.dumps({"error": error.message}), HTTP_STATUS[error.code]
-        return web.Response(text=text, status=status, content_type="application/json")
+        response = web.Response(text=text, status=status, content_type="application/json")
+        if self.stopping:
+            response.force_close()
+        return response
 
     async def _rest_answer(self, request, method, spec):
         length = request.content_length or 0

@@ -1,6 +1,7 @@
 """The local server: TensorFlow Serving's APIs on TensorFlow in Python, for trying an export on a laptop."""
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -15,6 +16,9 @@ from inception_tf.serving.api import Api
 from inception_tf.serving.models import Models
 
 log = logging.getLogger(__name__)
+
+# Seconds in which the requests of connections that were accepted arrive, once the server is to stop.
+GRACE = 0.5
 
 
 class LocalServer:
@@ -84,11 +88,18 @@ class LocalServer:
             options = {"handler_cancellation": True, "shutdown_timeout": self.timeout, "access_log": None}
             rest = web.AppRunner(api.application(), **options)
             await rest.setup()
-            await web.SockSite(rest, listener).start()
+            site = web.SockSite(rest, listener)
+            await site.start()
             await rpc.start()
             self._started.set_result(None)
             await self._watch()
             log.info("stopping: answering the requests in flight")
+            api.stopping = True
+            connections = _accept_all(listener)
+            await site.stop()
+            for connection in connections:
+                await self._loop.connect_accepted_socket(rest.server, connection)
+            await asyncio.sleep(GRACE)
             await asyncio.gather(rest.cleanup(), rpc.stop(self.timeout))
 
     async def _watch(self):
@@ -101,6 +112,15 @@ class LocalServer:
                     await asyncio.to_thread(self.models.refresh)
                 except Exception:
                     log.exception("checking for new versions failed")
+
+
+def _accept_all(listener):
+    """The connections that wait at a listening socket; closing it would reset them."""
+    connections = []
+    with contextlib.suppress(OSError):  # it would block: there are no more
+        while True:
+            connections.append(listener.accept()[0])
+    return connections
 
 
 def _listener(host, port):

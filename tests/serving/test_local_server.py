@@ -240,6 +240,16 @@ def test_a_version_that_does_not_load_leaves_the_old_one(make_version, start, tm
         until(lambda: ask(rest, server) == 2)
 
 
+@pytest.mark.parametrize("cut", ["saved_model.pb", "variables/*.index", "variables/*.data*", "assets.extra/*requests"])
+def test_a_half_copied_version_is_not_served(make_version, tmp_path, cut):
+    shutil.copytree(make_version(1), tmp_path / "1")
+    (file,) = (tmp_path / "1").glob(cut)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RpcError, match="Cannot load"):
+        Servable("digits", 1, tmp_path / "1", 2**20, 30)
+
+
 def test_a_model_that_comes_later(make_version, start, tmp_path, rest):
     place(make_version(1), tmp_path / "digits", 1)
     (tmp_path / "other").mkdir()
