@@ -30,6 +30,7 @@ def add_arguments(parser):
     local.add_argument("--max-request", type=int, default=64, metavar="MB", help="the largest request (64)")
     local.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for an answer (30)")
     local.add_argument("--poll", type=float, default=1, metavar="S", help="seconds between checks for new versions (1)")
+    local.add_argument("--versions", type=int, default=1, metavar="N", help="of each model, the newest (1)")
     local.add_argument("--threads", type=int, default=2, metavar="N", help="requests that run at once (2)")
 
 
@@ -48,8 +49,8 @@ def run(args):
     from inception_tf.errors import UsageError
     from inception_tf.serving.directories import find_models
 
-    if args.max_request < 1 or args.timeout <= 0 or args.poll <= 0 or args.threads < 1:
-        raise UsageError("--max-request and --threads must be at least 1, --timeout and --poll above 0.")
+    if args.max_request < 1 or args.timeout <= 0 or args.poll <= 0 or min(args.threads, args.versions) < 1:
+        raise UsageError("--max-request, --threads and --versions must be at least 1, --timeout and --poll above 0.")
     models = find_models(args.directory)
     if args.form:
         from inception_tf.serving.deployment import VERSION, deployment
@@ -114,7 +115,8 @@ def _local(args):
         signal.signal(number, lambda *_: stop.set())
     find = functools.partial(find_models, args.directory)
     limits = {"max_bytes": args.max_request * 2**20, "poll": args.poll, "timeout": args.timeout}
-    with LocalServer(find, args.host, args.port, args.grpc_port, threads=args.threads, **limits) as server:
+    limits |= {"threads": args.threads, "versions": args.versions}
+    with LocalServer(find, args.host, args.port, args.grpc_port, **limits) as server:
         names = sorted(server.models.servables)
         facts = {"engine": "local", "host": args.host, "port": server.port, "grpc_port": server.grpc_port}
         if args.json:

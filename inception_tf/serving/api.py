@@ -189,11 +189,11 @@ class Api:
         return web.FileResponse(Path(__file__).with_name("page.html"), headers=headers)
 
     async def _page_models(self, request):
-        """The models that take an image file."""
+        """The versions of models that take an image file, the newest of each first."""
         models = []
-        for name, servable in sorted(self.models.servables.items()):
+        for servable in (one for _, served in sorted(self.models.served.items()) for one in served.values()):
             for signature in [one for one in PAGE_SIGNATURES if one in servable.signatures][:1]:
-                models.append({"name": name, "version": servable.number, "signature": signature})
+                models.append({"name": servable.name, "version": servable.number, "signature": signature})
         return web.json_response(models)
 
     async def _metrics(self, request):

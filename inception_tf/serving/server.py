@@ -34,6 +34,7 @@ class LocalServer:
         poll: seconds between checks for new versions.
         timeout: seconds for a request, and for those in flight when the server exits.
         threads: how many requests run at once.
+        versions: how many of a model are served, the newest.
 
     Attributes:
         models: the `Models`.
@@ -46,11 +47,20 @@ class LocalServer:
     """
 
     def __init__(
-        self, find, host="127.0.0.1", port=8501, grpc_port=8500, max_bytes=2**26, poll=1, timeout=30, threads=2
+        self,
+        find,
+        host="127.0.0.1",
+        port=8501,
+        grpc_port=8500,
+        max_bytes=2**26,
+        poll=1,
+        timeout=30,
+        threads=2,
+        versions=1,
     ):
         self.host, self.port, self.grpc_port, self.max_bytes = host, port, grpc_port, max_bytes
         self.poll, self.timeout, self.threads = poll, timeout, threads
-        self.models, self._started = Models(find, max_bytes, timeout), Future()
+        self.models, self._started = Models(find, max_bytes, timeout, versions), Future()
 
     def __enter__(self):
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
