@@ -113,8 +113,7 @@ class UnversionedSavedModel(Format):
                     labels.write_text("".join(f"{name}\n" for name in export.names), "utf-8")
                     servable.labels = tf.saved_model.Asset(labels)
                 tf.saved_model.save(servable, path, signatures)
-                if "classify" in signatures:
-                    _name_classify(path)
+                _fit_for_serving(path)
             name, shape = export.target.resolve().name, image_shape(export.model)
             write_serving_files(path, name, list(signatures), export.options.batch, shape)
         except tf.errors.OpError as error:
@@ -164,13 +163,21 @@ def _rename_to_version(part, directory):
                 raise
 
 
-def _name_classify(path):
-    """Gives the signature classify the method name that Serving's Classify asks for; TensorFlow writes Predict's."""
-    import tensorflow as tf
+def _fit_for_serving(path):
+    """Gives the signature classify the method name that Serving's Classify asks for, TensorFlow writes Predict's; and
+    takes the variables' `debug_name` off, which loaders before TensorFlow 2.16 do not know."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Proto
 
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
-    updater.replace_method_name("classify", "tensorflow/serving/classify", "serve")
-    updater.save()
+    file = Path(path, "saved_model.pb")
+    saved = Proto.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        if "classify" in graph.signature_def:
+            graph.signature_def["classify"].method_name = "tensorflow/serving/classify"
+        functions = graph.graph_def.library.function
+        for node in (*graph.graph_def.node, *(node for function in functions for node in function.node_def)):
+            if "debug_name" in node.attr:
+                del node.attr["debug_name"]
+    file.write_bytes(saved.SerializeToString(deterministic=True))
     Path(path, "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was; a SavedModel may go without
 
 

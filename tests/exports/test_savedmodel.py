@@ -171,6 +171,11 @@ def test_max_pixels(tmp_path, lenet):
     assert status[0] == b"" and status[1].startswith(b"The image is too large to decode: 29")
 
 
+def test_no_attribute_that_old_loaders_do_not_know(graph):
+    handles = [node for node in nodes(graph) if node.op == "VarHandleOp"]
+    assert handles and not any("debug_name" in node.attr for node in handles)
+
+
 def test_neither_python_nor_xla_in_the_graph(graph):
     ops = {node.op for node in nodes(graph)}
     assert "Conv2D" in ops and not ops & PYTHON_OPS
