@@ -13,11 +13,11 @@ SIGNATURES = {
     "serving_default": "`images` (float32, prepared as below) to `logits` and `probabilities`",
     "features": "`images` to `features`, what the classifier takes",
     "predict_image_bytes": "`image_bytes` (image files) to `classes`, `scores` and `status`, which is empty, or says "
-    "why an image could not be read; its scores are NaN then",
+    "why an image could not be read; its scores are 0 then",
     "class_maps": "`image_bytes` to the same and `maps`, what every position of the last feature map adds to a class's "
     "logit",
     "classify": "`inputs` (serialized `tf.Example` with `image/encoded`) to `classes` and `scores`, for Serving's "
-    "Classify; an image that could not be read has empty classes and NaN",
+    "Classify; an image that could not be read has empty classes and scores 0",
 }
 
 
