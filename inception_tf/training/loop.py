@@ -70,11 +70,13 @@ class Loop(keras.callbacks.Callback):
         resumed, self.resumed = self.resumed, False
         if resumed:  # before `build`, which may compute features with these weights
             restore_state(self.run.state, self.network.variables, all_of_them=False)
+        resumed = resumed and position.optimizer == position.phase  # else of another phase, over since
+        position.optimizer, position.planned = position.phase, [phase.epochs for phase in self.phases]
         training, batches, validation = self.builder.build(phase)
         self.set_model(training)
         with self.devices.scope():
             self.model.optimizer.build(self.model.trainable_variables)
-        before = sum(phase.epochs for phase in self.phases[: position.phase])
+        before = len(position.rows) - position.epoch  # epochs are counted through all phases
         params = {"verbose": 0, "epochs": before + phase.epochs, "steps": self.steps_per_epoch}
         self.callbacks = keras.callbacks.CallbackList(self.user_callbacks, model=self.model, **params)
         self.callbacks.on_train_begin()
@@ -102,11 +104,14 @@ class Loop(keras.callbacks.Callback):
                     verbose=0,
                 )
         self.callbacks.on_train_end()
-        with averaged(self.model, keep=True):
-            position.phase, position.epoch = position.phase + 1, 0
-        if position.phase == len(self.phases):
-            copy_weights(self.network, self.product)
-            self.run.save(LAST, self.product)
+        done = position.done or [0] * len(self.phases)
+        left = [i for i in range(position.phase + 1, len(self.phases)) if done[i] < self.phases[i].epochs]
+        with averaged(self.model, keep=left):  # a run that is extended goes on from the weights themselves
+            if not left:
+                copy_weights(self.network, self.product)
+                self.run.save(LAST, self.product)
+        position.phase, position.epoch = (left[0], done[left[0]]) if left else (len(self.phases), 0)
+        if not left:
             self.save()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -173,6 +178,10 @@ class Loop(keras.callbacks.Callback):
         row = {"step": position.total, "phase": phase.name, "epoch": position.epoch + 1, **logs}
         position.rows.append({**row, "images_per_second": self._speed, "seconds": position.seconds})
         self.callbacks.on_epoch_end(epoch, logs)
+        here = [row for row in position.rows if row["phase"] == phase.name]
+        patience = self.builder.recipe.patience
+        if patience and here[:-patience] and best_row(here) in here[:-patience]:
+            self.model.stop_training = True
         position.epoch, position.step = phase.epochs if self.model.stop_training else position.epoch + 1, 0
         self.run.metrics(position.rows)
         self.save()

@@ -25,14 +25,6 @@ class PhaseBuilder:
     """
 
     def __init__(self, product, train, held_out, recipe, devices):
-        if recipe.batch_size > len(train):
-            raise UsageError(
-                f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
-                f"Give --batch-size {len(train)} or less."
-            )
-        if recipe.batch_size % devices.replicas:
-            raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
-        devices.check(recipe)
         self.product, self.recipe, self.devices = product, recipe, devices
         self.train, self.held_out = train, held_out
         self.order = batches.Order(len(train), recipe.batch_size, recipe.seed, devices.worker, devices.workers)
@@ -113,6 +105,28 @@ class PhaseBuilder:
         return heads, [
             batches.features(features.compute(backbone, data, len(part))) for data, part in zip(images, parts)
         ]
+
+
+def check(product, train, recipe, devices):
+    """Raises a `UsageError` where a run of these would fail, before it begins. Arguments as of `PhaseBuilder`."""
+    check_batch(recipe, train)
+    if recipe.batch_size % devices.replicas:
+        raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
+    devices.check(recipe)
+    class_factors(recipe.class_weights, train.labels, train.class_names)
+    with_losses(product, recipe)
+    for phase in recipe.phases:
+        set_trainable(product, recipe, phase, recipe.batch_norm)
+        optimizer(recipe, phase, 1)
+
+
+def check_batch(recipe, train):
+    """Raises a `UsageError` where there are fewer training images than in a batch."""
+    if recipe.batch_size > len(train):
+        raise UsageError(
+            f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
+            f"Give --batch-size {len(train)} or less."
+        )
 
 
 def class_factors(class_weights, labels, names):

@@ -227,6 +227,12 @@ class Recipe:
         None,
         otherwise="no averages",
     )
+    patience: int = option(
+        COUNT,
+        "epochs without a better validation accuracy after which a phase ends",
+        None,
+        otherwise="all of its epochs",
+    )
     accumulate: int = option(COUNT, "steps whose gradients are averaged into one update", 1)
     clip: float = option(POSITIVE, "largest global norm of the gradients", None, otherwise="no limit")
     mixup: float = option(NOT_NEGATIVE, "alpha of mixup's beta distribution (arXiv 1710.09412); 0 for none", 0)

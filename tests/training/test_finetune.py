@@ -137,9 +137,70 @@ def test_a_finished_run_is_left_as_it_is(unbroken, pictures, tmp_path):
     assert {path.name: path.stat().st_mtime for path in out.iterdir() if path.name in before} == before
 
 
+def test_more_epochs_go_on_from_the_last_step(unbroken, pictures, tmp_path):
+    """A run of fewer epochs, extended, is the run of more."""
+    short = make_recipe(HEADS, dataclasses.replace(EVERYTHING, epochs=1), seed=1)
+    run(pictures, short, tmp_path / "run")
+    extended = run(pictures, out=tmp_path / "run")
+    assert_same_history(extended.history, unbroken.history)
+    for ours, expected in zip(values(extended.model), values(unbroken.model), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_first_phase_can_be_extended_too(unbroken, pictures, tmp_path):
+    run(pictures, make_recipe(HEADS, seed=1), tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "phase")
+    assert_same_history(run(pictures, out=tmp_path / "phase").history, unbroken.history)  # with a phase more
+
+    more = make_recipe(dataclasses.replace(HEADS, epochs=3), dataclasses.replace(EVERYTHING, epochs=4), seed=1)
+    with pytest.raises(UsageError, match="heads of this run is over, and all is not"):
+        break_at(5, pictures, RECIPE, tmp_path / "run")
+        run(pictures, more, tmp_path / "run")
+    assert "epochs: 4" not in (tmp_path / "run" / "config.yaml").read_text()
+    break_at(2, pictures, more, tmp_path / "phase")
+    history = run(pictures, more, tmp_path / "phase").history
+    expected = [("heads", 1), *(("all", i) for i in (1, 2, 3)), ("heads", 2), ("heads", 3), ("all", 4)]
+    assert [(row["phase"], row["epoch"]) for row in history] == expected
+    assert [row["step"] for row in history] == [3 * i for i in range(1, 8)]
+
+
+def test_patience_ends_a_phase(pictures):
+    """The next one follows."""
+    recipe = make_recipe(Phase("all", 9, ("*",), 1e-30), HEADS, patience=2, optimizer="sgd", augment="none")
+    history = run(pictures, recipe).history
+    assert [(row["phase"], row["epoch"]) for row in history] == [*(("all", i) for i in (1, 2, 3)), ("heads", 1)]
+
+
+def test_a_wrong_option_leaves_nothing(pictures, tmp_path):
+    """Whatever is refused is refused before anything is written, so that the corrected command begins."""
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    for file in (data / "blank").iterdir():
+        file.write_bytes(b"none of them an image")
+    out = tmp_path / "run"
+    for broken in (
+        {"recipe": make_recipe(Phase("all", 1, ("Mixd_7*",)))},
+        {"recipe": make_recipe(HEADS, freeze=("*",))},
+        {"recipe": make_recipe(HEADS, optimizer_options={"momentun": 0.9})},
+        {"recipe": make_recipe(HEADS, class_weights={"plaid": 2.0})},
+        {"recipe": make_recipe(HEADS, batch_size=31)},
+        {"data": data},
+        {"callbacks": ["TensorBoard"]},
+    ):
+        with pytest.raises(UsageError):
+            run(**{"data": pictures, "recipe": RECIPE, "out": out, **broken})
+        assert not out.exists(), broken
+
+
 def test_another_configuration(unbroken, pictures, tmp_path):
-    with pytest.raises(UsageError, match=r"another configuration(.|\n)*  recipe.batch_size: 8, now 4\n"):
+    with pytest.raises(UsageError, match=r"another configuration(.|\n)*  recipe.batch_size: 8, now 4\n  recipe.seed"):
         run(pictures, make_recipe(HEADS, EVERYTHING, batch_size=4, seed=2), unbroken.path)
+    wide = Phase("all", 3, tuple(f"conv{i}*" for i in (1, 2)) + ("fc3", "fc4", "*"), 1e-3)
+    with pytest.raises(UsageError, match=r"phases\[1\].train: .*now .*conv2.*fc4"):
+        run(pictures, make_recipe(HEADS, wide, seed=1), unbroken.path)
+    with pytest.raises(UsageError, match=r"phases\[1\].epochs: 3, now 2$"):
+        run(pictures, make_recipe(HEADS, dataclasses.replace(EVERYTHING, epochs=2), seed=1), unbroken.path)
     more = tmp_path / "more"
     shutil.copytree(pictures, more)
     shutil.copy(more / "blank" / "0.png", more / "blank" / "another.png")
@@ -156,9 +217,10 @@ def test_a_directory_of_something_else(pictures, tmp_path):
 
 def test_two_processes_in_one_directory(tmp_path):
     locked = pytest.raises(UsageError, match="Another process is training in")
-    with contextlib.closing(Run(tmp_path / "run", {"batch": 8})), locked:
-        Run(tmp_path / "run", {"batch": 8})
-    Run(tmp_path / "run", {"batch": 8}).close()
+    with contextlib.closing(Run(tmp_path / "run", {"batch": 8})) as first, locked:
+        first.begin()
+        Run(tmp_path / "run", {"batch": 8}).begin()
+    Run(tmp_path / "run", {"batch": 8}).begin()
 
 
 def test_a_loss_that_is_no_number(pictures, tmp_path):
