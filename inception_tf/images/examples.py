@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,7 +70,7 @@ class Examples:
         """Splits every class by the names of its files: independent of their folder and their order.
 
         A class's images are ordered by the SHA-256 of their file name, without the folders above it. The first
-        `round(fraction * n)` are held out; at least one is, and at least one is not.
+        `fraction * n` are held out, halves rounded up; at least one is, and at least one is not.
 
         Args:
             fraction: the part to hold out, between 0 and 1.
@@ -87,7 +88,7 @@ class Examples:
             members = np.flatnonzero(self.labels == label)
             if len(members) == 1:
                 single.append(self.class_names[label])
-            count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            count = min(max(math.floor(fraction * len(members) + 0.5), 1), len(members) - 1)
             keys = {i: (hashlib.sha256(_utf8(self._split_key(i))).digest(), self.names[i]) for i in members}
             held_out[sorted(members, key=keys.get)[:count]] = True
         if single:
@@ -136,6 +137,10 @@ class Examples:
         if max(height, width) > _MAX_ASPECT_RATIO * min(height, width):
             return f"The image is too long and narrow: {width} × {height} pixels."
         return None
+
+    def described(self):
+        """Where the images come from, in a few words."""
+        return listed(sorted(map(os.path.basename, self.origins))) or "images in memory"
 
     def fingerprint(self):
         """16 hexadecimal digits, other ones when the names, the labels, the class names or the files' sizes are."""

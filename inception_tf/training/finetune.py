@@ -38,9 +38,10 @@ class Result:
 
     Attributes:
         model: the model of the epoch with the best validation accuracy; of equal ones, with the lowest loss.
-        history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy, top_5,
-            objective (all that is minimized), learning_rate, val_loss, val_accuracy, val_top_5, images_per_second,
-            seconds (of training so far).
+        history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy (a
+            count, whatever the class weights), objective (all that is minimized), learning_rate, val_loss,
+            val_accuracy, images_per_second, seconds (of training so far); of more than five classes, top_5 and
+            val_top_5.
         best: the row of `history` that `model` belongs to.
         skipped: the images that could not be read, and why.
         path: the run's directory, or None.

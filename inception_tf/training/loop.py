@@ -1,6 +1,7 @@
 """The training itself: a `fit` of Keras for each phase, which resumes at the step where a killed run was."""
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -108,8 +109,7 @@ class Loop(keras.callbacks.Callback):
         left = [i for i in range(position.phase + 1, len(self.phases)) if done[i] < self.phases[i].epochs]
         with averaged(self.model, keep=left):  # a run that is extended goes on from the weights themselves
             if not left:
-                copy_weights(self.network, self.product)
-                self.run.save(LAST, self.product)
+                self._save_model(LAST, position.rows[-1])
         position.phase, position.epoch = (left[0], done[left[0]]) if left else (len(self.phases), 0)
         if not left:
             self.save()
@@ -163,8 +163,7 @@ class Loop(keras.callbacks.Callback):
         row = named(logs, "val_")
         self._check(row["val_loss"], "The validation loss")
         if best_row([*self.position.rows, row]) is row:
-            copy_weights(self.network, self.product)
-            self.run.save(BEST, self.product)
+            self._save_model(BEST, row)
         self.callbacks.on_test_end(named(logs))
         self._averages.close()
 
@@ -197,6 +196,20 @@ class Loop(keras.callbacks.Callback):
             self.log(f"Stopped at step {self.position.total} of {self.steps}; the same command resumes there.")
             self.devices.leave()
             raise KeyboardInterrupt
+
+    def _save_model(self, name, row):
+        """Saves the weights as they are as a model, whose card says what was measured of it."""
+        copy_weights(self.network, self.product)
+        held_out = self.builder.held_out
+        measured = {
+            "data": held_out.described(),
+            "images": len(held_out),
+            "accuracy": round(row["val_accuracy"] * len(held_out)) / len(held_out),
+            "loss": round(row["val_loss"], 6),
+            "step": self.position.total,
+        }
+        self.product.card = dataclasses.replace(self.product.card, evaluation=measured)
+        self.run.save(name, self.product)
 
     def save(self):
         """Saves the state."""

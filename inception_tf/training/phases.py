@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from inception_tf.errors import UsageError
+from inception_tf.errors import UsageError, listed
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.training import batch_norm, batches, features
 from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
@@ -12,6 +12,8 @@ from inception_tf.training.optimizers import optimizer
 
 # Features of more bytes than this are not cached; the backbone then runs in every step.
 FEATURE_BYTES = 1 << 30
+# With fewer validation images of a class, one of them is more than a tenth of its accuracy.
+FEW_IMAGES = 10
 
 
 class PhaseBuilder:
@@ -49,7 +51,7 @@ class PhaseBuilder:
         if recipe.batch_norm != "frozen" and momenta[0] is not None:
             own = batch_norm.layers(self.model)[0].momentum
             text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
-        return text + "."
+        return "\n".join([text + ".", *warnings(self.train, self.held_out)])
 
     def build(self, phase):
         """What a phase runs; marks in the models what it trains.
@@ -127,6 +129,21 @@ def check_batch(recipe, train):
             f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
             f"Give --batch-size {len(train)} or less."
         )
+
+
+def warnings(train, held_out):
+    """Lines on what makes the figures of a run less telling: an imbalance, few validation images."""
+    counts, held = (np.bincount(part.labels, minlength=len(train.class_names)) for part in (train, held_out))
+    most, least = np.argmax(counts), np.argmin(counts)
+    lines = []
+    if counts[most] > 2 * counts[least]:
+        lines.append(
+            f"Imbalance: {counts[most]} training images of {train.class_names[most]}, {counts[least]} of "
+            f"{train.class_names[least]}. class_weights (--class-weights balanced) makes classes count alike."
+        )
+    if few := [f"{train.class_names[i]} ({held[i]})" for i in np.flatnonzero(held < FEW_IMAGES)]:
+        lines.append(f"Fewer than {FEW_IMAGES} validation images, their accuracy says little: {listed(few)}.")
+    return lines
 
 
 def class_factors(class_weights, labels, names):

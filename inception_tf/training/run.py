@@ -81,8 +81,8 @@ class Run:
         before, now = yaml.safe_load(self._config.read_text("utf-8")), yaml.safe_load(self._text)
         if differences := _differences(_with_epochs_of(before, now), now):
             raise UsageError(
-                f"{self.path} is a run of another configuration. Choose another --out, or pass the same as before, with "
-                "more epochs at most:\n  "
+                f"{self.path} is a run of another configuration. Choose another --out, or pass the same as before, but "
+                "for more epochs:\n  "
                 + "\n  ".join(differences[:8])
                 + (f"\n  and {len(differences) - 8} more" if len(differences) > 8 else "")
             )

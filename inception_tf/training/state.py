@@ -57,8 +57,8 @@ class Position:
             return
         if not ended:
             raise UsageError(
-                f"The phase {phases[grown[0]].name} of this run is over, and {phases[self.phase].name} is not: more epochs "
-                "of it can be added when the run has ended."
+                f"The phase {phases[grown[0]].name} of this run is over, and {phases[self.phase].name} is not: more "
+                "epochs of it can be added when the run has ended."
             )
         self.done, self.phase, self.epoch, self.step = done, grown[0], done[grown[0]], 0
 

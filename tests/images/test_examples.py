@@ -153,6 +153,11 @@ def test_the_split_goes_by_the_names_of_the_files_alone(flowers, tmp_path):
     assert {name for name in again.names if "roses" not in name} == {name for name in expected if "roses" not in name}
 
 
+def test_half_an_image_is_rounded_up(tmp_path):
+    _, held_out = open_training_data(write_classes(tmp_path / "data", a=5, b=15, c=25), val_fraction=0.1)
+    assert np.bincount(held_out.labels).tolist() == [1, 2, 3]
+
+
 def test_both_sides_of_a_split_have_every_class(tmp_path):
     root = write_classes(tmp_path / "data", a=2, b=9)
     for fraction in (0.01, 0.99):

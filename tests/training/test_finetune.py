@@ -14,6 +14,7 @@ from histories import assert_same_history, read_rows
 import inception_tf as itf
 from inception_tf.errors import InceptionTFError, TrainingError, UsageError
 from inception_tf.evaluation.evaluate import evaluate
+from inception_tf.images.examples import Examples
 from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import open_engine
 from inception_tf.training import phases
@@ -82,6 +83,14 @@ def test_the_model_is_all_that_classify_and_export_need(unbroken, pictures):
     engine = open_engine(unbroken.path)
     assert engine.labels == ["blank", "checked", "striped"]
     assert engine.preprocessing.kind == "lenet"
+    measured, best = unbroken.model.card.evaluation, unbroken.best
+    assert measured == {
+        "data": pictures.name,
+        "images": 6,
+        "accuracy": round(6 * best["val_accuracy"]) / 6,
+        "loss": round(best["val_loss"], 6),
+        "step": best["step"],
+    }
     _, held_out = halves(pictures)
     assert evaluate(engine, held_out).top1 == pytest.approx(unbroken.best["val_accuracy"], abs=1e-6)
     assert evaluate(engine, held_out).log_loss == pytest.approx(unbroken.best["val_loss"], rel=1e-4, abs=1e-6)
@@ -331,8 +340,7 @@ def test_callbacks_of_keras(pictures, tmp_path):
     assert events == ["train", 0, "test", "end", "train", 1, "test", 2, "test", "end"]
     assert steps == [0, 1, 2] * 3
     assert epochs == [{name: row[name] for name in logs} for row, logs in zip(history, epochs)]
-    names = {"loss", "accuracy", "top_5", "objective", "learning_rate", "val_loss", "val_accuracy", "val_top_5"}
-    assert set(epochs[0]) == names
+    assert set(epochs[0]) == {"loss", "accuracy", "objective", "learning_rate", "val_loss", "val_accuracy"}
     assert [line.split(",")[0] for line in file.read_text().splitlines()] == ["epoch", "0", "1", "2"]
 
 
@@ -420,6 +428,16 @@ def test_how_to_load_a_keras_model_is_not_asked(unbroken, pictures):
 def test_balanced_class_weights():
     np.testing.assert_allclose(class_factors("balanced", np.array([0, 0, 0, 1]), ["a", "b"]), [2 / 3, 2])
     np.testing.assert_allclose(class_factors({"b": 3}, np.array([0, 1]), ["a", "b"]), [1, 3])
+
+
+def test_what_makes_the_figures_less_telling_is_said():
+    def examples(*counts):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        return Examples(labels, labels, ["a", "b"], labels)
+
+    assert phases.warnings(examples(20, 40), examples(10, 10)) == []
+    lines = phases.warnings(examples(41, 20), examples(10, 9))
+    assert "41 training images of a, 20 of b" in lines[0] and lines[1].endswith("b (9).") and len(lines) == 2
 
 
 def test_files_that_cannot_be_read_are_left_out(pictures, tmp_path):
