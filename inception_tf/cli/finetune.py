@@ -47,6 +47,11 @@ def add_arguments(parser):
     parser.add_argument("--save-seconds", type=float, default=300, help="save the state this often (300)")
     parser.add_argument("--save-steps", type=int, help="and after so many steps")
     parser.add_argument("--no-report", action="store_true", help="do not evaluate and draw at the end")
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the metrics for TensorBoard, which the extra tensorboard brings",
+    )
     group = parser.add_argument_group("recipe")
     group.add_argument("--epochs", metavar="N[,N]", help="of each phase (10,5); a single N trains everything")
     group.add_argument("--learning-rate", metavar="X[,X]", help="of each phase (0.01,0.0001 for rmsprop)")
@@ -110,6 +115,7 @@ def _train(args):
         log=lambda line: print(line, file=sys.stderr, flush=True),
         command=sys.argv,
         report=not args.no_report,
+        tensorboard=args.tensorboard,
         **{name: value for name, value in (("scope", args.scope), ("ema", args.load_ema)) if value},
     )
     data = {"run": str(args.out), "best": result.best, "history": result.history, "skipped": result.skipped}

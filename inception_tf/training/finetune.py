@@ -88,6 +88,7 @@ def finetune(
     callbacks=(),
     log=print,
     report=True,
+    tensorboard=False,
     command=None,
     **loading,
 ):
@@ -117,6 +118,7 @@ def finetune(
             What writes a file needs to append.
         log: takes the lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
+        tensorboard: whether to write the metrics for TensorBoard too, under the names of Keras's own callback.
         command: the words of the command, to be saved there.
         **loading: as `create_model` takes them for a Slim checkpoint: `ema`, `scope`, ….
 
@@ -146,7 +148,7 @@ def finetune(
         config = _config(product, train, held_out, recipe)
         # All that can be wrong is found before anything is written: a run's directory takes no other configuration.
         check(product, train, recipe, devices)
-        run = Run(path, config, writes=devices.worker == 0)
+        run = Run(path, config, writes=devices.worker == 0, tensorboard=tensorboard)
         stack.callback(run.close)
         (read_position(run.state) or Position()).extend(recipe.phases)
         train, held_out = _readable(run, out is not None, train, held_out)

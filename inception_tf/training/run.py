@@ -23,7 +23,8 @@ class Run:
 
     Files:
         config.yaml: the network, the data, the recipe; command.txt: the command; labels.txt: the classes' names;
-        state.npz: what resuming needs; metrics.jsonl: a line per epoch; tensorboard/: the same as events;
+        state.npz: what resuming needs; metrics.jsonl: a line per epoch;
+        tensorboard/train/, tensorboard/validation/: the same as events, where they are asked for;
         best.keras: the model of the epoch with the best validation accuracy; last.keras: that of the last epoch;
         skipped.txt: images that could not be read; report/: the evaluation of the best model, in numbers and pictures.
 
@@ -32,13 +33,15 @@ class Run:
         config: plain dicts, lists, numbers and strings: what must be the same for a run to resume, but that the
             phases of its recipe may have more epochs, and that there may be more phases.
         writes: whether this process is the one that writes; others only read.
+        tensorboard: whether to write events too.
 
     Raises:
         UsageError: the directory holds a run of another configuration, or something else.
     """
 
-    def __init__(self, path, config, writes=True):
+    def __init__(self, path, config, writes=True, tensorboard=False):
         self.path, self.writes = Path(path), writes
+        self._events = _Events(self.path / "tensorboard") if tensorboard and writes else None
         self.state, self._file = self.path / "state.npz", None
         if not writes:
             return
@@ -95,10 +98,10 @@ class Run:
             part.write_text(text, "utf-8")
 
     def metrics(self, rows):
-        """Writes metrics.jsonl of at least one row, and the last as TensorBoard events."""
+        """Writes metrics.jsonl of at least one row, and what TensorBoard shows of them."""
         self.text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        if self.writes:
-            _write_events(self.path / "tensorboard", rows[-1])
+        if self._events:
+            self._events.write(rows)
 
     def save(self, name, model):
         """Writes a Keras model."""
@@ -121,17 +124,40 @@ def _lock(file):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _write_events(directory, row):
-    """A row of metrics as TensorBoard's scalars.
+class _Events:
+    """The metrics under the names of `keras.callbacks.TensorBoard`, a file each for training and validation.
 
-    `keras.callbacks.TensorBoard` and `tf.summary.scalar` need TensorBoard, which TensorFlow no longer installs.
+    That callback needs TensorBoard, which TensorFlow no longer installs, and begins a file whenever it is resumed.
     """
-    metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR
-    metadata.plugin_data.plugin_name = "scalars"
-    with tf.summary.create_file_writer(str(directory)).as_default(step=row["step"]):
-        for name, value in row.items():
-            if isinstance(value, float):
-                tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
+
+    def __init__(self, directory):
+        self._directory, self._writers = directory, {}
+
+    def write(self, rows):
+        """Writes the last of the rows; at first all of them, in place of what was written before the run resumed."""
+        new = len(rows) - 1
+        if not self._writers:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            parts = {"train": "", "validation": "val_"}
+            self._writers = {
+                prefix: tf.summary.create_file_writer(str(self._directory / part)) for part, prefix in parts.items()
+            }
+            new = 0
+        metadata = tf.compat.v1.SummaryMetadata(data_class=1)  # DATA_CLASS_SCALAR
+        metadata.plugin_data.plugin_name = "scalars"
+        for epoch, row in enumerate(rows[new:], new):
+            for name, value in row.items():
+                prefix = "val_" if name.startswith("val_") else ""
+                name, value = (
+                    name.removeprefix(prefix),
+                    tf.constant(value, tf.float32) if isinstance(value, float) else None,
+                )
+                if value is not None:
+                    with self._writers[prefix].as_default():
+                        tf.summary.write(f"epoch_{name}", value, epoch, metadata)
+                        tf.summary.write(f"evaluation_{name}_vs_iterations", value, row["step"], metadata)
+        for writer in self._writers.values():
+            writer.flush()
 
 
 def best_row(rows):
