@@ -15,7 +15,13 @@ KERAS = False  # the process that watches workers needs none
 
 
 def add_arguments(parser):
-    parser.add_argument("--data", required=True, nargs="+", metavar="PATH", help="class folders, or TFRecords")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="class folders; CSV or Parquet of paths and labels; WebDataset's .tar; TFRecords; hf:NAME; tfds:NAME",
+    )
     parser.add_argument("--val", nargs="+", metavar="PATH", help="validation images (default: a part of the data)")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="the part held out for validation (0.2)")
     parser.add_argument("--labels", metavar="FILE", help="the class names, one per line (default: the folders')")

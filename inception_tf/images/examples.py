@@ -17,6 +17,11 @@ from inception_tf.progress import Progress
 # No photograph has a larger aspect ratio, and VGG's training preprocessing could not resize it.
 _MAX_ASPECT_RATIO = 300
 _MAX_CLASSES = 100_000
+TAKEN = (
+    "Labeled images are taken as: a folder of class folders; CSV, TSV or Parquet files of paths and labels; "
+    "WebDataset's .tar files; Slim's TFRecords; hf:NAME or tfds:NAME; in Python, also a tf.data.Dataset or a "
+    "datasets.Dataset."
+)
 
 
 class Examples:
@@ -148,6 +153,23 @@ class Examples:
         for row in (self.class_names, *zip(self.names, self.labels.tolist(), map(self._size, range(len(self))))):
             digest.update(_utf8("\0".join(map(str, row)) + "\n"))
         return digest.hexdigest()[:16]
+
+
+def named_or_numbered(raw, offset, labels, examples):
+    """As `numbered_classes`, for data whose labels are names too: their classes, sorted unless `labels` orders them."""
+    if all(str(label).removeprefix("-").isdecimal() for label in raw):
+        return numbered_classes([int(label) for label in raw], offset, labels, examples)
+    if offset:
+        raise UsageError("labels_offset is for labels that are numbers. Those of this data are names.")
+    raw = list(map(str, raw))
+    names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
+    names = sorted(set(raw)) if names is None else list(names)
+    if unknown := sorted(set(raw).difference(names)):
+        raise UsageError(f"Labels that are not among the {len(names)} classes ({listed(names)}): {listed(unknown)}.")
+    if len(names) < 2:
+        raise UsageError(f"The data holds one class only, {names[0]!r}. Expected two or more.")
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([number[label] for label in raw], np.int64), names
 
 
 def numbered_classes(raw, offset, labels, examples):

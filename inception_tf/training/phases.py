@@ -136,7 +136,12 @@ def warnings(train, held_out):
     counts, held = (np.bincount(part.labels, minlength=len(train.class_names)) for part in (train, held_out))
     most, least = np.argmax(counts), np.argmin(counts)
     lines = []
-    if counts[most] > 2 * counts[least]:
+    if not counts[0] and counts[1:].all():
+        lines.append(
+            f"No training image is of {train.class_names[0]}, number 0. Where the data counts from 1, "
+            "--labels-offset 1 (labels_offset=1) is subtracted."
+        )
+    if counts.all() and counts[most] > 2 * counts[least]:
         lines.append(
             f"Imbalance: {counts[most]} training images of {train.class_names[most]}, {counts[least]} of "
             f"{train.class_names[least]}. class_weights (--class-weights balanced) makes classes count alike."

@@ -123,7 +123,7 @@ def test_some_of_the_classes_where_that_is_enough(flowers):
     [
         ([], "No data given"),
         ("", "No such file"),
-        (["flowers", "flowers/daisy/0.png"], "one folder of class folders, or TFRecord files. Received: flowers, "),
+        (["flowers", "flowers/daisy/0.png"], "one folder of class folders, or files. Received: flowers, "),
         ("flowers/*", "one folder"),
         ("flowers/daisy/0.png", "0.png: not a TFRecord file"),
     ],

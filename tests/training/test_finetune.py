@@ -449,6 +449,7 @@ def test_what_makes_the_figures_less_telling_is_said():
 
     assert phases.warnings(examples(20, 40), examples(10, 10)) == []
     lines = phases.warnings(examples(41, 20), examples(10, 9))
+    assert "--labels-offset 1" in phases.warnings(examples(0, 20), examples(10, 10))[0]
     assert "41 training images of a, 20 of b" in lines[0] and lines[1].endswith("b (9).") and len(lines) == 2
 
 
