@@ -41,7 +41,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--new-head", action="store_true", help="new heads, although there are as many classes as before"
     )
-    parser.add_argument("--recipe", metavar="FILE", help="a YAML recipe; the options below override it")
+    parser.add_argument(
+        "--recipe", metavar="FILE", help="a YAML recipe, or slim or modern; the options below override it"
+    )
     parser.add_argument("--devices", type=int, help="GPUs that share every batch (all)")
     parser.add_argument(
         "--workers",

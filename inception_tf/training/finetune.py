@@ -103,7 +103,7 @@ def finetune(
             published checkpoint such as "imagenet"; None for random weights.
         data: class folders, TFRecords, a `tf.data.Dataset` of (image, label), or `Examples`; see `open_examples`.
         val: the validation images, likewise. Default: those of `data` that `open_training_data` finds or holds out.
-        recipe: a `Recipe`, or a YAML file of one.
+        recipe: a `Recipe`, a YAML file of one, or a name: "slim", the default, or "modern".
         out: the run's directory, see `Run`. With None, nothing stays on disk.
         network: the network's name, for None, published names, and where detection is not to decide.
         labels, labels_offset, val_fraction: as `open_training_data`.
