@@ -16,7 +16,8 @@ def add_arguments(parser):
         required=True,
         nargs="+",
         metavar="PATH",
-        help="a folder of class folders, or Slim's TFRecords, which need TensorFlow",
+        help="class folders; CSV or Parquet of paths and labels; WebDataset's .tar; TFRecords, which need TensorFlow; "
+        "hf:NAME; tfds:NAME",
     )
     parser.add_argument(
         "--labels", metavar="FILE", help="the class names, a line each, of TFRecords and of a model that has none"

@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def top5(self):
-        """The fraction of images whose class is among the first five answers; of all where there are fewer classes."""
+        """The fraction of images whose class is among the first five answers: 1 where there are no more classes."""
         return float(np.mean(self.rank <= 5))
 
     @property
@@ -103,7 +103,7 @@ class Evaluation:
         return {
             "images": len(self),
             "top1": self.top1,
-            "top5": self.top5,
+            **({"top5": self.top5} if len(self.labels) > 5 else {}),
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
             "images_per_second": self.images_per_second,
@@ -124,17 +124,20 @@ class Evaluation:
         absent = sum(not scores.support for scores in self.classes)
         if absent:
             notes.append(f"{absent} of {len(self.labels)} classes have no images")
-        rows = [(_short(s.name), s.support, _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in shown]
+        rows = [
+            (_short(s.name), s.support, tables.percent(s.precision), tables.percent(s.recall), tables.percent(s.f1))
+            for s in shown
+        ]
         text = tables.render(rows, ("class", "images", "precision", "recall", "F1"), "<>>>>")
         text += f"\n({'; '.join(notes)})" if notes else ""
 
-        top1, top5 = _percent(self.top1), _percent(self.top5)
+        top1, top5 = tables.percent(self.top1), tables.percent(self.top5)
         if self.published:
             top1 += f" (published {self.published.top1:.1f} %)"
             top5 += f" (published {self.published.top5:.1f} %)"
         best = f", top-5 {top5}" if len(self.labels) > 5 else ""
         text += f"\n\n{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
-        text += f"calibration error {_percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
+        text += f"calibration error {tables.percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
         if self.skipped:
             first = list(self.skipped.items())[:10]
             more = [f"  … and {len(self.skipped) - len(first)} more"] if len(first) < len(self.skipped) else []
@@ -145,10 +148,6 @@ class Evaluation:
 
 def _short(name, most=40):
     return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _percent(fraction):
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def evaluate(engine, examples, batch=32, exif_rotation=False):
