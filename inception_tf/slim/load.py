@@ -110,7 +110,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in names)]
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
     weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
-    model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights)
+    labels = checkpoint.labels if loads_top and include_top and background == "keep" else None
+    model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights, labels=labels)
     return model
 
 

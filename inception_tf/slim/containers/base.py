@@ -14,11 +14,13 @@ class Checkpoint(Mapping):
         container: "V1", "V2, 4 shards", "Keras", …
         prefix: what TensorFlow's Saver restores from, or None where it cannot.
         shapes, dtypes: dicts from names to tuples and to numpy dtypes.
+        labels: the class names that came with it, a list, or None.
         written_by: the version of TensorFlow that wrote it, as text, or None where that is not recorded.
     """
 
     prefix = None
     written_by = None
+    labels = None
     held = None  # keeps alive what the files lie in: the directory that an archive was unpacked to
 
     def __init__(self, path, container, shapes, dtypes):

@@ -6,6 +6,7 @@ import re
 
 from inception_tf.errors import CheckpointError
 from inception_tf.slim.containers.base import Checkpoint
+from inception_tf.slim.containers.graph_2015 import Graph2015, scope_of
 from inception_tf.slim.names import WORDS, scoped
 
 SLIM_WORDS = {*WORDS.values(), "beta", "gamma", "moving_mean", "moving_variance"}
@@ -58,7 +59,10 @@ def try_open(source, path):
         return None
     from tensorflow.compat.v1 import GraphDef
 
-    return FrozenGraph(source, parse(GraphDef, "node", path, source), "frozen GraphDef")
+    graph_def = parse(GraphDef, "node", path, source)
+    if scope_of(node.name for node in graph_def.node) is not None:
+        return Graph2015(source, path, graph_def, "frozen GraphDef")
+    return FrozenGraph(source, graph_def, "frozen GraphDef")
 
 
 def parse(message, field, file, source):
