@@ -80,7 +80,9 @@ class Builder:
 
         node = self.graph.node.add(op=op, name=name, input=inputs)
         for key, value in attributes.items():
-            kind = {str: "s", bool: "b", int: "i", float: "f", tf.DType: "type", list: "list"}.get(type(value), "tensor")
+            kind = {str: "s", bool: "b", int: "i", float: "f", tf.DType: "type", list: "list"}.get(
+                type(value), "tensor"
+            )
             if kind == "list":
                 value = attr_value_pb2.AttrValue.ListValue(i=value)
                 node.attr[key].list.CopyFrom(value)
@@ -178,14 +180,13 @@ def write_graph_2015(path, size=299, width=1.0, classes=1008, last_pool="MaxPool
             if not isinstance(steps[-1], list):
                 parts.append(y)
         x = b.join(f"{block}/join", parts)
-    features, sides = b.channels[x], size
-    for _ in range(1):  # 299: 149, 147, 147, 73, 73, 71, 35, 17, 8
-        sides = (((((((size - 3) // 2 + 1) - 2) - 3) // 2 + 1) - 2) - 3) // 2 + 1
-        sides = ((sides - 3) // 2 + 1 - 3) // 2 + 1
-    b.pool("AvgPool", "pool_3", x, sides, 1, "VALID")
+    features, side = b.channels[x], size
+    for before in (0, 2, 2, 0, 0):  # the 3×3 convolutions without padding in front of each halving
+        side = (side - before - 3) // 2 + 1
+    b.pool("AvgPool", "pool_3", x, side, 1, "VALID")
     shape = b.const("pool_3/_reshape/shape", np.array([1, features], "int32"))
     b.node("Reshape", "pool_3/_reshape", "pool_3", shape, **types)
-    weights = b.random.normal(0, features**-0.5, (features, classes)).astype("float32")
+    weights = b.random.normal(0, 0.05 * features**-0.5, (features, classes)).astype("float32")
     biases = b.random.uniform(-0.2, 0.2, classes).astype("float32")
     if head == "softmax":
         names = ("softmax/weights", "softmax/biases", "softmax/logits/MatMul", "softmax/logits")

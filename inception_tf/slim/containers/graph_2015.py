@@ -16,10 +16,13 @@ class Graph2015(Weights2015):
     """The graph of `classify_image_graph_def.pb`, or that of retrain.py with its new head.
 
     Attributes:
+        size: the (height, width) that its images are resized to.
         photograph: the bytes of `cropped_panda.jpg` where that lies beside the graph, or None.
     """
 
     def __init__(self, path, file, graph_def, container):
+        from tensorflow import make_ndarray
+
         self._graph_def, self._nodes = graph_def, {node.name: node for node in graph_def.node}
         self._scope = scope_of(self._nodes)
         batch_norms = [node for node in self._nodes.values() if node.op == LEGACY]
@@ -32,6 +35,10 @@ class Graph2015(Weights2015):
             for word in ("weights", "beta", "gamma", *graph_2015.MOVING):
                 if self._node(convolution, word) is None:
                     raise damaged(path, f"{self._name(convolution, word)} is missing")
+        resize = self._nodes.get(f"{self._scope}ResizeBilinear/size")
+        if resize is None:
+            raise damaged(path, "its images are not resized: ResizeBilinear/size is missing")
+        self.size = tuple(int(side) for side in make_ndarray(resize.attr["value"].tensor))
         version = graph_def.versions.producer
         self.written_by = f"a TensorFlow of GraphDef version {version}" if version else None
         scope = f", imported under {self._scope.rstrip('/')}" if self._scope else ""
