@@ -80,9 +80,8 @@ class Builder:
 
         node = self.graph.node.add(op=op, name=name, input=inputs)
         for key, value in attributes.items():
-            kind = {str: "s", bool: "b", int: "i", float: "f", tf.DType: "type", list: "list"}.get(
-                type(value), "tensor"
-            )
+            kinds = {str: "s", bool: "b", int: "i", float: "f", tf.DType: "type", list: "list"}
+            kind = kinds.get(type(value), "tensor")
             if kind == "list":
                 value = attr_value_pb2.AttrValue.ListValue(i=value)
                 node.attr[key].list.CopyFrom(value)

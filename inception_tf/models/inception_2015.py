@@ -1,4 +1,4 @@
-"""The Inception-v3 of 2015-12-05 (`classify_image_graph_def.pb`), whose features FID, KID and the Inception score are of.
+"""The Inception-v3 of 2015-12-05 (`classify_image_graph_def.pb`), on whose features FID, KID and Inception score rest.
 
 It is TF-Slim's Inception-v3 with another pooling in the last block and without an auxiliary head. Its convolutions have
 Slim's names here; `slim/graph_2015.py` knows those that they have in the graph.

@@ -31,7 +31,7 @@ class Network:
         backbone: the layer whose output is the last feature map. Default: the one that the classifier takes.
         heads: the scopes whose variables depend on the number of classes, the classifier's first.
         top: further scopes that the classifier alone has. A new number of classes leaves them as they are.
-        shares_variables: whether another network has the same variables: a checkpoint is that one's, but for this scope.
+        shares_variables: whether another network has the same: a checkpoint is that one's, but under this scope.
         variants: options that give other variables, in the order in which a checkpoint is tried for them.
         build: the function from (inputs, **options) to the output tensor.
     """

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from inception_tf.errors import CheckpointError
 from inception_tf.slim.archives import extract_checkpoint, find_checkpoint, is_archive
-from inception_tf.slim.containers import graph_def, keras_file, saved_model, saver
+from inception_tf.slim.containers import graph_def, keras_file, saved_model, saver, torch_file
 from inception_tf.slim.containers.base import Checkpoint
 
 # Each tries a path in turn. The last never declines: it raises the error that says what is wrong with the file.
-CONTAINERS = (keras_file, saved_model, graph_def, saver)
+CONTAINERS = (keras_file, saved_model, graph_def, torch_file, saver)
 
 
 def open_checkpoint(path):
@@ -18,8 +18,8 @@ def open_checkpoint(path):
     Args:
         path: a V1 file; a V2 prefix, sharded or not, or one of its files, `.meta` too; a directory with a `checkpoint`
             file, whose latest is opened, or with one checkpoint; a frozen graph, `.pb`; a TensorFlow 1 SavedModel; a
-            `.tar`, `.tar.gz` or `.tgz` holding any of these; a `.keras` file of this library; or a `Checkpoint`, which
-            is returned as it is.
+            `.tar`, `.tar.gz` or `.tgz` holding any of these; a `.pth` of the 2015 network; a `.keras` file of this
+            library; or a `Checkpoint`, which is returned as it is.
 
     Returns:
         A `Checkpoint`.

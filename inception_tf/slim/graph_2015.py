@@ -1,4 +1,4 @@
-"""The graph of 2015-12-05: its names and those of its PyTorch ports beside Slim's, and its weights in our network's form.
+"""The graph of 2015-12-05: its names and its PyTorch ports' beside Slim's, and its weights in our network's form.
 
 The graph is `classify_image_graph_def.pb` of inception-2015-12-05.tgz, and what TensorFlow's retrain.py made of it.
 """

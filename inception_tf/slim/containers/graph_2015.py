@@ -49,7 +49,7 @@ class Graph2015(Weights2015):
         self.photograph = panda.read_bytes() if panda.is_file() else None
 
     def _find_head(self):
-        """The names of the softmax and, by our words, of the classifier's constants: retrain.py's where there is one."""
+        """The names of the softmax and, by our words, of the classifier's constants: retrain.py's before the own."""
         own = f"{self._scope}softmax"
         names = [node.name for node in self._nodes.values() if node.op == "Softmax"]
         for name in sorted(names, key=lambda name: name == own):
@@ -118,7 +118,7 @@ class Graph2015(Weights2015):
         return {ours: np.concatenate([run[ours] for run in runs]) for ours in found}
 
     def run_file(self, data):
-        """TensorFlow's own run of the graph from a JPEG's bytes to its end points, as `run`, and "images", the input."""
+        """TensorFlow's own run of the graph from a JPEG's bytes to its end points, as `run`, and to "images"."""
         found = {**self.end_points(), "images": f"{self._scope}Mul"}
         return self._session(found, f"{self._scope}DecodeJpeg/contents", [data])[0]
 
