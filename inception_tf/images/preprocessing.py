@@ -219,19 +219,19 @@ def _require(valid, name, rule, received):
 def _arrays(images, channels, decoder, exif_rotation):
     """Yields checked arrays (H, W, channels or 3), uint8 or float32, of whatever `preprocess_input` takes."""
     if not isinstance(images, (list, tuple)):
-        array = _array(images, (3, 4), channels, decoder, exif_rotation)
+        array = as_image(images, (3, 4), channels, decoder, exif_rotation)
         yield from array if array.ndim == 4 else [array]
         return
     if not images:
         raise UsageError("No images. Received: an empty list")
     for index, image in enumerate(images):
         try:
-            yield _array(image, (3,), channels, decoder, exif_rotation)
+            yield as_image(image, (3,), channels, decoder, exif_rotation)
         except (UsageError, ImageError) as error:
             raise type(error)(f"Image {index}: {error}") from error
 
 
-def _array(image, ranks, channels, decoder, exif_rotation):
+def as_image(image, ranks, channels, decoder, exif_rotation):
     """A path, bytes or whatever NumPy takes for an array as an image, uint8 or float32."""
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, exif_rotation, decoder=decoder)
