@@ -11,8 +11,8 @@ from inception_tf.files import atomic_write
 class FeatureStatistics:
     """Mean and covariance of features as they come.
 
-    The update and the merge are those of Chan, Golub and LeVeque (1979), which lose nothing to cancellation: of parts in
-    any order the result is `numpy.mean`'s and `numpy.cov`'s to rounding.
+    The update and the merge are those of Chan, Golub and LeVeque (1979), which lose nothing to cancellation: of parts
+    in any order the result is `numpy.mean`'s and `numpy.cov`'s to rounding.
 
     Attributes:
         mode: the resize of the images that the features are of, see `images.resize_2015.MODES`; None where not known.

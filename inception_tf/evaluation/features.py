@@ -174,7 +174,7 @@ class FeatureExtractor:
         if skipped and not skip:
             first = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
             raise UsageError(
-                f"{len(skipped)} of {len(images)} images cannot be read. --skip-unreadable (skip=True) leaves them out. "
+                f"{len(skipped)} of {len(images)} images cannot be read; --skip-unreadable (skip=True) drops them. "
                 f"{first}{'; …' if len(skipped) > 3 else ''}"
             )
         if not len(values):

@@ -126,8 +126,8 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
         few = [f"{count:,}" for count in result.counts if count is not None and count < FEW]
         if few:
             result.warnings.append(
-                f"FID of {' and '.join(few)} images is biased upward, and of fewer than {FEW:,} their covariance has no "
-                "full rank: compare only figures of as many images."
+                f"FID of {' and '.join(few)} images is biased upward, and of fewer than {FEW:,} the covariance lacks full "
+                "rank: compare only figures of as many images."
             )
         if not (first.mode and second.mode):
             result.warnings.append("Statistics without a mode: whether they were resized alike cannot be checked.")

@@ -55,7 +55,7 @@ def InceptionV3(
 
 
 def base(inputs, depth, last_pool=None):
-    """`inception_v3_base`: the end points from Conv2d_1a_3x3 to Mixed_7c, by name. `last_pool`: of the last, where another."""
+    """`inception_v3_base`: the end points from Conv2d_1a_3x3 to Mixed_7c, by name. `last_pool` is in the last."""
     layers = [
         valid("Conv2d_1a_3x3", depth(32), 3, strides=2),  # 149×149×32
         valid("Conv2d_2a_3x3", depth(32), 3),  # 147×147×32
