@@ -126,7 +126,7 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
         few = [f"{count:,}" for count in result.counts if count is not None and count < FEW]
         if few:
             result.warnings.append(
-                f"FID of {' and '.join(few)} images is biased upward, and of fewer than {FEW:,} the covariance lacks full "
+                f"FID of {' and '.join(few)} images is biased upward; below {FEW:,} the covariance lacks full "
                 "rank: compare only figures of as many images."
             )
         if not (first.mode and second.mode):

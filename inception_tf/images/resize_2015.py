@@ -8,7 +8,7 @@ from inception_tf.images.preprocessing import Preprocessing, around_zero
 SIDE = 299
 # The tools whose pixels a mode gives.
 MODES = {
-    "tensorflow": "the graph's own bilinear, TensorFlow 1's: TTUR, TF-GAN, torch-fidelity, clean-fid's legacy_tensorflow",
+    "tensorflow": "the graph's bilinear, TensorFlow 1's: TTUR, TF-GAN, torch-fidelity, clean-fid's legacy_tensorflow",
     "pytorch": "bilinear with half-pixel centers, no antialiasing: pytorch-fid, clean-fid's legacy_pytorch",
     "clean": "Pillow's bicubic with antialiasing, in float: clean-fid",
 }
