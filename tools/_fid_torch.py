@@ -133,8 +133,14 @@ def run(weights, a, b, out):
             np.save(Path(out, f"{tool} {name}.npy"), values)
     metrics = torch_fidelity.calculate_metrics(
         input1=str(a), input2=str(b), fid=True, kid=True, isc=True, prc=True, cuda=False, cache=False, verbose=False,
-        batch_size=1, isc_splits=SPLITS, feature_extractor_weights_path=str(weights), **KID,
+        batch_size=1, isc_splits=SPLITS, feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(weights), **KID,
     )  # fmt: skip
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    pair = [torch.tensor(values).double() for values in features["torch-fidelity"]]
+    # Its own KID is of float32 kernels, which a distance near 0 is lost in.
+    metrics |= {f"{key}_float64": value for key, value in kid_features_to_metric(*pair, verbose=False, **KID).items()}
     results["torch-fidelity"] = {key: float(value) for key, value in metrics.items()}
     statistics = [(np.mean(f, axis=0), np.cov(f, rowvar=False)) for f in features["pytorch-fid"]]
     for name, (mu, sigma) in zip("ab", statistics):

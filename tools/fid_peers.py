@@ -60,13 +60,14 @@ def measure(a, b, torch_python, out):
         wanted = [np.load(Path(out, f"{tool} {name}.npy")) for name in "ab"]
         differences = [np.abs(side.values - peer).max() / np.abs(peer).max() for side, peer in zip(found, wanted)]
         row["features"] = float(max(differences))
-        metrics = ("fid", "kid", "is") if tool == "torch-fidelity" else ("fid",)
+        metrics = ("fid", "kid", "is", "pr") if tool == "torch-fidelity" else ("fid",)
         result = compare(*found, metrics, extractor.kernel, *KID.values(), splits=2)
         facts = theirs[tool]
         if tool == "torch-fidelity":
             row["fid"] = _relative(result.fid, facts["frechet_inception_distance"])
-            row["kid"] = _relative(result.kid[0], facts["kernel_inception_distance_mean"])
+            row["kid"] = _relative(result.kid[0], facts["kernel_inception_distance_mean_float64"])
             row["is"] = _relative(result.inception_score[0], facts["inception_score_mean"])
+            row["precision"] = abs(result.precision - facts["precision"]) + abs(result.recall - facts["recall"])
         else:
             row["fid"] = _relative(result.fid, facts)
         row["our fid"] = result.fid
@@ -97,7 +98,7 @@ def main():
     start_keras()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(args.a, args.b, args.torch_python, args.out or folder)
-    names = ("features", "fid", "kid", "is")
+    names = ("features", "fid", "kid", "is", "precision")
     cells = [
         (
             row["tool"],
@@ -107,7 +108,7 @@ def main():
         )
         for row in rows
     ]
-    print(tables.render(cells, ("beside", "resize", "features", "FID", "KID", "IS", "FID itself"), "<<>>>>>"))
+    print(tables.render(cells, ("beside", "resize", "features", "FID", "KID", "IS", "P, R", "FID itself"), "<<>>>>>>"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from graph_2015 import write_graph_2015
 
 import inception_tf as itf
 from inception_tf.cli.main import main
-from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.errors import CheckpointError, DownloadError, UsageError
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.slim import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
@@ -94,7 +94,7 @@ def test_the_graph_of_retrain(tmp_path):
     assert itf.load_model(tmp_path / "m.keras").card.labels == NAMES
 
 
-def test_the_archive(graph, tmp_path, capsys):
+def test_the_archive(graph, tmp_path, capsys, monkeypatch):
     (tmp_path / "a").mkdir()
     shutil.copy(graph, tmp_path / "a")
     with tarfile.open(tmp_path / "inception-2015-12-05.tgz", "w:gz") as tar:
@@ -103,6 +103,13 @@ def test_the_archive(graph, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["container"] == "frozen GraphDef of 2015-12-05 in a tar archive"
     assert (found["detection"]["network"], found["detection"]["classes"]) == ("inception_2015", 20)
+    # Put in its place it is the published network; from a mirror it must have the published size.
+    monkeypatch.setenv("INCEPTION_TF_MIRROR", str(tmp_path))
+    monkeypatch.setenv("INCEPTION_TF_HOME", str(tmp_path / "home"))
+    with pytest.raises(DownloadError, match=r"bytes, not 88,931,400.*\n.*inception_2015/inception-2015-12-05\.tgz"):
+        itf.create_model("inception_2015", "imagenet")
+    shutil.copy(tmp_path / "inception-2015-12-05.tgz", tmp_path / "home/inception_2015")
+    assert itf.create_model("inception_2015", "imagenet").output_shape == (None, 20)
 
 
 def test_the_label_map_and_the_published_print(tmp_path, shared, monkeypatch):

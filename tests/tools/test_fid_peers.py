@@ -26,6 +26,6 @@ def test_the_three_tools(torch_python, shared, tmp_path):
     assert [row["tool"] for row in rows[:5]] == list(fid_peers.MODES) and len(rows) == 7
     for row in rows:
         assert row.get("features", 0) < 1e-5, row
-        assert all(row.get(name, 0) < 1e-3 for name in ("fid", "kid", "is")), row
+        assert all(row.get(name, 0) < 1e-3 for name in ("fid", "kid", "is", "precision")), row
     by_mode = {row["mode"]: row["our fid"] for row in rows}
     assert len({round(value, 4) for value in by_mode.values()}) == 3  # the resize shows
