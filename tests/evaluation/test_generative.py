@@ -317,3 +317,22 @@ def test_the_keras_metric(extractor, folders):
     assert logs == {}
     callback.on_epoch_end(1, logs)
     assert logs["fid"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_an_export_and_narrow_precisions(model, extractor, tmp_path):
+    """An export without the top gives the same features; bfloat16 and float16 other ones, close by."""
+    whole = itf.load_model(model)
+    options = {"input_shape": (75, 75, 3), "depth_multiplier": 0.1, "include_top": False, "pooling": "avg"}
+    headless = itf.create_model("inception_2015", **options)
+    values = {variable.path: variable for variable in whole.weights}
+    for variable in headless.weights:
+        variable.assign(values[variable.path])
+    itf.to_onnx(headless, tmp_path / "features.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (4, 90, 80, 3), dtype="uint8")
+    expected = extractor(images)
+    exported = FeatureExtractor(tmp_path / "features.onnx")
+    assert exported.kernel is None and np.abs(exported(images) - expected).max() < 1e-5 * expected.max()
+    for precision in ("bfloat16", "float16"):
+        narrow = FeatureExtractor(model, precision=precision, batch=8)(images)
+        assert 1e-5 < np.abs(narrow - expected).max() / expected.max() < 0.05
