@@ -304,7 +304,7 @@ class Worker:
         return outcome, detail, seconds
 
 
-def run(number, only="*", seed=0, keep=None, log=functools.partial(print, flush=True)):
+def run(number, only="*", seed=0, keep=None, log=print):
     """Mutates `number` files in all.
 
     Returns:
