@@ -12,7 +12,6 @@ Prints how many of each container ended how; what is neither "read" nor "refused
 import argparse
 import collections
 import fnmatch
-import functools
 import gzip
 import io
 import multiprocessing
