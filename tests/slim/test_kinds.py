@@ -202,9 +202,9 @@ def test_trainable_variables_alone(slim_checkpoint, tmp_path):
     features = np.asarray(layer.convolution_op(before, layer.kernel), "float64")
     np.testing.assert_allclose(layer.batch_norm.moving_mean, features.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(layer.batch_norm.moving_variance, features.var((0, 1, 2)), rtol=1e-3, atol=1e-4)
-    assert not model.card.weights.complete and all(
-        np.array_equal(open_checkpoint(tmp_path / "m.keras")[name], value) for name, value in kept.items()
-    )
+    written = open_checkpoint(tmp_path / "m.keras")
+    assert all(np.array_equal(written[name], value) for name, value in kept.items())
+    assert not model.card.weights.complete
 
 
 # Another network.
@@ -226,7 +226,7 @@ def test_logits_alone(slim_variables):
 
 @pytest.fixture(scope="module")
 def of_2016():
-    """Facts of the original graph: `variables`, names to shapes; `images`; golden `end_points`, by Slim's later names."""
+    """Facts of the original graph: variables, names to shapes; images; golden end points, by Slim's later names."""
     return json.loads(Path(__file__).with_name("names_2016.json").read_text())
 
 
