@@ -17,6 +17,7 @@ MODULES = ("inception_v1", "inception_v2", "inception_v3", "resnet_v1", "resnet_
 
 # Our options by the name TF-Slim's functions have for them.
 ARGUMENTS = {"aux_logits": "create_aux_logits", "classes": "num_classes"}
+NORM = ("scale", "epsilon", "decay")  # our options for batch norm's arguments are called batch_norm_scale, …
 
 
 @functools.cache
@@ -77,19 +78,31 @@ def build(network, images, options, scope):
     slim = import_tf_slim()
     first = _plain_convolution(slim) if options.get("use_separable_conv") is False else contextlib.nullcontext()
     last = _max_pool_in_7c(slim) if network == "inception_2015" else contextlib.nullcontext()
-    around, gamma = contextlib.nullcontext(), {}
-    if options.get("batch_norm", True):
-        of_scope = {option: options[option] for option in inspect.signature(arg_scope).parameters if option in options}
-        around = slim.arg_scope(arg_scope(**of_scope))
-        # The Inceptions' arg scopes leave it to batch norm itself.
-        gamma = {"scale": options["batch_norm_scale"]} if "batch_norm_scale" in options else {}
     evaluating = slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False)
-    with first, last, around, slim.arg_scope([slim.batch_norm], **gamma), evaluating:
+    with first, last, _arg_scope(slim, arg_scope, options), evaluating:
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
         end_points.update(_pooled(end_points, scoped(scope, "")))
     end_points.update(_head_pooling(images.graph, f"{scoped(scope, '')}Logits/"))
     return end_points
+
+
+@contextlib.contextmanager
+def _arg_scope(slim, arg_scope, options):
+    """A network's arg scope, `arg_scope()`, with the batch norm of the options; no arg scope where they have none.
+
+    Not all of Slim's arg scopes take batch norm's arguments: they are set within it.
+    """
+    if not options.get("batch_norm", True):
+        yield
+        return
+    given = {argument: options[f"batch_norm_{argument}"] for argument in NORM if f"batch_norm_{argument}" in options}
+    scope = arg_scope()
+    own = scope[slim.arg_scope_func_key(slim.conv2d)].get("normalizer_params")
+    convolution = {"normalizer_params": {**own, **given}} if own else {}
+    inner = slim.arg_scope([slim.conv2d], **convolution), slim.arg_scope([slim.batch_norm], **given)
+    with slim.arg_scope(scope), inner[0], inner[1]:
+        yield
 
 
 @contextlib.contextmanager
