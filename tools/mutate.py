@@ -195,7 +195,7 @@ def _table(data, random):
         size, _ = _varint(data, at)
     block, how = mutate(data[offset : offset + size], random)
     block = block[:size].ljust(size, b"\0") + data[offset + size : offset + size + 1]
-    return data[:offset] + block + _masked(block) + data[offset + size + 5 :], f"inside: {how}"
+    return data[:offset] + block + masked(block) + data[offset + size + 5 :], f"inside: {how}"
 
 
 def _varint(data, at):
@@ -208,7 +208,7 @@ def _varint(data, at):
             return number, at
 
 
-def _masked(data):
+def masked(data):
     crc = _crc32c(data)
     return (((crc >> 15 | crc << 17) & 0xFFFFFFFF) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
