@@ -9,6 +9,7 @@ __version__ = "0.2.0"
 # ones: `zoo` has one for every network that is registered.
 _PUBLIC = {
     "Phase": "training.recipe",
+    "Preprocessing": "images.layer",
     "Recipe": "training.recipe",
     "class_activation_maps": "analysis.class_maps",
     "classify": "inference.classify",
@@ -39,6 +40,7 @@ _PUBLIC = {
     "to_litert": "exports.litert",
     "to_onnx": "exports.onnx",
     "to_openvino": "exports.openvino",
+    "to_plain_keras": "models.plain",
     "to_timm": "exports.timm",
     "verify": "slim.verify",
 }

@@ -3,15 +3,20 @@
     python tools/load_serving.py
 
 The model is a LeNet. Asked by 1, 8 and 64 clients; by 64 while new versions come; by clients that are killed in the
-middle of a request; and with malformed requests of every kind, good ones among them.
+middle of a request; with malformed requests of every kind, good ones among them; and stopped under load.
+
+TF_SERVING_URL and TF_SERVING_MODEL_PATH, as of tests/serving/conftest.py, name a TensorFlow Serving to ask instead:
+it gets new versions under that path, and what needs its process or its metrics is left out.
 """
 
 import argparse
 import asyncio
 import base64
+import contextlib
 import io
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -22,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +46,8 @@ FILES = jpegs()
 class Server:
     """`inception-tf serve` of a model in a process of its own, on free ports. A context manager."""
 
+    local = True
+
     def __init__(self, base, *options):
         self.base = base
         self.command = [sys.executable, "-m", "inception_tf", "serve", str(base), "--engine", "local", "--json"]
@@ -53,13 +61,27 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
+        self.stop()
         self.code = self.process.wait(60)
+
+    def stop(self):
+        self.stop = lambda: None  # a second one would end it at once
+        self.process.send_signal(signal.SIGTERM)
 
     def memory(self, which="VmRSS"):
         """Its memory in megabytes now, or the most so far, "VmHWM"."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"{which}:\s+(\d+)", status)[1]) / 1024
+
+
+class Remote:
+    """The TensorFlow Serving that TF_SERVING_URL names, with a model for images of 28×28×1."""
+
+    local = False
+
+    def __init__(self):
+        self.url, self.base = os.environ["TF_SERVING_URL"].rstrip("/"), Path(os.environ["TF_SERVING_MODEL_PATH"])
+        self.model = f"{self.url}/v1/models/{self.base.name}"
 
 
 def files(*instances):
@@ -106,9 +128,10 @@ async def load(server, clients, during):
 async def swap(server, count):
     """Adds versions, each a copy of the first, and waits until it is the one that answers."""
     async with aiohttp.ClientSession() as session:
-        for number in range(2, count + 2):
-            part, available = server.base.parent / f".{number}", []
-            await asyncio.to_thread(shutil.copytree, server.base / "1", part)
+        newest = max(int(path.name) for path in server.base.iterdir() if path.name.isdigit())
+        for number in range(newest + 1, newest + count + 1):
+            part, available = server.base / f".{number}", []
+            await asyncio.to_thread(shutil.copytree, server.base / str(newest), part)
             part.rename(server.base / str(number))
             while available != [str(number)]:
                 await asyncio.sleep(0.05)
@@ -132,12 +155,12 @@ def killed(server, count):
     Returns:
         A dict: requests that still count as in flight afterwards; whether a good request is answered.
     """
-    body, generator = files(*FILES), random.Random(0)
+    body, generator, address = files(*FILES), random.Random(0), urllib.parse.urlsplit(server.url)
     head = f"POST /v1/models/{server.base.name}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     message = head.encode() + body
 
     def kill(length, seconds):
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
+        with socket.create_connection((address.hostname, address.port)) as client:
             client.sendall(message[:length])
             time.sleep(seconds)
             # A reset, as of a client that died.
@@ -148,13 +171,49 @@ def killed(server, count):
         list(pool.map(kill, lengths, [generator.uniform(0, 0.02) for _ in lengths]))
     with urllib.request.urlopen(f"{server.model}:predict", body, timeout=60) as response:
         answered = response.status == 200
-    for _ in range(100):
+    left = 0
+    for _ in range(100 if server.local else 0):
         with urllib.request.urlopen(f"{server.url}/metrics") as response:
             left = float(re.search(rb"\ninception_tf_requests_in_flight (\S+)", response.read())[1])
         if not left:
             break
         time.sleep(0.1)
     return {"left": left, "answered": answered}
+
+
+async def stopped(server, clients, seconds=1):
+    """SIGTERM under load, half of the clients with a connection for each request. A refused one was not accepted.
+
+    Returns:
+        A dict: answered; lost, what became of the requests that were accepted and not answered right.
+    """
+    url, bodies, lost, answered = f"{server.model}:predict", list(map(files, FILES)), [], 0
+    connectors = [aiohttp.TCPConnector(limit=0, force_close=close) for close in (False, True)]
+    async with (
+        aiohttp.ClientSession(connector=connectors[0]) as kept,
+        aiohttp.ClientSession(connector=connectors[1]) as new,
+    ):
+        expected = [await post(kept, url, body) for body in bodies]
+
+        async def client(number):
+            nonlocal answered
+            session = (kept, new)[number % 2]
+            for i in itertools.count(number):
+                try:
+                    answer = await post(session, url, bodies[i % len(bodies)])
+                except aiohttp.ClientConnectorError:
+                    return
+                except (aiohttp.ClientError, OSError) as error:
+                    answer = 0, repr(error)
+                answered += 1
+                if not same(answer, expected[i % len(bodies)]):
+                    lost.append(f"{answer!s:.200}")
+
+        running = [asyncio.create_task(client(number)) for number in range(clients)]
+        await asyncio.sleep(seconds)
+        server.stop()
+        await asyncio.gather(*running)
+    return {"answered": answered, "lost": lost}
 
 
 def png(width, height):
@@ -209,7 +268,7 @@ async def malformed(server, count, huge=10, concurrency=16):
         A dict: bad, good; wrong: those that were not refused as they should be, or whose good answer was not right.
     """
     wrong, good, numbers, lock = [], 0, iter(range(1, count + 1)), asyncio.Semaphore(2)
-    kinds = itertools.cycle(malformed_requests())
+    kinds = itertools.cycle(kind for kind in malformed_requests() if server.local or kind[0] != "too many rows")
 
     async def ask(kind, path, body, expected):
         try:
@@ -226,7 +285,7 @@ async def malformed(server, count, huge=10, concurrency=16):
     async def client():
         nonlocal good
         for i in numbers:
-            if i % max(count // huge, 1) == 0:
+            if i % max(count // huge, 1) == 0 and server.local:
                 async with lock:  # so that the clients' own memory stays bounded
                     await ask("100 MB", ":predict", bytes(100 * 2**20), 413)
             else:
@@ -257,27 +316,34 @@ def main():
     parser.add_argument("--swaps", type=int, default=5, help="of versions (5)")
     parser.add_argument("--killed", type=int, default=1000, help="clients (1000)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        base = Path(scratch, "digits")
-        lenet(base)
-        with Server(base) as server:
-            print("| clients | requests/s | p50 ms | p99 ms | failures |\n|---:|---:|---:|---:|---:|")
-            for clients in (1, 8, 64):
-                found = asyncio.run(load(server, clients, asyncio.sleep(args.seconds)))
-                numbers = f"{found['rate']:.1f} | {found['p50']:.0f} | {found['p99']:.0f} | {len(found['failures'])}"
-                print(f"| {clients} | {numbers} |", flush=True)
-            found = asyncio.run(load(server, 64, swap(server, args.swaps)))
-            print(f"\n{args.swaps} new versions under 64 clients: {found['requests']} requests, ", end="")
-            print(f"{len(found['failures'])} failed {found['failures'][:3] or ''}", flush=True)
-            found = killed(server, args.killed)
-            print(f"{args.killed} clients killed: {found['left']:.0f} requests left over, ", end="")
-            print(f"answers afterwards: {found['answered']}", flush=True)
-            before, found = server.memory(), asyncio.run(malformed(server, args.requests))
-            print(f"{found['bad']} malformed and {found['good']} good requests: {len(found['wrong'])} answered wrongly")
-            print("\n".join(found["wrong"][:20]))
-            peak = server.memory("VmHWM")
-            print(f"the server's memory in MB: before {before:.0f}, after {server.memory():.0f}, at most {peak:.0f}")
-        print(f"stopped with {server.code}")
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        if "TF_SERVING_URL" in os.environ:
+            server = Remote()
+        else:
+            base = Path(scratch, "digits")
+            lenet(base)
+            server = stack.enter_context(Server(base))
+        print("| clients | requests/s | p50 ms | p99 ms | failures |\n|---:|---:|---:|---:|---:|")
+        for clients in (1, 8, 64):
+            found = asyncio.run(load(server, clients, asyncio.sleep(args.seconds)))
+            numbers = f"{found['rate']:.1f} | {found['p50']:.0f} | {found['p99']:.0f} | {len(found['failures'])}"
+            print(f"| {clients} | {numbers} |", flush=True)
+        found = asyncio.run(load(server, 64, swap(server, args.swaps)))
+        print(f"\n{args.swaps} new versions under 64 clients: {found['requests']} requests, ", end="")
+        print(f"{len(found['failures'])} failed {found['failures'][:3] or ''}", flush=True)
+        found = killed(server, args.killed)
+        print(f"{args.killed} clients killed: {found['left']:.0f} requests left over, ", end="")
+        print(f"answers afterwards: {found['answered']}", flush=True)
+        for done in range(0, args.requests, 2000):
+            if server.local:
+                print(f"after {done} malformed requests: {server.memory():.0f} MB", flush=True)
+            found = asyncio.run(malformed(server, min(2000, args.requests - done), huge=2))
+            print(f"{found['bad']} and {found['good']} good ones: {len(found['wrong'])} answered wrongly")
+            print("\n".join(found["wrong"][:20]), end="")
+        if server.local:
+            print(f"at the end {server.memory():.0f} MB, at most {server.memory('VmHWM'):.0f} MB")
+            found = asyncio.run(stopped(server, 64))
+            print(f"SIGTERM under 64 clients: {found['answered']} answered, {len(found['lost'])} lost")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Explanation:
         maps: float32 H×W×k in the order of `classes`, at the photograph's resolution; NaN where the preprocessing
             crops it away.
         at: the end point whose positions the maps have.
+        positions: how many these are, (rows, columns). Of one position a map is of one color, and says nothing of
+            where.
         method: "class activation map" or "Grad-CAM".
     """
 
@@ -36,6 +38,7 @@ class Explanation:
     classes: list
     maps: np.ndarray
     at: str
+    positions: tuple
     method: str
 
     def peak(self, i):
@@ -92,7 +95,8 @@ def _explain(engine, paths, images, top, at, chosen):
     classes = best if chosen is None else np.array([chosen] * len(images))
     maps = grad_cam(model, inputs, classes, at) if at else class_activation_maps(model, inputs, classes)
     end_point = at or backbone_end_point(model)
-    feature_map = profile(model, preprocessing.size).end_points[end_point]
+    found = profile(model, preprocessing.size)
+    feature_map = {**found.units, **found.end_points}[end_point]
     return [
         Explanation(
             path=Path(path),
@@ -100,6 +104,7 @@ def _explain(engine, paths, images, top, at, chosen):
             classes=[(int(index), engine.labels[index], float(row[index])) for index in indices],
             maps=heat_maps.on_image(own, feature_map, *preprocessing.positions(*image.shape[:2])),
             at=end_point,
+            positions=own.shape[:2],
             method="Grad-CAM" if at else "class activation map",
         )
         for path, image, row, indices, own in zip(paths, images, scores, classes, maps)

@@ -32,16 +32,22 @@ def run(args):
     figures.check(out, args.force)
     engine = open_engine(args.model, labels=args.labels)
     found = explain(engine, paths, args.top, args.at, args.classes, args.exif)
-    figures.save(figure(found), out, args.force)
+    drawn = found[0].positions != (1, 1)
+    if drawn:
+        figures.save(figure(found), out, args.force)
     rows, data = [], []
     for one in found:
         classes = []
         for i, (index, name, score) in enumerate(one.classes):
-            y, x = one.peak(i)
-            rows.append((one.path if i == 0 else "", name, f"{score:.4f}", f"{x}, {y}"))
-            classes.append({"index": index, "name": name, "score": score, "peak": {"x": x, "y": y}})
+            y, x = one.peak(i) if drawn else (None, None)
+            rows.append((one.path if i == 0 else "", name, f"{score:.4f}", f"{x}, {y}" if drawn else "–"))
+            peak = {"x": x, "y": y} if drawn else None
+            classes.append({"index": index, "name": name, "score": score, "peak": peak})
         data.append({"image": str(one.path), "method": one.method, "end_point": one.at, "classes": classes})
     text = tables.render(rows, ("image", "class", "score", "strongest at x, y"), "<<>>")
-    return Outcome(
-        f"{text}\n\nWritten: {out} ({found[0].method} at {found[0].at})", {"images": data, "picture": str(out)}
-    )
+    said = f"Written: {out} ({found[0].method} at {found[0].at})"
+    if not drawn:
+        size = "×".join(map(str, engine.preprocessing.size))
+        said = f"No picture: {found[0].at} has one position for images of {size}, so its map cannot say where. "
+        said += "--at END_POINT gives Grad-CAM at an earlier one."
+    return Outcome(f"{text}\n\n{said}", {"images": data, "picture": str(out) if drawn else None})

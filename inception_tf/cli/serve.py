@@ -1,7 +1,8 @@
 """Serve models: by TensorFlow Serving when it is installed, else by the local server.
 
 The local server answers as TensorFlow Serving does, REST and gRPC, and has a page at / and metrics at /metrics. It is
-for trying an export, and listens on this machine alone. --print writes what deploys TensorFlow Serving elsewhere.
+for trying an export, and listens on this machine alone, since it has no authentication. --print writes what deploys
+TensorFlow Serving elsewhere.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from inception_tf.cli.outcome import Outcome
 
 KERAS = False
 
-FORMS = ("docker", "compose", "kubernetes", "kserve")
+FORMS = ("docker", "dockerfile", "compose", "kubernetes", "kserve")
 
 
 def add_arguments(parser):
@@ -20,12 +21,16 @@ def add_arguments(parser):
     parser.add_argument("--port", type=port, default=8501, help="for REST; 0: one that is free (8501)")
     parser.add_argument("--grpc-port", type=port, default=8500, metavar="PORT", help="for gRPC (8500)")
     parser.add_argument("--engine", choices=("auto", "tensorflow", "local"), default="auto", help="which server (auto)")
-    parser.add_argument("--print", choices=FORMS, dest="form", help="print deployment files instead of serving")
+    deploy = parser.add_argument_group("deployment files")
+    deploy.add_argument("--print", choices=FORMS, dest="form", help="print this instead of serving")
+    deploy.add_argument("--tensorflow-serving", metavar="VERSION", help="the tag of its image (the newest, 2.20.0)")
+    deploy.add_argument("--gpu", action="store_true", help="for a GPU")
     local = parser.add_argument_group("the local server")
     local.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     local.add_argument("--max-request", type=int, default=64, metavar="MB", help="the largest request (64)")
     local.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for an answer (30)")
     local.add_argument("--poll", type=float, default=1, metavar="S", help="seconds between checks for new versions (1)")
+    local.add_argument("--versions", type=int, default=1, metavar="N", help="of each model, the newest (1)")
     local.add_argument("--threads", type=int, default=2, metavar="N", help="requests that run at once (2)")
 
 
@@ -44,14 +49,17 @@ def run(args):
     from inception_tf.errors import UsageError
     from inception_tf.serving.directories import find_models
 
-    if args.max_request < 1 or args.timeout <= 0 or args.poll <= 0 or args.threads < 1:
-        raise UsageError("--max-request and --threads must be at least 1, --timeout and --poll above 0.")
+    if args.max_request < 1 or args.timeout <= 0 or args.poll <= 0 or min(args.threads, args.versions) < 1:
+        raise UsageError("--max-request, --threads and --versions must be at least 1, --timeout and --poll above 0.")
     models = find_models(args.directory)
     if args.form:
-        from inception_tf.serving.deploy import deployment
+        from inception_tf.serving.deployment import VERSION, deployment
 
-        text = deployment(args.form, models, args.port, args.grpc_port)
+        version = args.tensorflow_serving or VERSION
+        text = deployment(args.form, models, args.port, args.grpc_port, version, args.gpu)
         return Outcome(text.rstrip("\n"), {"form": args.form, "text": text})
+    if args.gpu or args.tensorflow_serving:
+        raise UsageError("--gpu and --tensorflow-serving are for --print.")
     found = shutil.which("tensorflow_model_server")
     if args.engine == "tensorflow" and not found:
         raise UsageError("tensorflow_model_server is not on the PATH. --engine local serves without it.")
@@ -67,17 +75,22 @@ def _serving_command(args, models):
     from pathlib import Path
 
     from inception_tf.exports.serving_files import models_config
-    from inception_tf.serving.deploy import server_command
+    from inception_tf.serving.deployment import monitoring_config, server_command
 
-    config = Path(tempfile.mkdtemp(prefix="inception-tf-serve-"), "models.config")
-    config.write_text(models_config({name: base.resolve() for name, base in models.items()}), "utf-8")
+    config = Path(tempfile.mkdtemp(prefix="inception-tf-serve-"))
+    paths = {name: base.resolve() for name, base in models.items()}
+    Path(config, "models.config").write_text(models_config(paths), "utf-8")
+    Path(config, "monitoring.config").write_text(monitoring_config(), "utf-8")
     return server_command(models, args.port, args.grpc_port, config)
 
 
 def _local(args):
+    import contextlib
+    import ctypes
     import functools
     import json
     import logging
+    import os
     import signal
     import sys
     import threading
@@ -88,6 +101,10 @@ def _local(args):
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("inception_tf").setLevel(logging.INFO)
+    # The memory of a large image goes back when it is freed: oneDNN's allocator, and glibc's arenas, would keep it.
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # where there is no glibc
+        ctypes.CDLL(None).mallopt(-3, 2**24)  # M_MMAP_THRESHOLD
     start_tensorflow()
     try:
         from inception_tf.serving.server import LocalServer
@@ -98,7 +115,8 @@ def _local(args):
         signal.signal(number, lambda *_: stop.set())
     find = functools.partial(find_models, args.directory)
     limits = {"max_bytes": args.max_request * 2**20, "poll": args.poll, "timeout": args.timeout}
-    with LocalServer(find, args.host, args.port, args.grpc_port, threads=args.threads, **limits) as server:
+    limits |= {"threads": args.threads, "versions": args.versions}
+    with LocalServer(find, args.host, args.port, args.grpc_port, **limits) as server:
         names = sorted(server.models.servables)
         facts = {"engine": "local", "host": args.host, "port": server.port, "grpc_port": server.grpc_port}
         if args.json:

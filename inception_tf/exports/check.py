@@ -56,7 +56,7 @@ def check_savedmodel(model, path, names, top=5, precision=None):
 
 def _last_is_broken(signature, got):
     """What the last image's status says, None where there is no status. It was none, so it must not be answered."""
-    fine = not any(got["classes"][-1]) and np.isnan(got["scores"][-1]).all() and np.isfinite(got["scores"][:-1]).all()
+    fine = not any(got["classes"][-1]) and not np.any(got["scores"][-1]) and np.isfinite(got["scores"][:-1]).all()
     status = got.get("status")
     if status is not None:
         fine = fine and not any(status[:-1]) and status[-1]

@@ -5,6 +5,10 @@ from inception_tf.images.decoding import decode_image_graph, inspect_header_grap
 # The key of an image's bytes in a tf.Example, as TF-Slim's datasets and TensorFlow's object detection have it.
 FEATURE = "image/encoded"
 
+# What a file that was sent as a plain string of JSON looks like: its base64, or its name.
+TEXT = r"[ -~\s]+"
+HINT = ' These bytes are text. TensorFlow Serving\'s REST takes a file as {"b64": "<its base64>"}.'
+
 # Images decoded at once in one call: with the most pixels of one it bounds the memory of a call.
 PARALLEL = 4
 
@@ -47,8 +51,10 @@ def preprocess_each(data, preprocessing, max_pixels, examples=False):
         return preprocessing.graph(decode_image_graph(encoded(one), max_pixels)), tf.constant("")
 
     def explained(one):
-        _, problem = inspect_header_graph(encoded(one), max_pixels)
-        return blank, tf.where(problem == "", broken, problem)
+        data = encoded(one)
+        _, problem = inspect_header_graph(data, max_pixels)
+        is_text = tf.strings.regex_full_match(tf.strings.substr(data, 0, 64), TEXT)
+        return blank, tf.where(problem == "", broken, tf.where(is_text, problem + HINT, problem))
 
     def undecodable(one):
         return blank, tf.strings.join([tf.strings.substr(encoded(one), 0, 0), broken])  # fails where encoded() does

@@ -35,12 +35,12 @@ def export_savedmodel(model, directory, **options):
         predict_image_bytes: `image_bytes` (string N: JPEG, PNG, GIF, BMP or WEBP files, each of any size) to `classes`
             (string N×k, names) and `scores` (float32 N×k), best first, and `status` (string N); k is `top`, or all
             where there are fewer. Images are decoded and preprocessed in the graph. The status of an image is empty;
-            where it cannot be read, it says why, the classes are empty and the scores NaN, and the others are
+            where it cannot be read, it says why, the classes are empty and the scores 0, and the others are
             classified. A map of logits is averaged first.
         classify: the same for Serving's Classify: `inputs` (string N: serialized `tf.Example` with `image/encoded`) to
-            `classes` and `scores`. No `status`, since Serving refuses a third output; empty classes and NaN show it.
+            `classes` and `scores`. No `status`, since Serving refuses a third output; empty classes show it.
         class_maps: `image_bytes` to what predict_image_bytes gives and `maps`, float32 N×k×h×w: what every position of
-            the last feature map adds to the class's logit, which is the mean; NaN where an image cannot be read. Of
+            the last feature map adds to the class's logit, which is the mean; 0 where an image cannot be read. Of
             networks that end in global average pooling and one linear layer.
         features: `images` as above to `features`: PreLogits, or what the network calls the input of its classifier;
             float32 N×C, or N×h×w×C where that is a map.
@@ -91,7 +91,7 @@ class UnversionedSavedModel(Format):
     options = ("labels", "top", "check", "batch", "xla", "max_pixels", "fuse", "precision", "overwrite")
     precisions = ("float32", "float16", "bfloat16")
     batches, max_batches = (1, 8, 32), 100  # which leave the warm-up below the 1000 requests that Serving takes
-    needs_tensorflow = True
+    backend = "tensorflow"
 
     def files(self, target):
         return []  # a directory may replace one
@@ -113,8 +113,7 @@ class UnversionedSavedModel(Format):
                     labels.write_text("".join(f"{name}\n" for name in export.names), "utf-8")
                     servable.labels = tf.saved_model.Asset(labels)
                 tf.saved_model.save(servable, path, signatures)
-                if "classify" in signatures:
-                    _name_classify(path)
+                _fit_for_serving(path)
             name, shape = export.target.resolve().name, image_shape(export.model)
             write_serving_files(path, name, list(signatures), export.options.batch, shape)
         except tf.errors.OpError as error:
@@ -164,13 +163,21 @@ def _rename_to_version(part, directory):
                 raise
 
 
-def _name_classify(path):
-    """Gives the signature classify the method name that Serving's Classify asks for; TensorFlow writes Predict's."""
-    import tensorflow as tf
+def _fit_for_serving(path):
+    """Gives the signature classify the method name that Serving's Classify asks for, TensorFlow writes Predict's; and
+    takes the variables' `debug_name` off, which loaders before TensorFlow 2.16 do not know."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Proto
 
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
-    updater.replace_method_name("classify", "tensorflow/serving/classify", "serve")
-    updater.save()
+    file = Path(path, "saved_model.pb")
+    saved = Proto.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        if "classify" in graph.signature_def:
+            graph.signature_def["classify"].method_name = "tensorflow/serving/classify"
+        functions = graph.graph_def.library.function
+        for node in (*graph.graph_def.node, *(node for function in functions for node in function.node_def)):
+            if "debug_name" in node.attr:
+                del node.attr["debug_name"]
+    file.write_bytes(saved.SerializeToString(deterministic=True))
     Path(path, "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was; a SavedModel may go without
 
 
@@ -221,7 +228,7 @@ def _servable(model, names, preprocessing, options):
         read = (status == "")[:, tf.newaxis]
         outputs = {
             "classes": tf.where(read, tf.gather(tf.constant(names), indices), ""),
-            "scores": tf.where(read, scores, float("nan")),
+            "scores": tf.where(read, scores, 0.0),  # no NaN: a browser's JSON has none
             "status": status,
         }
         return outputs, others, indices
@@ -253,7 +260,7 @@ def _servable(model, names, preprocessing, options):
         outputs, maps, indices = best(image_bytes, mapped)
         maps = tf.gather(tf.transpose(maps, (0, 3, 1, 2)), indices, batch_dims=1)
         read = (outputs["status"] == "")[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        return {**outputs, "maps": tf.where(read, maps, float("nan"))}
+        return {**outputs, "maps": tf.where(read, maps, 0.0)}
 
     return servable, signatures | {"class_maps": class_maps}
 
@@ -264,8 +271,9 @@ def _never_empty(network):
     import tensorflow as tf
 
     def padded_network(images):
-        count = tf.shape(images)[0]
-        padded = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        return [output[:count] for output in network(tf.ensure_shape(padded, images.shape))]
+        count, *sides = tf.unstack(tf.shape(images))
+        sides = [known or side for known, side in zip(images.shape[1:], sides)]
+        row = tf.zeros((tf.cast(count == 0, tf.int32), *sides))  # its shape is known without EnsureShape
+        return [output[:count] for output in network(tf.concat([images, row], 0))]
 
     return padded_network

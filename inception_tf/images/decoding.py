@@ -11,6 +11,9 @@ from inception_tf.errors import ImageError, UsageError
 
 # Above this an image is refused by its header, before anything is decoded; the bound of Pillow's own warning.
 MAX_PIXELS = 89_478_485
+# In a graph, where nothing else stops a decoder: every scan of a JPEG goes over all its pixels, and a block of a GIF is
+# a turn of a loop. Files that need more exist as attacks.
+MAX_SCANS, MAX_BLOCKS = 64, 200_000
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 _FORMATS_TEXT = "JPEG, PNG, GIF, BMP or WEBP"
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -154,7 +157,8 @@ def decode_image_graph(data, max_pixels=MAX_PIXELS):
 
     Raises:
         tf.errors.InvalidArgumentError, at run time: not an image of the five formats; too large; truncated; a BMP with
-            a palette or compression; an animated WEBP; a GIF whose first frame does not fill its canvas.
+            a palette or compression; an animated WEBP; a GIF whose first frame does not fill its canvas, or comes
+            after `MAX_BLOCKS` blocks; a JPEG of more than `MAX_SCANS` scans.
     """
     import tensorflow as tf
 
@@ -215,6 +219,8 @@ def inspect_header_graph(data, max_pixels=MAX_PIXELS):
         size = tf.where(found, [height, width], size)
     size = tf.cond(jpeg, lambda: tf.cast(tf.image.extract_jpeg_shape(data)[:2], tf.int64), lambda: size)
     height, width = tf.unstack(size)
+    octets = tf.io.decode_raw(tf.where(jpeg, data, ""), tf.uint8)
+    scans = tf.math.count_nonzero((octets[:-1] == 0xFF) & (octets[1:] == 0xDA))  # in a scan's data 0 follows 0xFF
     masks = (little(54, 4) == 0xFF0000) & (little(58, 4) == 0xFF00) & (little(62, 4) == 0xFF)
     depth, compression = little(28, 2), little(30, 4)
     plain = (little(14, 4) >= 40) & (
@@ -226,6 +232,7 @@ def inspect_header_graph(data, max_pixels=MAX_PIXELS):
     for wrong, text in [  # the last that is wrong counts
         (bmp & ~plain, "Only BMP of 24 or 32 bits without compression is read here."),
         (animated, "An animated WEBP is not read here."),
+        (scans > MAX_SCANS, f"A JPEG of more than {MAX_SCANS} scans is not read here."),
         # Division, since the product of two 32-bit sizes may overflow.
         (
             height > max_pixels // tf.maximum(width, 1),
@@ -278,7 +285,10 @@ def _first_frame_graph(data, size):
         return tf.cond(inside == 0, introduction, sub_block)
 
     end, _, frame = tf.while_loop(
-        lambda at, inside, frame: inside < 3, step, (13 + table(octets[10]), 0, tf.zeros(2, tf.int32))
+        lambda at, inside, frame: inside < 3,
+        step,
+        (13 + table(octets[10]), 0, tf.zeros(2, tf.int32)),
+        maximum_iterations=MAX_BLOCKS,  # a frame that is not found by then is not as large as the header says
     )
     frame = tf.cast(frame, tf.int64)
     with tf.control_dependencies([_assert_size(frame, size)]):

@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import os
+import sys
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class Preprocessing:
     def _one(self, image):
         if self.channels == 1 and image.shape[2] == 3:
             image = to_gray(image.astype(np.float32))
-        used, resized, offsets = zip(*self._geometry(*image.shape[:2]))
+        used, resized, offsets = zip(*self.geometry(*image.shape[:2]))
         image = image[used]
         if self.kind == "inception":
             image = _resize(image, resized, offsets, self.size, np.float32(1 / 255))
@@ -100,7 +101,7 @@ class Preprocessing:
         image = np.pad(image.astype(np.float32), [*padding, (0, 0)])
         return (image - np.float32(128)) / np.float32(128)
 
-    def _geometry(self, height, width):
+    def geometry(self, height, width):
         """Yields for both axes: the slice of the image that is used, its side once resized, and where in that the
         result begins: below 0 where it is padded.
         """
@@ -124,7 +125,7 @@ class Preprocessing:
             position along the width, 0 for the first. NaN for those that the crop leaves out.
         """
         axes = []
-        for side, wanted, (used, resized, offset) in zip((height, width), self.size, self._geometry(height, width)):
+        for side, wanted, (used, resized, offset) in zip((height, width), self.size, self.geometry(height, width)):
             position = (np.arange(side) - used.start) * (resized / (used.stop - used.start)) - offset
             axes.append(np.where((position >= 0) & (position < wanted), position, np.nan))
         return tuple(axes)
@@ -169,7 +170,7 @@ class Preprocessing:
 
 
 def preprocess_input(
-    images, size=None, central_fraction=0.875, kind="inception", decoder="tensorflow", exif_rotation=False
+    images, size=None, central_fraction=0.875, kind=None, decoder="tensorflow", exif_rotation=False, model=None
 ):
     """Prepares images for a network as Slim does it for evaluation.
 
@@ -179,21 +180,49 @@ def preprocess_input(
     Args:
         images: one image or many: an array of shape (H, W, 3) or (N, H, W, 3), the path of a file, the bytes of one, or
             a list of images, whose sizes may differ. Arrays are RGB with values 0 to 255, of any integer or float dtype
-            (anything that NumPy takes for an array will do: a PIL image, a tensor).
+            (anything that NumPy takes for an array will do: a PIL image, a tensor). Inside a `tf.function`, as in
+            `tf.data.Dataset.map`, a tensor of either shape, 0 to 255; its values are not checked there.
         size: height and width of the result. Default: 299 for "inception", 224 for "vgg", 28 for "lenet".
         central_fraction: the part of height and width that is kept, for "inception".
-        kind: "inception", "vgg" (also ResNet v1) or "lenet".
+        kind: "inception", "vgg" (also ResNet v1) or "lenet". Default: "inception".
         decoder, exif_rotation: for files and bytes, see `decode_image`. Arrays need NumPy alone.
+        model: a model of this library, whose card says `kind`, the channels, and `size` where that is not given.
 
     Returns:
-        float32 array of shape (N, size, size, 3), N = 1 for a single image; (N, 28, 28, 1) for "lenet".
+        float32 array of shape (N, size, size, 3), N = 1 for a single image; (N, 28, 28, 1) for "lenet". Inside a
+        `tf.function` a tensor, without the N where the images have none.
 
     Raises:
-        UsageError: another shape; values that are NaN, outside 0 to 255, or look like an image that was preprocessed
-            before or scaled to [0, 1].
+        UsageError: `kind` beside a model of another; another shape; values that are NaN, outside 0 to 255, or look like
+            an image that was preprocessed before or scaled to [0, 1].
         ImageError: a file that is no image.
     """
-    return Preprocessing(kind, size, central_fraction)(images, decoder, exif_rotation)
+    preprocessing = preprocessing_for(model, kind, size, central_fraction=central_fraction)
+    if _is_symbolic(images):
+        return preprocessing.graph(images)
+    return preprocessing(images, decoder, exif_rotation)
+
+
+def _is_symbolic(images):
+    """Whether it is a tensor of a TensorFlow graph, which has no values yet."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and tensorflow.is_tensor(images) and not hasattr(images, "numpy")
+
+
+def preprocessing_for(model=None, kind=None, size=None, **options):
+    """The `Preprocessing` of a kind, a size and options; where a model is given, its card's.
+
+    Raises:
+        UsageError: `model` is none of this library, has images of other channels than its kind, or is of another kind.
+    """
+    if model is None:
+        return Preprocessing(kind or "inception", size, **options)
+    known = getattr(getattr(model, "card", None), "preprocessing", None)
+    own = preprocessing_of(model) if known else None
+    _require(own, "model", "a model of this library, for images of 3 channels, or 1", getattr(model, "name", model))
+    _require(kind in (None, own.kind), "kind", f'"{own.kind}", as the model has it, or left out', kind)
+    config = {**model.card.preprocessing, "channels": own.channels, **options}
+    return Preprocessing.from_config({**config, "size": size or config["size"]})
 
 
 def preprocessing_of(model):
@@ -268,7 +297,7 @@ def _resize(image, size, offset, window, scale=None):
     along the rows. Only the rows and columns that are read are converted; each direction in turn is the outer one,
     where NumPy moves contiguous lines.
     """
-    (rows, *vertical), (columns, *horizontal) = map(_neighbors, image.shape, size, offset, window)
+    (rows, *vertical), (columns, *horizontal) = map(neighbors, image.shape, size, offset, window)
     pixels = np.take(image[rows], columns, axis=1).reshape(len(rows), -1)
     lines = np.ascontiguousarray(pixels.T).astype(np.float32)
     if scale is not None:
@@ -277,7 +306,7 @@ def _resize(image, size, offset, window, scale=None):
     return _interpolate(np.ascontiguousarray(lines.T), *vertical).reshape(*window, -1)
 
 
-def _neighbors(side, resized, offset, count):
+def neighbors(side, resized, offset, count):
     """For a stretch of the result: the indices read; among them the one before, the one after, the latter's weight."""
     position = np.arange(offset, offset + count).astype(np.float32) * (np.float32(side) / np.float32(resized))
     before = np.floor(position)

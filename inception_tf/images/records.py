@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inception_tf.errors import ImageError, UsageError, listed
-from inception_tf.images.examples import Examples, numbered_classes
+from inception_tf.images.examples import TAKEN, Examples, numbered_classes
 from inception_tf.images.labels import load_labels
 from inception_tf.progress import Progress
 from inception_tf.quiet import start_tensorflow
@@ -15,7 +15,7 @@ from inception_tf.quiet import start_tensorflow
 _BEFORE, _AFTER = 12, 4
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """Where the bytes of an image lie, and what its file was called ("" where the record does not say)."""
 
     shard: str
@@ -75,14 +75,14 @@ def open_records(files, labels=None, labels_offset=0):
                 except ValueError as error:
                     skipped[name] = str(error)
                     continue
-                records.append(_Record(os.fspath(file), offset + data.find(image), len(image), filename))
+                records.append(Record(os.fspath(file), offset + data.find(image), len(image), filename))
                 raw.append(label)
                 names.append(name)
                 if text:
                     texts[label].add(text)
     if not records:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise UsageError(f"No labeled images in {len(files)} TFRecord files. {reasons}")
+        raise UsageError(f"No labeled images in {len(files)} TFRecord files. {reasons}. {TAKEN}")
     labels = _labels_beside(files) if labels is None else labels
     numbers, class_names = numbered_classes(raw, labels_offset, labels, names)
     if labels is None:

@@ -23,6 +23,7 @@ linear = partial(conv, normalizer=None, activation=None)
     input_size=299,
     min_size=75,
     classes=1001,
+    batch_norm=BATCH_NORM,
     backbone="Mixed_7c",
 )
 def InceptionV3(

@@ -65,6 +65,7 @@ class Api:
 
     def __init__(self, models, executor, max_bytes, timeout):
         self.models, self.executor, self.max_bytes, self.timeout = models, executor, max_bytes, timeout
+        self.stopping = False  # whether clients are told to close their connections
         self.large_bodies = asyncio.Semaphore(LARGE_AT_ONCE)
         self.registry, labels = CollectorRegistry(), ("api", "method", "model")
         ProcessCollector(registry=self.registry)
@@ -129,7 +130,8 @@ class Api:
         app = web.Application()
         app.router.add_get("/", self._page)
         app.router.add_get("/page/models", self._page_models)
-        app.router.add_get("/metrics", self._metrics)
+        for path in ("/metrics", "/monitoring/prometheus/metrics"):  # the second is where Serving has its own
+            app.router.add_get(path, self._metrics)
         app.router.add_route("*", "/{path:.*}", self._rest)
         return app
 
@@ -149,7 +151,10 @@ class Api:
             text, status = await self._counted("rest", method, spec.name, self._rest_answer(request, method, spec)), 200
         except RpcError as error:
             text, status = json.dumps({"error": error.message}), HTTP_STATUS[error.code]
-        return web.Response(text=text, status=status, content_type="application/json")
+        response = web.Response(text=text, status=status, content_type="application/json")
+        if self.stopping:
+            response.force_close()
+        return response
 
     async def _rest_answer(self, request, method, spec):
         length = request.content_length or 0
@@ -184,11 +189,11 @@ class Api:
         return web.FileResponse(Path(__file__).with_name("page.html"), headers=headers)
 
     async def _page_models(self, request):
-        """The models that take an image file."""
+        """The versions of models that take an image file, the newest of each first."""
         models = []
-        for name, servable in sorted(self.models.servables.items()):
+        for servable in (one for _, served in sorted(self.models.served.items()) for one in served.values()):
             for signature in [one for one in PAGE_SIGNATURES if one in servable.signatures][:1]:
-                models.append({"name": name, "version": servable.number, "signature": signature})
+                models.append({"name": servable.name, "version": servable.number, "signature": signature})
         return web.json_response(models)
 
     async def _metrics(self, request):

@@ -14,21 +14,23 @@ log = logging.getLogger(__name__)
 
 
 class Models:
-    """The newest version of every model that loads, and the states of the others.
+    """The newest versions of every model that load, and the states of the others.
 
     A version that is replaced is unloaded when the last request that uses it ends: nothing else refers to it.
 
     Args:
         find: a function without arguments to a dict from names to base directories; called by every `refresh`.
-        max_bytes: as of `Servable`.
+        max_bytes, timeout: as of `Servable`.
+        versions: how many of a model are served.
 
     Attributes:
-        servables: a dict from the names to the `Servable`s that are served.
+        servables: a dict from the names to the newest `Servable`s that are served.
+        served: a dict from the names to all of them, by number, the newest first.
     """
 
-    def __init__(self, find, max_bytes):
-        self.find, self.max_bytes = find, max_bytes
-        self.servables, self._states, self._failed = {}, {}, {}
+    def __init__(self, find, max_bytes, timeout, versions=1):
+        self.find, self.limits, self.versions = find, (max_bytes, timeout), versions
+        self.servables, self.served, self._states, self._failed = {}, {}, {}, {}
 
     def refresh(self):
         """Checks the disk once: loads newer versions, or an older one if the one that is served was deleted."""
@@ -39,42 +41,48 @@ class Models:
                 return  # what is served stays, even when its directory is deleted
             raise
         for name, base in bases.items():
+            old, new = self.served.get(name, {}), {}
             for number, path in sorted(versions_in(base).items(), reverse=True):
-                answers = name in self.servables and self.servables[name].number == number
-                if answers or self._load(name, number, path):
+                servable = old.get(number) or self._load(name, number, path)
+                if servable:
+                    new[number] = servable
+                if len(new) == self.versions:
                     break
+            if new and set(new) != set(old):
+                self.served[name], self.servables[name] = new, next(iter(new.values()))
+                for number in {*old, *new}:
+                    self._states[name][number] = "AVAILABLE" if number in new else "END", None
+                del old, new, servable
+                gc.collect()  # the graph of one that is no longer served refers to itself
 
     def _load(self, name, number, path):
-        """Whether a version loads. One that did not is tried again once its files have changed."""
+        """The `Servable` of a version, None if it does not load. That is tried again once its files have changed."""
         states, start = self._states.setdefault(name, {}), time.monotonic()
         # Files that are still being copied differ from check to check.
         files = {(file, file.stat().st_size, file.stat().st_mtime_ns) for file in path.rglob("*") if file.is_file()}
         if self._failed.get(path) == files:
-            return False
+            return None
         states[number] = "LOADING", None
         try:
-            servable = Servable(name, number, path, self.max_bytes)
+            servable = Servable(name, number, path, *self.limits)
         except RpcError as error:
             # A copy without the traceback, whose frames hold what was loaded.
             states[number], self._failed[path] = ("END", RpcError(error.code, error.message)), files
             log.error("%s: version %d does not load: %s", name, number, error)
-            return False
-        if name in self.servables:
-            states[self.servables[name].number] = "END", None
-        self.servables[name], states[number] = servable, ("AVAILABLE", None)
-        gc.collect()  # the graph of the old one refers to itself
+            return None
         log.info("%s: version %d is served (%.1f s)", name, number, time.monotonic() - start)
-        return True
+        return servable
 
     def servable(self, spec):
         """The `Servable` that a ModelSpec names."""
         number = spec.version.value if spec.HasField("version") else None
-        servable = self.servables.get(spec.name)
+        newest = self.servables.get(spec.name)
+        servable = newest if number is None else self.served.get(spec.name, {}).get(number)
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         if spec.version_label:
             raise invalid(f"Unrecognized servable version label: {spec.version_label:.200}")
-        if servable is None or number not in (None, servable.number):
+        if servable is None:
             request = f"Latest({spec.name:.200})" if number is None else f"Specific({spec.name:.200}, {number})"
             raise RpcError(StatusCode.NOT_FOUND, f"Servable not found for request: {request}")
         return servable

@@ -13,7 +13,7 @@ from inception_tf.serving.servable import invalid
 def predict(servable, body):
     """The JSON that answers a Predict request, in the row format or the column format, as the request has it.
 
-    NaN and infinity are written as Serving writes them, `NaN` and `Infinity`, which not every parser takes.
+    NaN and infinity are null: Serving writes `NaN` and `Infinity`, which a browser's parser refuses.
     """
     document, name = _parse(body)
     infos = servable.signature(name).inputs
@@ -29,7 +29,7 @@ def predict(servable, body):
     outputs = {}
     for key, array in sorted(servable.run(name, inputs).items()):
         in_json = _base64 if key.endswith("_bytes") else _text
-        outputs[key] = _nested(array.tolist(), in_json) if array.dtype == object else array.tolist()
+        outputs[key] = _nested(array.tolist(), in_json) if array.dtype == object else _numbers(array)
     if len(outputs) == 1:
         (outputs,) = outputs.values()
     elif rows:
@@ -44,7 +44,7 @@ def classify(servable, body):
     if not isinstance(examples, list):
         raise invalid("Expecting 'examples' to be a list")
     results = servable.classes_and_scores(name, list(map(_example, examples)), _example(document.get("context", {})))
-    rows = [list(zip(map(_text, classes), scores.tolist())) for classes, scores in zip(*results)]
+    rows = [list(zip(map(_text, classes), _numbers(scores))) for classes, scores in zip(*results)]
     return json.dumps({"results": rows}, ensure_ascii=False)
 
 
@@ -119,7 +119,18 @@ def _nested(value, function):
 def _bytes(value):
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    return base64.b64decode(value["b64"], validate=True)
+    # As absl::Base64Unescape has it: white space is skipped, padding may be missing, or be of dots.
+    text = value["b64"].encode().translate(None, b" \t\n\v\f\r")
+    digits = text.rstrip(b"=.")
+    padding = -len(digits) % 4
+    if len(text) - len(digits) not in (0, padding):
+        raise ValueError("wrong padding")
+    return base64.b64decode(digits + b"=" * padding, validate=True)
+
+
+def _numbers(array):
+    finite = np.isfinite(array)
+    return (array if finite.all() else np.where(finite, array, None)).tolist()
 
 
 def _base64(value):

@@ -1,6 +1,7 @@
 """A SavedModel that answers TensorFlow Serving's requests as Serving does: in a session, by the tensors' names."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,14 @@ class Servable:
     Args:
         name, number, path: the model's name, the version's number and its directory.
         max_bytes: the memory that an input may take; a short message can describe a large tensor.
+        timeout: seconds for a request; what runs longer is stopped.
 
     Raises:
         RpcError: it does not load, or does not answer its own warm-up requests.
     """
 
-    def __init__(self, name, number, path, max_bytes):
-        self.name, self.number, self.max_bytes = name, number, math.inf
+    def __init__(self, name, number, path, max_bytes, timeout):
+        self.name, self.number, self.max_bytes, self.timeout = name, number, math.inf, 3600
         try:
             with tf.Graph().as_default(), no_deprecations():
                 self._session = tf.compat.v1.Session()
@@ -53,7 +55,7 @@ class Servable:
             self._warm_up(Path(path, WARMUP))
         except Exception as error:  # whatever half a file raises
             raise RpcError(StatusCode.FAILED_PRECONDITION, f"Cannot load {path}: {reason(error)}") from error
-        self.max_bytes = max_bytes
+        self.max_bytes, self.timeout = max_bytes, timeout
 
     def _warm_up(self, path):
         records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator() if path.is_file() else ()
@@ -93,13 +95,17 @@ class Servable:
         if rows > MAX_ROWS:
             raise invalid(f"A request may have {MAX_ROWS} rows. Received: {rows}")
         feed, parts = {signature.inputs[key].name: array for key, array in inputs.items()}, []
+        end = time.monotonic() + self.timeout
         try:
             for i in range(0, max(rows, 1), BATCH):
                 part = {tensor: array[i : i + BATCH] if array.ndim else array for tensor, array in feed.items()}
-                parts.append(self._session.run(fetches, part))
+                left = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(1000 * (end - time.monotonic()))))
+                parts.append(self._session.run(fetches, part, left))
             return parts[0] if len(parts) == 1 else {key: np.concatenate([p[key] for p in parts]) for key in fetches}
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
             raise invalid(reason(error)) from error
+        except tf.errors.DeadlineExceededError as error:
+            raise RpcError(StatusCode.DEADLINE_EXCEEDED, f"No answer within {self.timeout:g} seconds") from error
         except (tf.errors.OpError, RuntimeError) as error:
             raise RpcError(StatusCode.INTERNAL, reason(error)) from error
 

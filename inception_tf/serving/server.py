@@ -1,6 +1,7 @@
 """The local server: TensorFlow Serving's APIs on TensorFlow in Python, for trying an export on a laptop."""
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -16,6 +17,9 @@ from inception_tf.serving.models import Models
 
 log = logging.getLogger(__name__)
 
+# Seconds in which the requests of connections that were accepted arrive, once the server is to stop.
+GRACE = 0.5
+
 
 class LocalServer:
     """A server of models: a context manager that serves from a thread of its own.
@@ -30,6 +34,7 @@ class LocalServer:
         poll: seconds between checks for new versions.
         timeout: seconds for a request, and for those in flight when the server exits.
         threads: how many requests run at once.
+        versions: how many of a model are served, the newest.
 
     Attributes:
         models: the `Models`.
@@ -42,11 +47,20 @@ class LocalServer:
     """
 
     def __init__(
-        self, find, host="127.0.0.1", port=8501, grpc_port=8500, max_bytes=2**26, poll=1, timeout=30, threads=2
+        self,
+        find,
+        host="127.0.0.1",
+        port=8501,
+        grpc_port=8500,
+        max_bytes=2**26,
+        poll=1,
+        timeout=30,
+        threads=2,
+        versions=1,
     ):
         self.host, self.port, self.grpc_port, self.max_bytes = host, port, grpc_port, max_bytes
         self.poll, self.timeout, self.threads = poll, timeout, threads
-        self.models, self._started = Models(find, max_bytes), Future()
+        self.models, self._started = Models(find, max_bytes, timeout, versions), Future()
 
     def __enter__(self):
         self._thread = threading.Thread(target=self._run, name="server", daemon=True)
@@ -84,11 +98,18 @@ class LocalServer:
             options = {"handler_cancellation": True, "shutdown_timeout": self.timeout, "access_log": None}
             rest = web.AppRunner(api.application(), **options)
             await rest.setup()
-            await web.SockSite(rest, listener).start()
+            site = web.SockSite(rest, listener)
+            await site.start()
             await rpc.start()
             self._started.set_result(None)
             await self._watch()
             log.info("stopping: answering the requests in flight")
+            api.stopping = True
+            connections = _accept_all(listener)
+            await site.stop()
+            for connection in connections:
+                await self._loop.connect_accepted_socket(rest.server, connection)
+            await asyncio.sleep(GRACE)
             await asyncio.gather(rest.cleanup(), rpc.stop(self.timeout))
 
     async def _watch(self):
@@ -101,6 +122,15 @@ class LocalServer:
                     await asyncio.to_thread(self.models.refresh)
                 except Exception:
                     log.exception("checking for new versions failed")
+
+
+def _accept_all(listener):
+    """The connections that wait at a listening socket; closing it would reset them."""
+    connections = []
+    with contextlib.suppress(OSError):  # it would block: there are no more
+        while True:
+            connections.append(listener.accept()[0])
+    return connections
 
 
 def _listener(host, port):

@@ -70,10 +70,18 @@ def build(network, images, options, scope):
         arguments["is_training"] = False
     slim = import_tf_slim()
     first = _plain_convolution(slim) if options.get("use_separable_conv") is False else contextlib.nullcontext()
-    with first, slim.arg_scope(arg_scope()), slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False):
+    around, gamma = contextlib.nullcontext(), {}
+    if options.get("batch_norm", True):
+        of_scope = {option: options[option] for option in inspect.signature(arg_scope).parameters if option in options}
+        around = slim.arg_scope(arg_scope(**of_scope))
+        # The Inceptions' arg scopes leave it to batch norm itself.
+        gamma = {"scale": options["batch_norm_scale"]} if "batch_norm_scale" in options else {}
+    evaluating = slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False)
+    with first, around, slim.arg_scope([slim.batch_norm], **gamma), evaluating:
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
         end_points.update(_pooled(end_points, scoped(scope, "")))
+    end_points.update(_head_pooling(images.graph, f"{scoped(scope, '')}Logits/"))
     return end_points
 
 
@@ -100,6 +108,18 @@ def _pooled(end_points, prefix):
     tops = {"predictions": end_points["predictions"], f"{prefix}spatial_squeeze": end_points[f"{prefix}logits"]}
     squeezed = {name: tf.squeeze(tensor, [1, 2]) for name, tensor in tops.items()}
     return {"global_pool": tf.get_default_graph().get_tensor_by_name(f"{prefix}pool5:0"), **squeezed}
+
+
+def _head_pooling(graph, prefix):
+    """The end point of the Inceptions' last pooling, as research/slim has it and PyPI not, from the same graph."""
+    operations = (operation for operation in graph.get_operations() if operation.type == "AvgPool")
+    names = {operation.name.removeprefix(prefix): operation for operation in operations}
+    return {
+        end_point: operation.outputs[0]
+        for name, operation in names.items()
+        for end_point in ("AvgPool_0a_7x7", "AvgPool_1a")
+        if name.startswith(end_point)
+    }
 
 
 def run(network, images, options, scope, checkpoint, sources):
@@ -131,7 +151,8 @@ def run(network, images, options, scope, checkpoint, sources):
             variables = {name: variable for name, variable in variables.items() if name in sources}
         pairs = {sources[name]: variable for name, variable in variables.items()}
         if checkpoint.prefix:
-            tf.train.Saver(pairs).restore(session, checkpoint.prefix)
+            stored = {checkpoint.stored(source): variable for source, variable in pairs.items()}
+            tf.train.Saver(stored).restore(session, checkpoint.prefix)
         else:
             for source, variable in pairs.items():
                 variable.load(values[source], session)

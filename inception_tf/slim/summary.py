@@ -8,7 +8,7 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import Detection, nearest, weights_of
+from inception_tf.slim.detect import NEAR, Detection, nearest, weights_of
 from inception_tf.slim.names import EMA, SLOT, bookkeeping, shape_text
 
 
@@ -73,15 +73,17 @@ class Summary:
 
     def _network(self):
         found = self.detection
-        if found is None:
+        if found is None or found.match < NEAR:
             return [("network", "none known here")]
         if found.match < 1:
             return [
                 ("network", f"none fits. Nearest: {found}"),
                 *(("", difference) for difference in found.differences),
             ]
+        but = "" if found.statistics else ". Batch norm's moving statistics were not saved: convert --recalibrate"
+        sure = f"{found.network}, sure: every variable of its backbone is there with its shape, and no other{but}"
         return [
-            ("network", f"{found.network}, sure: every variable of its backbone is there with its shape, and no other"),
+            ("network", sure),
             ("scope", found.scope or "none"),
             ("classes", found.classes or "no classifier"),
             ("options", ", ".join(f"{name}={value}" for name, value in found.options.items()) or "as published"),

@@ -8,7 +8,7 @@ import numpy as np
 from inception_tf import tables
 from inception_tf.errors import UsageError
 from inception_tf.models.model import build_model, check_model, end_points, feature_extractor
-from inception_tf.models.registry import find_network
+from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
@@ -97,6 +97,7 @@ def verify(
     scope=None,
     batch=2,
     detection=None,
+    **options,
 ):
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
@@ -114,6 +115,8 @@ def verify(
         network: its name. Default: detected.
         batch: how many images of noise.
         detection: what `detect` found in the checkpoint, in place of `network` and `scope`.
+        **options: of the network, where no `model` is given: `batch_norm_epsilon` and `batch_norm_decay`, which no
+            checkpoint records.
 
     Returns:
         A `VerifyReport` over the end points that both have. Of a model without the background class, the original's
@@ -129,7 +132,9 @@ def verify(
     found = detection or detect(checkpoint, network, scope)
     if model is None:
         top = {} if found.classes else {"include_top": False}
-        model = load_network(checkpoint, found, top, ema=ema)
+        model = load_network(checkpoint, found, {**top, **options}, ema=ema)
+    elif options:
+        raise UsageError(f"A model has its own options. Received: {', '.join(options)}")
     itself = checkpoint.head and checkpoint.graph.input()
     if not itself and not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
@@ -171,6 +176,8 @@ def run_original(checkpoint, images, found, ema="auto", graph=None):
 def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
     """Compares a network with golden data of its original graph, and a model's variables with a checkpoint's tensors.
 
+    Batch norm of other options is compared on weights with which it computes what the original does.
+
     Arguments as in `verify`; `found` is what `detect` found in the checkpoint.
 
     Returns:
@@ -182,9 +189,13 @@ def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
     """
     info, data = find_network(found.network), golden.load(found.network)
     case, options = _golden_case(info, data, model.card.options)
-    network = build_model(info, input_shape=case["images"][1:], **options)
+    norm = {option: model.card.options[option] for option in BATCH_NORM_OPTIONS if option in model.card.options}
+    network = build_model(info, input_shape=case["images"][1:], **options, **norm)
+    published = specification(info.name, input_shape=tuple(case["images"][1:]), **options)
+    weights = {name: golden.deterministic_weights(scoped(info.scope, name), shape) for name, shape in published.items()}
+    weights = _renormalized(weights, info, norm)
     for name, variable in model_variables(network).items():
-        variable.assign(golden.deterministic_weights(scoped(info.scope, name), variable.shape))
+        variable.assign(weights[name])
     differences = golden.differences(case, run_keras(network, golden.deterministic_images(*case["images"])))
     rows = [Row(*row, passed=row[-1] <= tolerance) for row in differences]
     rows.append(_compare_variables(checkpoint, model, found, ema))
@@ -193,12 +204,39 @@ def verify_golden(checkpoint, model, found, tolerance=TOLERANCE, ema="auto"):
     return VerifyReport(found.network, source, case["images"][0], tolerance, tuple(rows), None)
 
 
+def _renormalized(weights, info, norm):
+    """Weights of a network under other options of batch norm with which it computes the same.
+
+    Args:
+        weights: those of the network with its own batch norm, without gamma: a dict from Slim names to arrays.
+        norm: the options.
+    """
+    weights = {name: value.astype("float64") for name, value in weights.items()}
+    own, epsilon = info.batch_norm and info.batch_norm["epsilon"], norm.get("batch_norm_epsilon")
+    for kernel in [name for name in weights if norm and name.removesuffix("weights") + "BatchNorm/beta" in weights]:
+        layer = kernel.removesuffix("weights")
+        beta, mean, variance = (f"{layer}BatchNorm/{word}" for word in ("beta", "moving_mean", "moving_variance"))
+        if not norm.get("batch_norm", True):
+            factor = 1 / np.sqrt(weights[variance] + own)
+            weights[f"{layer}biases"] = weights[beta] - weights[mean] * factor
+            weights[kernel] *= factor
+        else:
+            weights[variance] += own - (epsilon or own)
+        if norm.get("batch_norm_scale"):
+            gamma = golden.deterministic_weights(f"{layer}BatchNorm/gamma", weights[beta].shape)
+            weights[f"{layer}BatchNorm/gamma"] = gamma
+            weights[kernel] /= gamma
+            weights[mean] /= gamma
+    return weights
+
+
 def _golden_case(info, data, options):
     """The case of golden data whose graph is that of a model's `options`, and the case's own options."""
 
     def graph(options):
         options = info.options_for(**options)
-        return json.dumps({option: value for option, value in options.items() if option not in NEUTRAL})
+        neutral = (*NEUTRAL, *BATCH_NORM_OPTIONS)
+        return json.dumps({option: value for option, value in options.items() if option not in neutral})
 
     for case in data["cases"].values():
         arguments = {OPTIONS.get(name, name): value for name, value in case["arguments"].items()}

@@ -103,6 +103,17 @@ def test_wrong_use_leaves_nothing_behind(run, folder, tmp_path):
     assert run(folder / "white.png", "--at", "pool2", model="lenet.keras")[0] == 0
 
 
+def test_a_map_of_one_position_is_not_drawn(run, folder, tmp_path):
+    model = itf.create_model("inception_v1", classes=3, input_shape=(32, 32, 3))
+    model.card.preprocessing["size"] = [32, 32]
+    model.save(folder / "tiny.keras")
+    code, out, _ = run(folder / "white.png", model="tiny.keras")
+    assert code == 0 and "has one position for images of 32×32" in out and "--at" in out
+    data = json.loads(run(folder / "white.png", "--json", model="tiny.keras")[1])
+    assert data["picture"] is None and {one["peak"] for one in data["images"][0]["classes"]} == {None}
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_export_has_no_maps(folder):
     from inception_tf.analysis.explain import explain
     from inception_tf.inference.engines import SavedModelEngine

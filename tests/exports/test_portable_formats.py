@@ -231,18 +231,3 @@ def test_a_full_disk_is_reported(lenet, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"OpenVINO cannot write .*digits.xml: No space left\."):
         write(lenet, tmp_path, "openvino")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow  # an export of its own
-def test_openvino_reads_the_savedmodel(exported):
-    import tensorflow as tf
-
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    images = np.random.default_rng(7).uniform(-1, 1, (3, 107, 107, 3)).astype("float32")
-    compiled = openvino.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    outputs = compiled([images])
-    found = {output.get_any_name(): outputs[output] for output in compiled.outputs}
-    expected = tf.saved_model.load(str(exported)).signatures["serving_default"](images=tf.constant(images))
-    assert set(expected) <= set(found), list(found)
-    for key, value in expected.items():
-        assert np.abs(found[key] - value).max() <= 1e-4 * np.abs(value).max(), key

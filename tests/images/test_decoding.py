@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from inception_tf.errors import ImageError, UsageError
+from inception_tf.images import decoding
 from inception_tf.images.decoding import decode_image, decode_image_graph, read_image
 
 
@@ -192,6 +193,22 @@ def test_of_an_animated_gif_the_first_frame_alone_is_unpacked(graph, encode, pix
     larger[6:10] = struct.pack("<HH", 1, 1)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not as large as its header says"):
         graph(bytes(larger))
+
+
+def test_files_that_would_take_a_decoder_minutes(graph, encode, monkeypatch):
+    """Scans that say nothing cost all the pixels' time each; so do blocks of one byte."""
+    jpeg = encode(np.full((64, 64), 128, np.uint8), "JPEG", progressive=True)
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    assert graph(jpeg[:-2] + 20 * scan + jpeg[-2:]).shape == (64, 64, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 64 scans"):
+        graph(jpeg[:-2] + 64 * scan + jpeg[-2:])
+
+    gif = encode(np.full((4, 6), 200, np.uint8), "GIF")
+    gif = gif.replace(b",", b"\x21\xfe" + 99 * b"\x01x" + b"\0,", 1)
+    assert graph(gif).shape == (4, 6, 3)
+    monkeypatch.setattr(decoding, "MAX_BLOCKS", 50)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not as large as its header says"):
+        decode_image_graph(tf.constant(gif))
 
 
 @pytest.mark.parametrize(

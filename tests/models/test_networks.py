@@ -151,6 +151,15 @@ def test_fused(model, fused, images):
     assert left == (STANDING_ALONE[int(model.card.network.rpartition("_")[2])] if is_v2 else 0)
 
 
+@each(*(f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (101, 152)), "vgg_19")
+def test_plain(model, fused, images):
+    """Of Keras's own layers alone, with and without fusing before. The networks left out have more of the same."""
+    for own in (model, fused):
+        plain = itf.to_plain_keras(own)
+        assert {type(layer).__module__.partition(".")[0] for layer in plain.layers} == {"keras"}
+        assert relative(np.asarray(plain(images)), np.asarray(own(images))) <= 1e-6
+
+
 @each("lenet", "nin_cifar10", "vgg_16_backbone")
 def test_any_size(model, images):
     """A model for images of any size answers as the one for a size, down to the smallest."""

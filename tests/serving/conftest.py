@@ -28,7 +28,7 @@ from random_weights import randomized
 
 from inception_tf.exports.savedmodel import export_savedmodel
 from inception_tf.exports.serving_files import models_config
-from inception_tf.serving.deploy import server_command
+from inception_tf.serving.deployment import monitoring_config, server_command
 from inception_tf.serving.directories import find_models, versions_in
 from inception_tf.serving.server import LocalServer
 from inception_tf.zoo import create_model
@@ -86,8 +86,9 @@ def served(request, digits, start):
         yield SimpleNamespace(url=url, grpc=grpc, model=base.name, version=version, local=False)
     elif shutil.which("tensorflow_model_server"):
         ports = [free_port(), free_port()]
-        config = digits.parent / "models.config"
-        config.write_text(models_config({"digits": digits / "digits"}))
+        config = digits.parent
+        (config / "models.config").write_text(models_config({"digits": digits / "digits"}))
+        (config / "monitoring.config").write_text(monitoring_config())
         command = server_command({"digits": digits / "digits"}, *ports, config)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{ports[0]}"
@@ -127,9 +128,13 @@ def rest():
                 status, text = response.status, response.read()
         except urllib.error.HTTPError as error:
             status, text = error.code, error.read()
-        return status, text if raw else json.loads(text)
+        return status, text if raw else json.loads(text, parse_constant=not_json)
 
     return ask
+
+
+def not_json(constant):
+    raise AssertionError(f"{constant} is no JSON: a browser refuses it")
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,17 @@ def test_predict_rows(served, rest, expected, files):
     same_images(rest(served.url, path, body)[1]["predictions"], answers["predict_image_bytes"])
 
 
+def test_base64_as_serving_takes_it(served, rest, files):
+    """White space, line ends, no padding; a plain string is told what is wanted."""
+    path, text = f"/v1/models/{served.model}:predict", base64.b64encode(files[0]).decode()
+    lines = base64.encodebytes(files[0]).decode().replace("\n", "\r\n \t")
+    instances = [{"b64": one} for one in (text, text.rstrip("="), lines, text.rstrip("=") + "\n")]
+    body = {"signature_name": "predict_image_bytes", "instances": [*instances, text, "photo.jpg"]}
+    rows = rest(served.url, path, body)[1]["predictions"]
+    assert [row["status"] for row in rows[:4]] == [""] * 4 and all(row == rows[0] for row in rows[1:4])
+    assert all('{"b64":' in row["status"] and set(row["scores"]) == {0} for row in rows[4:])
+
+
 def test_predict_columns(served, rest, expected, files):
     images, answers = expected
     path = f"/v1/models/{served.model}:predict"
@@ -219,6 +230,10 @@ IMAGE = np.zeros((28, 28, 1)).tolist()
         {"signature_name": 7, "instances": [IMAGE]},
         {"signature_name": "predict_image_bytes", "instances": [{"b64": "***"}]},
         {"signature_name": "predict_image_bytes", "instances": [{"b64": 5}]},
+        {"signature_name": "predict_image_bytes", "instances": [{"b64": "AAAAA"}]},
+        {"signature_name": "predict_image_bytes", "instances": [{"b64": "AA="}]},
+        {"signature_name": "predict_image_bytes", "instances": [{"b64": "AAAA===="}]},
+        {"signature_name": "predict_image_bytes", "instances": [{"b64": "A=AA"}]},
         {"signature_name": "predict_image_bytes", "instances": [3]},
         {"signature_name": "predict_image_bytes", "instances": [["a", "b"]]},
         {"signature_name": "predict_image_bytes", "inputs": "one"},

@@ -114,6 +114,13 @@ def test_more_rows_than_run_at_once(stub, signatures, digits):
     np.testing.assert_allclose(tf.make_ndarray(outputs["logits"]), wanted["logits"], rtol=1e-4, atol=1e-5)
 
 
+def test_what_json_cannot_write_is_null(server, url, rest, monkeypatch):
+    outputs = {"logits": np.float32([[1, np.nan, -np.inf]])}
+    monkeypatch.setattr(server.models.servables["digits"], "run", lambda *_: outputs)
+    body = {"instances": np.zeros((1, 28, 28, 1)).tolist()}
+    assert rest(url, "/v1/models/digits:predict", body) == (200, {"predictions": [[1, None, None]]})
+
+
 def test_metrics(url, rest):
     rest(url, "/v1/models/digits:predict", {"instances": [np.zeros((28, 28, 1)).tolist()]})
     rest(url, "/v1/models/made-up:predict", {})
@@ -122,6 +129,7 @@ def test_metrics(url, rest):
     names = {s.name for s in samples}
     counted = [s for s in samples if s.name == "inception_tf_requests_total" and s.value >= 1]
     codes = {(s.labels["model"], s.labels["code"]) for s in counted}
+    assert rest(url, "/monitoring/prometheus/metrics", raw=True)[0] == 200
     assert status == 200 and codes >= {("digits", "OK"), ("", "NOT_FOUND")}  # made-up names are no labels
     assert {"inception_tf_request_seconds_sum", "process_resident_memory_bytes"} <= names
 
@@ -232,6 +240,16 @@ def test_a_version_that_does_not_load_leaves_the_old_one(make_version, start, tm
         until(lambda: ask(rest, server) == 2)
 
 
+@pytest.mark.parametrize("cut", ["saved_model.pb", "variables/*.index", "variables/*.data*", "assets.extra/*requests"])
+def test_a_half_copied_version_is_not_served(make_version, tmp_path, cut):
+    shutil.copytree(make_version(1), tmp_path / "1")
+    (file,) = (tmp_path / "1").glob(cut)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RpcError, match="Cannot load"):
+        Servable("digits", 1, tmp_path / "1", 2**20, 30)
+
+
 def test_a_model_that_comes_later(make_version, start, tmp_path, rest):
     place(make_version(1), tmp_path / "digits", 1)
     (tmp_path / "other").mkdir()
@@ -278,6 +296,22 @@ def test_a_network_that_takes_too_long(start, digits, rest, monkeypatch):
         go.set()
 
 
+def test_what_runs_too_long_is_stopped(digits, tmp_path):
+    """Its thread is free again: TensorFlow stops between two ops."""
+    v1, path = tf.compat.v1, str(tmp_path / "1")
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None])
+        y = tf.while_loop(lambda y: tf.reduce_all(y < 2), lambda y: y * 1, [x])
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y[0] if isinstance(y, list) else y})
+        builder = v1.saved_model.Builder(path)
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    servable = Servable("endless", 1, path, 2**20, 0.5)
+    assert servable.run("", {"x": np.float32([3])})["y"] == [3]
+    with pytest.raises(RpcError, match="0.5 seconds"):
+        servable.run("", {"x": np.float32([1])})
+
+
 def test_classify_without_classes(tmp_path):
     """A SavedModel of another library may have scores alone."""
     v1, path = tf.compat.v1, str(tmp_path / "1")
@@ -290,7 +324,7 @@ def test_classify_without_classes(tmp_path):
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
         builder.save()
     with pytest.raises(RpcError, match="with classes and scores"):
-        Servable("other", 1, path, 2**20).classes_and_scores("", [b""])
+        Servable("other", 1, path, 2**20, 30).classes_and_scores("", [b""])
 
 
 # What it is asked to serve.

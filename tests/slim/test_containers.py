@@ -10,7 +10,7 @@ from slim_files import build_slim, holds, read_tensors, write_tensors
 
 import inception_tf as itf
 from inception_tf.cli.main import main
-from inception_tf.errors import CheckpointError, MismatchError
+from inception_tf.errors import CheckpointError
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.summary import summarize
 
@@ -228,10 +228,9 @@ def test_a_folded_graph_is_refused(slim, tmp_path, fold):
     refused(write(tmp_path / "folded.pb", graph), "its batch norm folded into the convolutions")
 
 
-def test_a_graph_folded_into_variables_of_its_own_says_what_is_missing(slim, tmp_path):
+def test_a_graph_folded_into_variables_of_its_own_is_one_without_batch_norm(slim, tmp_path):
     values = {n.replace("BatchNorm/beta", "biases"): v for n, v in slim.values.items() if "moving_" not in n}
-    with pytest.raises(MismatchError, match=r"BatchNorm/beta is missing.*was that folded into the convolutions\?"):
-        itf.detect(write_tensors(tmp_path / "m.ckpt", values))
+    assert itf.detect(write_tensors(tmp_path / "m.ckpt", values)).options["batch_norm"] is False
 
 
 def test_a_network_without_batch_norm_is_not_taken_for_folded(tmp_path):

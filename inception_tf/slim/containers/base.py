@@ -37,6 +37,10 @@ class Checkpoint(Mapping):
         """The array called `name`, one of `shapes`."""
         raise NotImplementedError
 
+    def stored(self, name):
+        """What the file itself calls the tensor `name`."""
+        return name
+
     def __getitem__(self, name):
         if name not in self.shapes:
             raise KeyError(name)
@@ -55,3 +59,29 @@ class Checkpoint(Mapping):
     def step(self):
         """The training step it was written at, or None."""
         return int(self["global_step"]) if self.shapes.get("global_step") == () else None
+
+
+class Renamed(Checkpoint):
+    """Another checkpoint's tensors under other names.
+
+    Args:
+        checkpoint: the other.
+        names: a dict from the names here to those there.
+        note: what the user should know of it.
+        shapes: a dict from names here to the shapes that they have here, where those are others.
+    """
+
+    def __init__(self, checkpoint, names, note, shapes=()):
+        self._checkpoint, self._names, self._reshaped = checkpoint, names, dict(shapes)
+        self.prefix = None if self._reshaped else checkpoint.prefix
+        self.written_by, self.held = checkpoint.written_by, checkpoint.held
+        self.notes = (*checkpoint.notes, note)
+        own = {name: checkpoint.shapes[stored] for name, stored in names.items()} | self._reshaped
+        dtypes = {name: checkpoint.dtypes[stored] for name, stored in names.items()}
+        super().__init__(checkpoint.path, checkpoint.container, own, dtypes)
+
+    def stored(self, name):
+        return self._checkpoint.stored(self._names[name])
+
+    def read(self, name):
+        return self._checkpoint.read(self._names[name]).reshape(self.shapes[name])
