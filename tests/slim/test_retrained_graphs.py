@@ -9,6 +9,7 @@ from slim_files import SMALL, holds
 
 import inception_tf as itf
 from inception_tf.cli.main import main
+from inception_tf.errors import CheckpointError
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.slim import reference
 from inception_tf.slim.checkpoint import open_checkpoint
@@ -169,6 +170,15 @@ def test_a_decoded_image(retrained, tmp_path):
         scores = tf.import_graph_def(retrained.graph, {"Placeholder:0": inputs}, ["final_result:0"])
         scores = session.run(scores)[0]
     same_scores(model, scores, preprocessing_of(model)(image))
+
+
+def test_a_graph_of_other_operations_is_not_run(retrained, tmp_path):
+    """TensorFlow's operations read and write files: a stranger's graph is run where it has none but a network's."""
+    graph = type(retrained.graph)()
+    graph.CopyFrom(retrained.graph)
+    next(node for node in graph.node if node.op == "Relu").op = "WriteFile"
+    with pytest.raises(CheckpointError, match="g.pb.*not run.*WriteFile"):
+        itf.verify(retrained.write(tmp_path / "g.pb", graph))
 
 
 @pytest.mark.parametrize("labels", ["one\ntwo\n", "a\n\nb\nc\nd\n"])

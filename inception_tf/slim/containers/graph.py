@@ -209,7 +209,9 @@ class Graph:
         ) | set(fetches.values())
         strange = sorted({self.nodes[name].op for name in needed - {entry.name}} - RUNNABLE)
         if strange:
-            raise CheckpointError(f"the graph is not run, since it holds operations of other kinds: {strange[:3]}.")
+            raise CheckpointError(
+                f"it is not run, since it holds operations that no network has: {', '.join(strange[:3])}."
+            )
         part = tf.GraphDef(versions=self.graph_def.versions)
         part.node.add(name=entry.name, op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
         part.node.extend(self.nodes[name] for name in self.nodes if name in needed and name != entry.name)
@@ -224,7 +226,7 @@ class Graph:
                 # One by one: a frozen graph may be made for batches of one.
                 runs = [session.run(tensors, {f"{entry.name}:0": image[None]}) for image in images]
         except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise CheckpointError(f"the graph does not run: {str(error).splitlines()[0][:200]}") from error
+            raise CheckpointError(f"it does not run: {str(error).splitlines()[0][:200]}") from error
         return {key: np.concatenate([run[key] for run in runs]) for key in fetches}
 
 

@@ -170,7 +170,10 @@ class FrozenGraph(Checkpoint):
             CheckpointError: it cannot be run; see `Graph.run`.
         """
         known = {name: node for name in end_points if (node := self._ends.get(name) or self.graph.end_point(name))}
-        found = self.graph.run(images, known)
+        try:
+            found = self.graph.run(images, known)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path} cannot be compared with: {error}") from error
         fits = {name for name, value in found.items() if value.size == math.prod((len(images), *end_points[name][1:]))}
         return {name: found[name].reshape(end_points[name]) for name in found if name in fits}
 

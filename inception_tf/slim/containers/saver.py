@@ -11,6 +11,7 @@ from pathlib import Path
 from inception_tf.errors import CheckpointError, reason
 from inception_tf.slim.archives import is_table
 from inception_tf.slim.containers.base import Checkpoint
+from inception_tf.slim.containers.bundle import check_index
 
 # What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
 FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
@@ -92,6 +93,8 @@ def try_open(source, path):
         absent = absent if total else [f"{prefix.name}.data-00000-of-00001"]
         if absent:
             raise CheckpointError(f"{source} is incomplete: {', '.join(absent)} missing beside {index}.")
+        data = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{total:05d}") for i in range(total)]
+        check_index(source, prefix.with_name(index), data)
         return SaverCheckpoint(source, str(prefix), f"V2, {total} shards" if total > 1 else "V2", meta, held)
     if total:
         raise CheckpointError(f"{source} is incomplete: {index} is missing beside its .data files.")
