@@ -1,9 +1,9 @@
-# make demo: the main job on a real checkpoint. make test: the tests. Both make .venv first and work in it.
+# make demo: the main job on a real checkpoint. make test: the tests. make docs: the site. All make .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs docs-serve clean
 
 demo: $(VENV)/demo
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -14,12 +14,18 @@ test: $(VENV)/test
 test-all: $(VENV)/test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(VENV)/docs
+	$(BIN)/mkdocs serve
+
 lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 # Each installs the extra of its name and no more.
-$(VENV)/demo $(VENV)/test: $(VENV)/%: setup.cfg pyproject.toml | $(VENV)/created
+$(VENV)/demo $(VENV)/test $(VENV)/docs: $(VENV)/%: setup.cfg pyproject.toml | $(VENV)/created
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 

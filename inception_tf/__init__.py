@@ -9,6 +9,7 @@ __version__ = "0.2.0"
 # ones: `zoo` has one for every network that is registered.
 _PUBLIC = {
     "Phase": "training.recipe",
+    "Preprocessing": "images.layer",
     "Recipe": "training.recipe",
     "class_activation_maps": "analysis.class_maps",
     "classify": "inference.classify",
@@ -39,14 +40,21 @@ _PUBLIC = {
     "to_litert": "exports.litert",
     "to_onnx": "exports.onnx",
     "to_openvino": "exports.openvino",
+    "to_plain_keras": "models.plain",
     "to_timm": "exports.timm",
     "verify": "slim.verify",
 }
 
 
+# Modules under shorter names: `inception_tf.metrics.FID`.
+_MODULES = {"metrics": "evaluation.fid_metric"}
+
+
 def __getattr__(name):
     if name == "__all__":
-        return sorted([*_PUBLIC, *_zoo().constructors()])
+        return sorted([*_PUBLIC, *_MODULES, *_zoo().constructors()])
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{_MODULES[name]}")
     if name in _PUBLIC:
         return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     if name[:1].isupper() and name in _zoo().constructors():

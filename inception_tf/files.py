@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
-from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
 
 
 @contextlib.contextmanager
@@ -51,6 +52,21 @@ def created_dirs(directory):
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def refuse_lfs_pointer(path, name=None):
+    """Raises a `CheckpointError` for a text that Git LFS leaves in place of a file; `name` is what it is called."""
+    path = Path(path)
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size < 1024:
+            text = path.read_bytes()
+            if text.startswith(b"version https://git-lfs.github.com/spec/"):
+                size = re.search(rb"\nsize (\d+)", text)
+                of = f" of {int(size[1]):,} bytes" if size else ""
+                raise CheckpointError(
+                    f"{name or path} is a Git LFS pointer: the file itself{of} was not downloaded. Run `git lfs pull` "
+                    "in its repository, or download it from there by hand."
+                )
 
 
 def refuse_existing(path, overwrite=False, directory=False):

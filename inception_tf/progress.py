@@ -1,5 +1,6 @@
 """Progress of long work, shown on a terminal and in notebooks."""
 
+import contextlib
 import sys
 
 
@@ -13,17 +14,23 @@ class Progress:
         label: what is under way.
         total: the count at the end, or None when unknown.
         unit: what is counted; "B" shows sizes in MB.
+
+    Attributes:
+        shown: set on the class, whether bars are shown at all.
     """
+
+    shown = True
 
     def __init__(self, label, total=None, unit=""):
         self.label, self.total, self.unit = label, total, unit
         self.bar = self._task = None
 
     def __enter__(self):
-        if sys.stderr.isatty() or "ipykernel" in sys.modules:
-            self.bar = _rich_bar(self.unit)
-            self._task = self.bar.add_task(self.label, total=self.total)
-            self.bar.start()
+        if self.shown and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            with contextlib.suppress(ModuleNotFoundError):  # a worker that classifies exports may do without rich
+                self.bar = _rich_bar(self.unit)
+                self._task = self.bar.add_task(self.label, total=self.total)
+                self.bar.start()
         return self
 
     def __exit__(self, *_):

@@ -1,5 +1,7 @@
 """Tables, the one way this library prints rows."""
 
+from decimal import ROUND_HALF_UP, Decimal
+
 
 def render(rows, header=None, align=None):
     """Columns padded to their widest cell, two spaces apart.
@@ -31,6 +33,14 @@ def markdown(rows, header, left=1):
     """A Markdown table, the first `left` columns to the left and the others to the right."""
     lines = [header, ("---",) * left + ("---:",) * (len(header) - left), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def percent(fraction, digits=1):
+    """86.3 % of 0.8625: halves are rounded up, as people round. None is a dash."""
+    if fraction is None:
+        return "–"
+    exact = Decimal(repr(round(float(fraction), 9))) * 100
+    return f"{exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)} %"
 
 
 def short(number, unit=""):

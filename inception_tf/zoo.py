@@ -5,22 +5,27 @@
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from pathlib import Path
 
 from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.files import refuse_lfs_pointer
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
-from inception_tf.models.registry import find_network, networks
+from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network, networks
+from inception_tf.models.untrusted import check_weights_file
+from inception_tf.models.words import translate
 from inception_tf.slim import catalogue, download
 from inception_tf.slim.checkpoint import Checkpoint, open_checkpoint
+from inception_tf.slim.containers.keras_file import is_application
 from inception_tf.slim.detect import detect
 from inception_tf.slim.load import load_network
 
 # The options that `create_model` passes on to `load_slim`.
 LOADING = ("exclude_scopes", "ema", "background", "scope")
 # Files that `export` writes for engines without Keras.
-EXPORTED = (".tflite", ".onnx", ".xml")
+EXPORTED = (".tflite", ".onnx", ".xml", ".stablehlo")
 
 ARGUMENTS = """
 
@@ -42,6 +47,10 @@ ARGUMENTS = """
         min_depth: the channels that `depth_multiplier` leaves at least.
         spatial_squeeze: True for logits of N×classes. False for a feature map of N×h×w×classes: dense evaluation.
         name: the model's name. Default: the network's Slim scope.
+        batch_norm: False for biases in place of batch norm: Slim's network without its arg scope.
+        batch_norm_scale: whether batch norm has gamma. None: as in Slim's arg scope, or the checkpoint.
+        batch_norm_epsilon, batch_norm_decay: those of the arg scope that a checkpoint was trained in, which no
+            checkpoint records. None: those of Slim's own.
 
     Returns:
         A Keras model from float32 images N×H×W×3, preprocessed as the network's `Preprocessing` says, to
@@ -68,7 +77,7 @@ class Source:
 
 
 def resolve(source):
-    """What a name or a path stands for, by its suffix and by which files exist; none is opened.
+    """What a name or a path stands for, by its suffix and by which files exist.
 
     A string such as "imagenet" is the name even beside a directory of that name.
 
@@ -79,10 +88,14 @@ def resolve(source):
 
     Returns:
         A `Source`.
+
+    Raises:
+        CheckpointError: the file is a pointer of Git LFS.
     """
     if isinstance(source, Checkpoint):
         return Source("checkpoint", source)
     path = Path(source)
+    refuse_lfs_pointer(path)
     if isinstance(source, str) and source in {entry.weights for entry in catalogue.catalogue()}:
         return Source("published", source)
     if (path / "best.keras").is_file():
@@ -123,6 +136,12 @@ def load_model(source, network=None, **options):
         CheckpointError, MismatchError, DownloadError: there is none, it is damaged, or does not fit.
     """
     found = resolve(source)
+    if found.kind == "weights" and network is None:
+        if not found.value.is_file():
+            raise UsageError(f"{source} does not say which network's weights it holds: give network=.")
+        found = Source("checkpoint", found.value)  # of keras.applications, or not to be told apart
+    if found.kind == "keras" and is_application(found.value):
+        found = Source("checkpoint", found.value)
     if found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{source} is an export: open_engine runs it, but no Keras model can be made of it.")
     if found.kind == "keras":
@@ -132,6 +151,7 @@ def load_model(source, network=None, **options):
             raise UsageError(f"{source} is a Keras model and is taken as it is. Received: {', '.join(options)}")
         from inception_tf.models.model import open_keras_file
 
+        importlib.import_module("inception_tf.images.layer")  # Keras finds the layers of ours that are registered
         return open_keras_file(found.value)
     if found.kind == "network":
         return create_model(found.value, **options)
@@ -139,8 +159,6 @@ def load_model(source, network=None, **options):
         checkpoint = open_checkpoint(found.value)
         detection = detect(checkpoint, network, options.get("scope"), partial=True)
         return create_model(detection.network, checkpoint, detection=detection, **options)
-    if found.kind == "weights" and network is None:
-        raise UsageError(f"{source} does not say which network's weights it holds: give network=.")
     return create_model(network or "inception_v3", found.value, **options)
 
 
@@ -164,7 +182,9 @@ def create_model(name, /, weights=None, detection=None, **options):
     Args:
         name: one of `list_models()`.
         weights, **options: as the network's constructor takes them, see `inception_tf.InceptionV3`; and, for a Slim
-            checkpoint, `exclude_scopes`, `ema`, `background` and `scope`, as `load_slim` takes them.
+            checkpoint, `exclude_scopes`, `ema`, `background` and `scope`, as `load_slim` takes them. timm's and
+            Slim's words are understood: `num_classes`, `drop_rate`, `create_aux_logits`, and `pretrained=True`, which
+            is `weights="imagenet"`.
         detection: what `detect` found in the checkpoint, where that is known already.
 
     Returns:
@@ -180,14 +200,14 @@ def create_model(name, /, weights=None, detection=None, **options):
     info = find_network(name)
     known = signature_of(info).parameters
     loading = {option: options.pop(option) for option in LOADING if option in options}
-    if unknown := set(options) - set(known):
-        raise UsageError(f"{name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(known)}.")
+    options = translate(name, {**options, "weights": weights}, known)
+    weights = options.pop("weights")
     if weights is None:
         if loading:
             raise UsageError(f"{', '.join(loading)} can only be given with weights. Received: weights=None")
         return build_model(info, **options)
     found = resolve(weights)
-    if found.kind == "weights":
+    if found.kind == "weights" and not _is_application(found.value):
         if loading:
             raise UsageError(f"{', '.join(loading)} can only be given with a checkpoint. Received: weights={weights}")
         return _load_h5(info, found.value, options)
@@ -207,14 +227,24 @@ def _load_h5(info, path, options):
 
     if not path.is_file():
         raise UsageError(f"There is no weights file at {path}.")
+    check_weights_file(path)
     with skip_init():
         model = build_model(info, **options)
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # of many types, where the file is damaged
         raise MismatchError(f"{path} does not fit {info.name} with these options: {reason(error)}") from error
     model.card = dataclasses.replace(model.card, weights=Weights(path.name))
     return model
+
+
+def _is_application(path):
+    """Whether a weights file is one of keras.applications, and so not this library's."""
+    try:
+        open_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _converted(published):
@@ -232,7 +262,11 @@ def signature_of(info):
     """The signature of a network's constructor: its own options, and `weights`, `input_shape` and `name`."""
     options = list(inspect.signature(info.build).parameters.values())[1:]
     keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
-    return inspect.Signature([options[0], keyword("weights"), keyword("input_shape"), *options[1:], keyword("name")])
+    options = [options[0], keyword("weights"), keyword("input_shape"), *options[1:], keyword("name")]
+    if info.batch_norm:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        options += [keyword(option, kind=kind, default=default) for option, default in BATCH_NORM_OPTIONS.items()]
+    return inspect.Signature(options)
 
 
 @functools.cache
@@ -243,7 +277,7 @@ def constructor(name):
 
     @functools.wraps(info.build)
     def construct(*args, **kwargs):
-        return create_model(name, **signature.bind(*args, **kwargs).arguments)
+        return create_model(name, **signature.bind(*args, **translate(name, kwargs, signature.parameters)).arguments)
 
     arguments = ARGUMENTS.format(
         size=info.input_size,

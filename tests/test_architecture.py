@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "inception_tf"
 # From the ground up. What stands in one line knows nothing of one another.
 FLOORS = (
-    ("errors", "progress", "quiet", "tables"),
+    ("errors", "machine", "progress", "quiet", "tables"),
     ("files",),
     ("figures",),
     ("images", "models"),

@@ -3,14 +3,16 @@
 Images are random and on the device already.
 """
 
+import functools
 import math
 import sys
+import time
 
 import keras
 import numpy as np
 from keras import ops
 
-from inception_tf.models.initialization import meta_init
+from inception_tf.models.initialization import drawn_on_host
 from inception_tf.zoo import create_model
 
 BACKEND = keras.backend.backend()
@@ -36,21 +38,30 @@ def matmul(device, precision, side, count):
 
 def inference(device, precision, batch, size, classes, fused=False, count=1):
     """Logits of a batch of images, by XLA."""
-    from inception_tf.models.fused import fuse_for_inference
+    from inception_tf.inference.xla import stateless
 
     _start(device, precision)
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    model = _model(lambda: _ours(size, classes, classifier_activation=None), dtype)
-    model = _model(lambda: fuse_for_inference(model)) if fused else model
+    start = time.perf_counter()
+    model = _network(dtype, size, classes, fused)
+    facts = {"build": round(time.perf_counter() - start, 1)}
     images = ops.cast(_examples(batch, size, classes)[0], dtype)
     if BACKEND == "tensorflow":
         run = _compiled(lambda images: model(images, training=False))
-        return _repeated(lambda: run(images), device, count)
-    state = [
-        [variable.value for variable in part] for part in (model.trainable_variables, model.non_trainable_variables)
-    ]
-    run = _compiled(lambda *state_and_images: model.stateless_call(*state_and_images, training=False)[0])
-    return _repeated(lambda: run(*state, images), device, count)
+        return _repeated(lambda: run(images), device, count, **facts)
+    weights, run = stateless(model)
+    run = _compiled(run)
+    return _repeated(lambda: run(weights, images), device, count, **facts)
+
+
+@functools.cache
+def _network(dtype, size, classes, fused):
+    """Ours, built once."""
+    from inception_tf.models.fused import fuse_for_inference
+
+    if fused:
+        return fuse_for_inference(_network(dtype, size, classes, False))
+    return _model(lambda: _ours(size, classes, classifier_activation=None), dtype)
 
 
 def finetune(
@@ -132,23 +143,10 @@ def _ours(size, classes, **options):
 
 
 def _model(build, dtype="float32"):
-    """The model that a function builds. On JAX it is built without weights, and NumPy draws them.
-
-    There, Keras compiles something for every initializer and every shape: half a minute on a processor.
-    """
+    """The model that a function builds."""
     keras.config.set_dtype_policy(dtype)
-    if BACKEND != "jax":
+    with drawn_on_host():
         return build()
-    with meta_init():
-        model = build()
-    generator = np.random.default_rng(0)
-    for variable in model.variables:
-        if variable.name == "kernel":
-            deviation = np.sqrt(2 / np.prod(variable.shape[:-1]))
-            variable.assign(generator.normal(0, deviation, variable.shape).astype("float32"))
-        else:
-            variable.assign(np.full(variable.shape, variable.name in ("gamma", "moving_variance"), variable.dtype))
-    return model
 
 
 def _examples(batch, size, classes):

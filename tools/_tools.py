@@ -4,6 +4,7 @@ import argparse
 import fnmatch
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from inception_tf.benchmark.rounds import BenchmarkError, Candidate, Child
@@ -46,19 +47,28 @@ def wanted(name, globs):
     return any(fnmatch.fnmatchcase(name.lower(), glob) for glob in globs.lower().split(","))
 
 
-def usable(args, frameworks, report):
-    """Those of "torch", "jax", "tensorflow" that start on the device; notes their versions, and what is left out."""
-    found = []
-    for framework in frameworks:
+def usable(args, frameworks, report, stack):
+    """The processes of those of "torch", "jax", "tensorflow" that start on the device, a dict by name.
+
+    Notes their versions, and what is left out. They end with `stack`, an `ExitStack`.
+    """
+
+    def attempt(framework):
         try:
-            child = Child(candidate(args, framework, framework, "probe"))
+            return Child(candidate(args, framework, framework, "probe"))
         except BenchmarkError as error:
-            report.left_out.append(str(error))
-            continue
-        child.close()
-        report.machine["packages"] |= child.facts["versions"]
-        report.machine["device"] = child.facts["device"]
-        found.append(framework)
+            return error
+
+    found = {}
+    with ThreadPoolExecutor() as pool:
+        for framework, child in zip(frameworks, pool.map(attempt, frameworks)):
+            if isinstance(child, BenchmarkError):
+                report.left_out.append(str(child))
+                continue
+            stack.callback(child.close)
+            report.machine["packages"] |= child.facts["versions"]
+            report.machine["device"] = child.facts["device"]
+            found[framework] = child
     return found
 
 

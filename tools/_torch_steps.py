@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 
 try:
     import torch
+    import torch._dynamo
 except ImportError:
     sys.exit(f"{sys.executable} has no torch: name a Python that has with --torch-python or TORCH_PYTHON")
 try:
@@ -19,6 +20,13 @@ except ImportError:
     names = "datasets models models.feature_extraction ops ops.misc transforms transforms.functional"
     sys.modules |= {f"torchvision.{name}": MagicMock() for name in names.split()} | {"torchvision": MagicMock()}
 import timm
+
+# By form, the mode of torch.compile.
+COMPILED = {"compiled": "default", "graphs": "reduce-overhead", "max-autotune": "max-autotune"}
+# Networks share their code: torch would run the ninth uncompiled.
+for option in ("recompile_limit", "cache_size_limit", "accumulated_recompile_limit"):
+    if hasattr(torch._dynamo.config, option):
+        setattr(torch._dynamo.config, option, 1000)
 
 
 def probe(device):
@@ -34,7 +42,7 @@ def inference(device, precision, form, batch, size, classes, count=1):
     """Logits of a batch of random images.
 
     Args:
-        form: "eager", "channels_last", or "compiled": channels_last, by torch.compile.
+        form: "eager", "channels_last", or one of COMPILED: channels_last, by torch.compile.
     """
     _start(device, precision)
     model, images = _network(device, precision, form, batch, size, classes)
@@ -89,17 +97,14 @@ def _start(device, precision="float32"):
 
 
 def _network(device, precision, form, batch, size, classes):
-    """The network and a batch of images in [-1, 1].
-
-    Compiled, it is as fast as it gets on a GPU; for a processor, tuning it takes longer than running it pays back.
-    """
+    """The network and a batch of images in [-1, 1]."""
     place, dtype = "cuda" if device == "gpu" else "cpu", torch.bfloat16 if precision == "bfloat16" else torch.float32
     layout = torch.contiguous_format if form == "eager" else torch.channels_last
     model = timm.create_model("inception_v3", num_classes=classes, drop_rate=0.2)
     model = model.to(place, dtype, memory_format=layout)
     images = (torch.rand(batch, 3, size, size, device=place, dtype=dtype) * 2 - 1).to(memory_format=layout)
-    if form == "compiled":
-        model.compile(mode="max-autotune" if device == "gpu" else "default", dynamic=False)
+    if form in COMPILED:
+        model.compile(mode=COMPILED[form], dynamic=False)
     return model, images
 
 

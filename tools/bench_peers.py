@@ -9,6 +9,7 @@ arrays. SavedModels and exports are loaded; Keras's, TF-Slim's and torch's netwo
 ones freeze them, which counts in their first answer and their memory.
 """
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -47,7 +48,9 @@ def run(args):
         report.multiply_adds, parameters = engines.costs(NETWORK)
         found = [*keras_applications(args, Path(scratch), report), *ours(args, Path(scratch), report)]
         found += [peer("TF-Slim session", "slim"), peer("TF-Slim frozen", "slim", frozen=True)]
-        if any(wanted(f"torch {form}", args.only) for form in FORMS) and usable(args, ["torch"], report):
+        with contextlib.ExitStack() as stack:
+            torch = any(wanted(f"torch {form}", args.only) for form in FORMS) and usable(args, ["torch"], report, stack)
+        if torch:
             options_of_torch = {"precision": "float32", "size": 299, "classes": 1000}
             found += [
                 candidate(args, f"torch {form}", "torch", "inference", form=form, **options_of_torch) for form in FORMS

@@ -4,6 +4,11 @@ The frozen backbone; Slim's two phases; the same two phases with keras.applicati
 batches; and from random weights. One after another, each in a process of its own:
 
     python tools/finetune_flowers.py --data flower_photos --weights inception_v3.ckpt --out runs
+
+With `--recipes`, other recipes beside one another on the same folds, each of which is trained on and tested once, the
+test after the last epoch, so that no epoch is chosen by it:
+
+    python tools/finetune_flowers.py … --recipes slim modern --folds 2 --seeds 0 1 2
 """
 
 import argparse
@@ -13,6 +18,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 from inception_tf import tables
 
@@ -26,12 +33,18 @@ def main():
     parser.add_argument("--out", required=True, type=Path, help="where the runs go")
     parser.add_argument("--epochs", default="3,1", help="of the two phases (3,1)")
     parser.add_argument("--scratch-epochs", default="2", help="of the run from random weights (2)")
+    parser.add_argument("--recipes", nargs="+", help="names or YAML files of recipes to compare")
+    parser.add_argument("--folds", type=int, default=2, help="the parts that each seed deals the photographs to (2)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the folds and the runs (0 1 2)")
     parser.add_argument("--keras", help=argparse.SUPPRESS)  # what this file runs itself with
     args = parser.parse_args()
     if args.keras:
         print(json.dumps(keras_applications(args.data, args.keras, args.epochs)))
         return
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.recipes:
+        compare(args)
+        return
     common = ["--data", args.data, "--no-report", "--batch-size", str(BATCH), "--seed", str(SEED), "--json"]
     ours = ["-m", "inception_tf", "finetune", *common]
     converted = args.out / "backbone.weights.h5"
@@ -62,6 +75,43 @@ def main():
         (row["run"], f"{row['val_accuracy']:.3f}", f"{row['minutes']:.1f}", f"{row['cpu_minutes']:.1f}") for row in rows
     ]
     print(tables.render(cells, ("run", "top-1", "minutes", "processor minutes"), "<>>>"))
+
+
+def compare(args):
+    """Prints what each recipe reached on the photographs it did not see: mean and deviation over folds and seeds."""
+    reached = {recipe: [] for recipe in args.recipes}
+    for seed in args.seeds:
+        for fold in range(args.folds):
+            data = deal(Path(args.data), args.out / f"folds-{seed}", args.folds, fold, seed)
+            for recipe, runs in reached.items():
+                command = ["-m", "inception_tf", "finetune", "--data", data, "--weights", args.weights, "--json"]
+                command += ["--recipe", recipe, "--seed", seed, "--no-report"]
+                command += ["--out", args.out / f"{Path(recipe).stem}-{seed}-{fold}"]
+                start = time.monotonic()
+                done = subprocess.run(
+                    [sys.executable, *map(str, command)], stdout=subprocess.PIPE, text=True, check=True
+                )
+                accuracy = json.loads(done.stdout)["history"][-1]["val_accuracy"]
+                runs.append((accuracy, (time.monotonic() - start) / 60))
+                print(json.dumps({"recipe": recipe, "seed": seed, "fold": fold, "accuracy": accuracy}), flush=True)
+    rows = []
+    for recipe, runs in reached.items():
+        accuracy, minutes = np.array(runs).T
+        rows.append((recipe, tables.percent(accuracy.mean()), f"{100 * accuracy.std():.1f}", f"{minutes.mean():.1f}"))
+    print(tables.render(rows, ("recipe", "top-1", "±", "minutes"), "<>>>"))
+
+
+def deal(photographs, folder, folds, fold, seed):
+    """Class folders of links, one of `folds` parts of every class to test on in `val/`, the others in `train/`."""
+    folder = folder / str(fold)
+    for kind in sorted(path for path in photographs.iterdir() if path.is_dir()):
+        files = sorted(kind.iterdir())
+        for i, j in enumerate(np.random.default_rng(seed).permutation(len(files))):
+            link = folder / ("val" if i % folds == fold else "train") / kind.name / files[j].name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(files[j].resolve())
+    return folder
 
 
 def convert(weights, path):

@@ -5,7 +5,7 @@ import numpy as np
 
 from inception_tf.analysis.profile import GLOBAL_POOLINGS
 from inception_tf.errors import UsageError
-from inception_tf.models.blocks import Repeat, Scope
+from inception_tf.models.blocks import Scope, stages
 from inception_tf.models.model import check_model, end_points
 
 POOLINGS = (keras.layers.AveragePooling2D, *GLOBAL_POOLINGS)
@@ -82,18 +82,22 @@ def grad_cam(model, images, classes, at):
 def split(model, at):
     """A model in two: from the images to the end point `at`, and from there to the logits. Errors as `grad_cam`."""
     logits, tensors = _logits(model), end_points(model)
-    spatial = [name for name, x in tensors.items() if len(x.shape) == 4 and tuple(x.shape[1:3]) != (1, 1)]
+    inside = {name: layer for layer in model.layers for name in stages(layer)}
+    main = {*end_points(model, inner=False), *inside}  # a convolution of a residual unit has a way around it
+    spatial = [n for n, x in tensors.items() if n in main and len(x.shape) == 4 and tuple(x.shape[1:3]) != (1, 1)]
     if at not in spatial:
-        what = "has no end point" if at not in tensors else "has no feature map of several positions at"
+        what = "has no feature map of several positions at" if at in main else "has no end point"
+        if at in tensors and at not in main:
+            what = "has a way around"
         raise UsageError(f"{model.name} {what} {at}. It has: {', '.join(spatial)}.")
     backbone = keras.Model(model.inputs[0], tensors[at])
-    for layer in model.layers:
-        names = [f"{layer.name}/{part.name}" for part in layer.layers[:-1]] if isinstance(layer, Repeat) else []
-        if at in names:  # the way on from the inside of a scope is not part of the model's graph
-            x = start = keras.Input(tensors[at].shape[1:])
-            for part in layer.layers[names.index(at) + 1 :]:
-                x = part(x)
-            return backbone, keras.Model(start, keras.Model(layer.output, logits)(x))
+    if at in inside and tensors[at] is not inside[at].output:
+        # The way on from the inside of a scope is not part of the model's graph.
+        x = start = keras.Input(tensors[at].shape[1:])
+        parts = stages(inside[at])
+        for part in list(parts.values())[list(parts).index(at) + 1 :]:
+            x = part(x)
+        return backbone, keras.Model(start, keras.Model(inside[at].output, logits)(x))
     return backbone, keras.Model(tensors[at], logits)
 
 
@@ -158,7 +162,7 @@ def _head(model):
 
 def backbone_end_point(model):
     """The name of the end point that is the last feature map, whose positions the class activation maps have."""
-    return next(name for name, tensor in end_points(model).items() if tensor is model.backbone_output)
+    return next(name for name, tensor in end_points(model, inner=False).items() if tensor is model.backbone_output)
 
 
 def _indices(model, classes, count):

@@ -95,7 +95,8 @@ def _explain(engine, paths, images, top, at, chosen):
     classes = best if chosen is None else np.array([chosen] * len(images))
     maps = grad_cam(model, inputs, classes, at) if at else class_activation_maps(model, inputs, classes)
     end_point = at or backbone_end_point(model)
-    feature_map = profile(model, preprocessing.size).end_points[end_point]
+    found = profile(model, preprocessing.size)
+    feature_map = {**found.units, **found.end_points}[end_point]
     return [
         Explanation(
             path=Path(path),

@@ -19,6 +19,7 @@ from inception_tf.models.blocks import (
     Residual,
     Scope,
     SqueezedConv2D,
+    is_unit,
 )
 
 # Layers that leave every position of a feature map where it is and compute next to nothing.
@@ -130,7 +131,9 @@ class Profile:
         name: of its network, or the model's own where it is not of this library.
         input: the shape of the image, (height, width, channels).
         layers: a `LayerCost` each, in order.
-        end_points: a dict from the end points' names, as `models.model.end_points` has them, to their `FeatureMap`.
+        end_points: a dict from the end points' names, as `models.model.end_points` has them but for the ResNets' inner
+            ones, to their `FeatureMap`.
+        units: the same of the ResNets' residual units.
         branches: a dict from (end point, branch) to the `FeatureMap` of the branch.
         blocks: the blocks with branches, in order.
     """
@@ -139,6 +142,7 @@ class Profile:
     input: tuple
     layers: tuple
     end_points: dict
+    units: dict
     branches: dict
     blocks: tuple
 
@@ -184,14 +188,14 @@ def profile(model, size=None):
         reason = str(error).splitlines()[0]
         raise UsageError(f"{model.name} cannot take images of {shape[0]}×{shape[1]}: {reason}") from error
     name = model.card.network if getattr(model, "card", None) else model.name
-    return Profile(name, shape, tuple(walk.layers), walk.end_points, walk.branches, tuple(walk.blocks))
+    return Profile(name, shape, tuple(walk.layers), walk.end_points, walk.units, walk.branches, tuple(walk.blocks))
 
 
 class _Walk:
     """Walks a model's layers in the order of the data, and records what each costs."""
 
     def __init__(self):
-        self.layers, self.blocks, self.branches, self.end_points = [], [], {}, {}
+        self.layers, self.blocks, self.branches, self.end_points, self.units = [], [], {}, {}, {}
 
     def model(self, model, image):
         """Records the layers of a model."""
@@ -234,7 +238,10 @@ class _Walk:
             shortcut = x
             if layer.shortcut:
                 shortcut = self.one(layer.shortcut, start if isinstance(layer.shortcut, Conv2D) else x, path, branch)
-            return joined([self.steps(layer, start, path, branch), shortcut], concatenated=False)
+            x = joined([self.steps(layer, start, path, branch), shortcut], concatenated=False)
+            if is_unit(layer):
+                self.units[path] = x
+            return x
         if isinstance(layer, Scope):
             return self.steps(layer, x, path, branch)
         kind, out, multiply_adds = leaf(layer, x, path)

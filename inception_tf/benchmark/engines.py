@@ -69,7 +69,8 @@ def candidates(model, engines, scratch, fuse=None, prefix="", precision=None, lo
     for engine in engines:
         name = f"{prefix} {engine}".lstrip()
         if engine not in EXPORTS:
-            arguments = {"path": str(file), "jit_compile": engine == "keras-xla"}
+            xla = engine == "keras-xla"
+            arguments = {"path": str(file), "xla": xla, "precision": precision if xla else None}
             found.append(Candidate(name, f"{RUNS}:keras_model", arguments))
             continue
         form, suffix, package = EXPORTS[engine]

@@ -1,50 +1,13 @@
 """What a benchmark found: a table, Markdown, JSON, a bar chart."""
 
 import dataclasses
-import importlib.metadata
 import json
-import os
-import platform
-import time
 from pathlib import Path
 
 from inception_tf import figures, tables
 from inception_tf.benchmark.rounds import DISTURBED
 from inception_tf.files import atomic_write, refuse_existing
-
-PACKAGES = "inception-tf tensorflow keras jax onnxruntime openvino ai-edge-litert tf-slim torch numpy"
-
-
-def machine(packages=PACKAGES):
-    """The machine and what is installed on it, a JSON-like dict."""
-    versions = {}
-    for name in packages.split():
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    affinity = getattr(os, "sched_getaffinity", None)
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": _processor(),
-        "processors": len(affinity(0)) if affinity else os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "load": os.getloadavg()[0],
-        "packages": versions,
-    }
-
-
-def _processor():
-    """The processor's name, and the widest vectors that it has."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    vectors = next((flag for flag in ("avx512f", "avx2") if flag in facts.get("flags", "").split()), None)
-    name = facts.get("model name", platform.processor())
-    return f"{name} ({vectors})" if vectors else name
+from inception_tf.machine import machine
 
 
 @dataclasses.dataclass
@@ -166,10 +129,11 @@ def check_out(name, overwrite=False):
         refuse_existing(path, overwrite)
 
 
-def write(report, name, overwrite=False):
+def write(report, name, overwrite=False, picture=True):
     """Writes a report to `paths_of(name)`."""
-    *texts, picture = paths_of(name)
+    *texts, chart = paths_of(name)
     for path, text in zip(texts, (report.markdown(), json.dumps(report.data(), indent=1) + "\n")):
         with atomic_write(path, overwrite) as part:
             part.write_text(text, "utf-8")
-    figures.save(report.picture(), picture, overwrite)
+    if picture:
+        figures.save(report.picture(), chart, overwrite)

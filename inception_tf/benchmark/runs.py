@@ -19,22 +19,14 @@ def engine(path, batch):
     return lambda: run(images)
 
 
-def keras_model(path, batch, jit_compile):
-    """A Keras model as a function of its backend's, compiled by XLA or not; images and answers in NumPy."""
-    import keras
-
+def keras_model(path, batch, xla, precision=None):
+    """A Keras model from images to probabilities, in NumPy both: as it is, or by XLA as `classify` runs it then."""
     from inception_tf.inference.engines import KerasEngine
     from inception_tf.zoo import load_model
 
-    model = load_model(path)
-    model.compile(jit_compile=jit_compile)
-    images = _images(batch, KerasEngine(model).preprocessing.size, model.input_shape[-1])
-    if keras.backend.backend() != "tensorflow":
-        return lambda: model.predict_on_batch(images)
-    import tensorflow as tf
-
-    run = tf.function(lambda x: model(x, training=False), autograph=False, jit_compile=jit_compile or None)
-    return lambda: run(tf.constant(images)).numpy()
+    run = KerasEngine(load_model(path), precision=precision, xla=xla)
+    images = _images(batch, run.preprocessing.size, run.preprocessing.channels)
+    return lambda: run(images)
 
 
 def _images(batch, size, channels):

@@ -6,6 +6,7 @@ the same run, peak memory, and the time from a process's start to its first answ
 """
 
 from inception_tf.cli.export import sizes
+from inception_tf.cli.options import add_precision
 from inception_tf.cli.outcome import Outcome
 
 
@@ -18,6 +19,7 @@ def add_arguments(parser):
         "random weights; or files exported already",
     )
     parser.add_argument("--engines", metavar="NAME,…", help="of those installed only these (see above; keras-xla, …)")
+    add_precision(parser)
     parser.add_argument("--no-fuse", action="store_true", help="export without fusing first")
     add_benchmark_arguments(parser)
 
@@ -66,7 +68,7 @@ def run(args):
         found = []
         for number, model in enumerate(args.models):
             folder, prefix = Path(scratch, str(number)), model if len(args.models) > 1 else ""
-            found += engines.candidates(model, names, folder, fuse, prefix, log=report.left_out.append)
+            found += engines.candidates(model, names, folder, fuse, prefix, args.precision, log=report.left_out.append)
         counts, parameters = zip(*map(engines.costs, args.models))
         report.multiply_adds = counts[0] if len(set(counts)) == 1 else None
         benchmark(report, engines.sections(found, args.batch, report.multiply_adds, max(parameters)), **options)

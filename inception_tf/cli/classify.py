@@ -1,6 +1,6 @@
 """The best classes of photographs: files, patterns and directories. A bad file is named at the end, not fatal."""
 
-from inception_tf.cli.options import MODEL, model_needs_keras
+from inception_tf.cli.options import MODEL, add_precision, model_needs_keras
 from inception_tf.cli.outcome import Outcome
 
 KERAS = model_needs_keras
@@ -13,6 +13,7 @@ def add_arguments(parser):
     parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (default: the model's own)")
     parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
     parser.add_argument("--openvino", action="store_true", help="have OpenVINO run a SavedModel, .tflite or .onnx")
+    add_precision(parser)
     parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
 
 
@@ -23,7 +24,7 @@ def run(args):
     from inception_tf.inference.engines import open_engine
 
     paths = find_images(args.images)
-    engine = open_engine(args.model, labels=args.labels, openvino=args.openvino)
+    engine = open_engine(args.model, labels=args.labels, openvino=args.openvino, precision=args.precision)
     results, failures = classify(engine, paths, args.top, args.batch, exif_rotation=args.exif)
     rows = []
     for path, best in results.items():

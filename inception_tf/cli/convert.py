@@ -19,7 +19,15 @@ def add_arguments(parser):
         "--background", choices=("keep", "drop"), default="keep", help="class 0 of the checkpoint (keep)"
     )
     parser.add_argument(
+        "--recalibrate",
+        metavar="DIR",
+        help="compute batch norm's moving statistics from the images in a folder, such as where none were saved",
+    )
+    parser.add_argument(
         "--no-top", action="store_const", const=False, dest="include_top", help="leave the classifier out"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="name.keras of Keras's own layers alone, which opens without this package"
     )
     options.add_loading(parser)
 
@@ -28,5 +36,6 @@ def run(args):
     from inception_tf.exports.convert import convert
 
     names = ("overwrite", "check", "labels", "size", "background", "include_top", "network", "scope", "ema")
-    result = convert(args.checkpoint, args.target, **{name: getattr(args, name) for name in names})
+    given = {name: getattr(args, name) for name in (*names, "recalibrate", "plain")} | options.batch_norm(args)
+    result = convert(args.checkpoint, args.target, **given)
     return Outcome(result.text(), result.data())

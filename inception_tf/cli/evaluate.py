@@ -3,7 +3,7 @@
 A bad file is named at the end, not fatal.
 """
 
-from inception_tf.cli.options import MODEL, model_needs_keras
+from inception_tf.cli.options import MODEL, add_precision, model_needs_keras
 from inception_tf.cli.outcome import Outcome
 
 KERAS = model_needs_keras
@@ -16,7 +16,8 @@ def add_arguments(parser):
         required=True,
         nargs="+",
         metavar="PATH",
-        help="a folder of class folders, or Slim's TFRecords, which need TensorFlow",
+        help="class folders; CSV or Parquet of paths and labels; WebDataset's .tar; TFRecords, which need TensorFlow; "
+        "hf:NAME; tfds:NAME",
     )
     parser.add_argument(
         "--labels", metavar="FILE", help="the class names, a line each, of TFRecords and of a model that has none"
@@ -26,6 +27,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
     parser.add_argument("--openvino", action="store_true", help="have OpenVINO run a SavedModel, .tflite or .onnx")
+    add_precision(parser)
     parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
     parser.add_argument("--csv", metavar="FILE", help="write a row for every image")
     parser.add_argument(
@@ -48,7 +50,7 @@ def run(args):
         refuse_report(args.out, args.force)
     data = args.data[0] if len(args.data) == 1 else args.data
     examples = open_examples(data, args.labels, args.labels_offset, complete=False)
-    engine = open_engine(args.model, openvino=args.openvino)
+    engine = open_engine(args.model, openvino=args.openvino, precision=args.precision)
     if args.labels and engine.labels == class_names(len(engine.labels)):
         engine.labels = class_names(len(engine.labels), examples.class_names)
     evaluation = evaluate(engine, examples, args.batch, args.exif)

@@ -15,7 +15,13 @@ KERAS = False  # the process that watches workers needs none
 
 
 def add_arguments(parser):
-    parser.add_argument("--data", required=True, nargs="+", metavar="PATH", help="class folders, or TFRecords")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="class folders; CSV or Parquet of paths and labels; WebDataset's .tar; TFRecords; hf:NAME; tfds:NAME",
+    )
     parser.add_argument("--val", nargs="+", metavar="PATH", help="validation images (default: a part of the data)")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="the part held out for validation (0.2)")
     parser.add_argument("--labels", metavar="FILE", help="the class names, one per line (default: the folders')")
@@ -35,7 +41,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--new-head", action="store_true", help="new heads, although there are as many classes as before"
     )
-    parser.add_argument("--recipe", metavar="FILE", help="a YAML recipe; the options below override it")
+    parser.add_argument(
+        "--recipe", metavar="FILE", help="a YAML recipe, or slim or modern; the options below override it"
+    )
     parser.add_argument("--devices", type=int, help="GPUs that share every batch (all)")
     parser.add_argument(
         "--workers",
@@ -47,6 +55,11 @@ def add_arguments(parser):
     parser.add_argument("--save-seconds", type=float, default=300, help="save the state this often (300)")
     parser.add_argument("--save-steps", type=int, help="and after so many steps")
     parser.add_argument("--no-report", action="store_true", help="do not evaluate and draw at the end")
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the metrics for TensorBoard, which the extra tensorboard brings",
+    )
     group = parser.add_argument_group("recipe")
     group.add_argument("--epochs", metavar="N[,N]", help="of each phase (10,5); a single N trains everything")
     group.add_argument("--learning-rate", metavar="X[,X]", help="of each phase (0.01,0.0001 for rmsprop)")
@@ -107,9 +120,10 @@ def _train(args):
         devices=args.devices,
         save_seconds=args.save_seconds,
         save_steps=args.save_steps,
-        log=lambda line: print(line, file=sys.stderr, flush=True),
+        log=lambda line: None if args.quiet else print(line, file=sys.stderr, flush=True),
         command=sys.argv,
         report=not args.no_report,
+        tensorboard=args.tensorboard,
         **{name: value for name, value in (("scope", args.scope), ("ema", args.load_ema)) if value},
     )
     data = {"run": str(args.out), "best": result.best, "history": result.history, "skipped": result.skipped}

@@ -11,13 +11,18 @@ import warnings
 from inception_tf import __version__
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.machine import PACKAGES, machine
+from inception_tf.progress import Progress
 from inception_tf.quiet import start_keras
 
 # In the order of `--help`. Each is a module of this package with `add_arguments` and `run`.
 COMMANDS = (
-    *("inspect", "convert", "verify", "classify", "finetune", "evaluate", "explain", "dense"),
-    *("export", "serve", "request", "models", "profile", "bench"),
+    *("inspect", "convert", "verify", "classify", "finetune", "evaluate", "fid", "explain", "dense"),
+    *("export", "serve", "request", "models", "profile", "bench", "doctor"),
 )
+
+# Where a package is not called as its module is.
+PACKAGES_OF = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "tf_slim": "tf-slim"}
 
 
 def parser():
@@ -26,7 +31,7 @@ def parser():
         prog="inception-tf",
         description="TF-Slim Inception checkpoints alive in Keras 3: converted, proven equal to the original, served.",
     )
-    top.add_argument("--version", action="version", version=f"inception-tf {__version__}")
+    top.add_argument("--version", action=_Version, help="print the versions of this and of what it runs on")
     raw = argparse.RawDescriptionHelpFormatter
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -34,9 +39,22 @@ def parser():
         summary = module.__doc__.strip().splitlines()[0]
         command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=raw)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
+        command.add_argument("--quiet", action="store_true", help="show no progress, print the result alone")
         command.add_argument("--debug", action="store_true", help="print a traceback when something fails")
         module.add_arguments(command)
     return top
+
+
+class _Version(argparse.Action):
+    """Prints the versions of the library, of Keras's backends and of the engines that are installed."""
+
+    def __init__(self, option_strings, dest, help):
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser, *_):
+        found = {"inception-tf": __version__} | machine(PACKAGES)["packages"]
+        print(", ".join(f"{name} {version}" for name, version in found.items()))
+        parser.exit()
 
 
 def command_module(name):
@@ -53,6 +71,7 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # the names of files may be no text
+    Progress.shown = not args.quiet
     try:
         command = command_module(args.command)
         keras = getattr(command, "KERAS", True)
@@ -74,8 +93,13 @@ def main(argv=None):
         message, code = _explain(error)
         if args.json:
             print(json.dumps({"error": message}))
-        print(f"inception-tf {args.command}: {message}", file=sys.stderr)
+        print(_red(f"inception-tf {args.command}:"), message, file=sys.stderr)
         return code
+
+
+def _red(text):
+    """The text in red, on a terminal that may show colors (no-color.org)."""
+    return f"\033[31m{text}\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 def _explain(error):
@@ -85,6 +109,9 @@ def _explain(error):
         return "out of memory. A smaller --batch needs less.", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'input/output'}: {error.strerror or error}", 1
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "inception_tf").startswith("inception_tf"):
+        package = PACKAGES_OF.get(error.name.split(".")[0], error.name.split(".")[0])
+        return f"this needs {package}, which is not installed: pip install {package}", 1
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"internal error, {type(error).__name__}: {first} (--debug shows where; please report it)", 1
 

@@ -8,12 +8,26 @@ def add_loading(parser):
     parser.add_argument(
         "--ema", choices=("auto", "require", "ignore"), default="auto", help="moving averages of the weights (auto)"
     )
+    parser.add_argument("--batch-norm-epsilon", type=float, metavar="E", help="that of the training (Slim's own)")
+    parser.add_argument("--batch-norm-decay", type=float, metavar="D", help="that of the training (Slim's own)")
+
+
+def batch_norm(args):
+    """What `add_loading` says of batch norm, as options of a network."""
+    given = {name: getattr(args, name) for name in ("batch_norm_epsilon", "batch_norm_decay")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def add_precision(parser):
+    """What a Keras model computes in."""
+    kinds = ("float32", "bfloat16")
+    parser.add_argument("--precision", choices=kinds, help="have XLA compute a Keras model in it (as the model is)")
 
 
 # What `open_engine` takes.
 MODEL = (
-    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx or OpenVINO .xml file, a Slim "
-    "checkpoint, or the name of published weights, such as imagenet"
+    "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx, .stablehlo or OpenVINO .xml file, a "
+    "Slim checkpoint, or the name of published weights, such as imagenet"
 )
 
 

@@ -34,6 +34,7 @@ def run(args):
         info = find_network(detection.network)
         published = {"kind": info.preprocessing, "size": info.input_size}
         images = Preprocessing.from_config(model.card.preprocessing if model else published)(find_images(args.images))
-    report = verify(checkpoint, model, images, args.tolerance, args.ema, detection=detection)
+    given = options.batch_norm(args)
+    report = verify(checkpoint, model, images, args.tolerance, args.ema, detection=detection, **given)
     data = {**dataclasses.asdict(report), "passed": report.passed, "worst": report.worst}
     return Outcome(str(report), data, 0 if report else 1)

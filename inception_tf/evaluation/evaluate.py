@@ -14,7 +14,7 @@ from inception_tf.evaluation import metrics
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
-from inception_tf.inference.classify import prepared
+from inception_tf.inference.classify import answers, prepared
 from inception_tf.progress import Progress
 from inception_tf.slim.catalogue import Published, published_source
 
@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def top5(self):
-        """The fraction of images whose class is among the first five answers; of all where there are fewer classes."""
+        """The fraction of images whose class is among the first five answers: 1 where there are no more classes."""
         return float(np.mean(self.rank <= 5))
 
     @property
@@ -103,7 +103,7 @@ class Evaluation:
         return {
             "images": len(self),
             "top1": self.top1,
-            "top5": self.top5,
+            **({"top5": self.top5} if len(self.labels) > 5 else {}),
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
             "images_per_second": self.images_per_second,
@@ -124,17 +124,20 @@ class Evaluation:
         absent = sum(not scores.support for scores in self.classes)
         if absent:
             notes.append(f"{absent} of {len(self.labels)} classes have no images")
-        rows = [(_short(s.name), s.support, _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in shown]
+        rows = [
+            (_short(s.name), s.support, tables.percent(s.precision), tables.percent(s.recall), tables.percent(s.f1))
+            for s in shown
+        ]
         text = tables.render(rows, ("class", "images", "precision", "recall", "F1"), "<>>>>")
         text += f"\n({'; '.join(notes)})" if notes else ""
 
-        top1, top5 = _percent(self.top1), _percent(self.top5)
+        top1, top5 = tables.percent(self.top1), tables.percent(self.top5)
         if self.published:
             top1 += f" (published {self.published.top1:.1f} %)"
             top5 += f" (published {self.published.top5:.1f} %)"
         best = f", top-5 {top5}" if len(self.labels) > 5 else ""
         text += f"\n\n{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
-        text += f"calibration error {_percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
+        text += f"calibration error {tables.percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
         if self.skipped:
             first = list(self.skipped.items())[:10]
             more = [f"  … and {len(self.skipped) - len(first)} more"] if len(first) < len(self.skipped) else []
@@ -145,10 +148,6 @@ class Evaluation:
 
 def _short(name, most=40):
     return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _percent(fraction):
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def evaluate(engine, examples, batch=32, exif_rotation=False):
@@ -173,38 +172,28 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
     if batch < 1:
         raise UsageError(f"batch must be at least 1. Received: {batch}")
     truth = _truth(engine, examples)
-    index, answers, waiting, skipped = [], [], [], dict(examples.skipped)
-    timed = None
-    start = time.perf_counter()
-
-    def flush():
-        nonlocal timed, start
-        images = np.concatenate([image for _, image in waiting])
-        if answers and len(images) < batch:  # another shape would be traced, or compiled, once more
-            images = np.concatenate([images, np.zeros((batch - len(images), *images.shape[1:]), images.dtype)])
-        rows = [i for i, _ in waiting]
-        scores = _checked(engine, engine(images)[: len(rows)], [examples.names[i] for i in rows])
-        answers.append(_answers(scores, truth[rows]))
-        index.extend(rows)
-        waiting.clear()
-        if timed is None and len(index) < len(examples):
-            timed, start = len(index), time.perf_counter()
+    index, found, skipped = [], [], dict(examples.skipped)
+    timed, start = None, time.perf_counter()
 
     def prepare(i):
         return engine.preprocessing(decode_image(examples.read(i), exif_rotation, decoder=engine.decoder))
 
-    with Progress("Evaluating", len(examples), "images") as progress:
+    def images(progress):
         for i, image in enumerate(prepared(prepare, range(len(examples)), batch)):
             if isinstance(image, Exception):
                 name = examples.names[i]
                 skipped[name] = (getattr(image, "strerror", None) or str(image)).removeprefix(f"{name}: ")
             else:
-                waiting.append((i, image))
-            if len(waiting) == batch:
-                flush()
+                yield i, image
             progress.advance()
-        if waiting:
-            flush()
+
+    with Progress("Evaluating", len(examples), "images") as progress:
+        for rows, scores in answers(engine, images(progress), batch):
+            scores = _checked(engine, scores, [examples.names[i] for i in rows])
+            found.append(_answers(scores, truth[list(rows)]))
+            index += rows
+            if timed is None and len(index) < len(examples):
+                timed, start = len(index), time.perf_counter()
     if not index:
         reasons = [f" {name}: {reason}" for name, reason in list(skipped.items())[:1]]
         raise ImageError(f"Not one of the {len(skipped)} images could be read.{''.join(reasons)}")
@@ -215,7 +204,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         np.array(index, np.int64),
         [examples.names[i] for i in index],
         truth[index],
-        *(np.concatenate(column) for column in zip(*answers)),
+        *(np.concatenate(column) for column in zip(*found)),
         skipped,
         counted / max(seconds, 1e-9),
         _published(engine, len(examples.class_names)),

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 
-from inception_tf import figures
+from inception_tf import figures, tables
 from inception_tf.errors import ImageError
 from inception_tf.images.decoding import decode_image
 
@@ -77,7 +77,7 @@ def learning_curves(rows, path, overwrite=False):
             axes.set_ylim(0, 1.08 * max([np.percentile(train[1] or [0], 99), *val[1]]) or 1)
         if val[1]:
             value = best(val[1])
-            step, value = val[0][val[1].index(value)], f"{100 * value:.1f} %" if key == "accuracy" else f"{value:.4f}"
+            step, value = val[0][val[1].index(value)], tables.percent(value) if key == "accuracy" else f"{value:.4f}"
             axes.set_title(f"best on validation: {value}, step {step:,}", loc="right", color=_GRAY, pad=22)
         _mark_phases(axes, rows, last)
     if lines:
@@ -180,7 +180,7 @@ def _write_numbers(axes, counts):
         dark = counts[i, j] > (0.6 if i == j else 0.9) * counts[i].sum()
         axes.text(j, i, str(counts[i, j]), size=size, color="white" if dark else "black", ha="center", va="center")
     for i, (support, answered) in enumerate(zip(counts.sum(axis=1), counts.sum(axis=0))):
-        recall, precision = (f"{100 * counts[i, i] / n:.0f} %" if n else "–" for n in (support, answered))
+        recall, precision = (tables.percent(counts[i, i] / n if n else None, 0) for n in (support, answered))
         axes.text(counts.shape[1] - 0.4, i, recall, size=8, color=_GRAY, va="center")
         axes.text(i, -0.6, precision, size=8, color=_GRAY, ha="center")
     axes.text(counts.shape[1] - 0.4, -0.6, "recall", size=8, color=_GRAY, style="italic")
@@ -196,7 +196,7 @@ def _frequent_confusions(counts, names):
 
 
 def _summary(evaluation):
-    return f"{len(evaluation):,} images, top-1 {100 * evaluation.top1:.1f} %"
+    return f"{len(evaluation):,} images, top-1 {tables.percent(evaluation.top1)}"
 
 
 def _colors(counts, faintest):

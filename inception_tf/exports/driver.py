@@ -79,7 +79,7 @@ class Format:
         precisions, precision: those that it has, and the default.
         batches, max_batches: the batch that "dynamic" stands for, and how many sizes it takes.
         packages, int8_packages: the modules that it needs, and those for int8 besides.
-        needs_tensorflow: whether the model must be on Keras's TensorFlow backend.
+        backend: Keras's backend that the model must be on; None: any.
         runtime: the `Runtime` that runs what was written, None where there is none here.
     """
 
@@ -88,7 +88,7 @@ class Format:
     precisions, precision = (), None
     batches, max_batches = None, 1
     packages = int8_packages = ()
-    needs_tensorflow = False
+    backend = None
     runtime = None
 
     def export(self, model, target, **options):
@@ -127,9 +127,10 @@ class Format:
                     f"The format {self.name} needs {package}, which cannot be imported ({error}): "
                     f"pip install 'inception-tf[{self.name}]'."
                 ) from error
-        if self.needs_tensorflow and keras.backend.backend() != "tensorflow":
+        if self.backend not in (None, keras.backend.backend()):
             raise UsageError(
-                f"The format {self.name} needs Keras on TensorFlow. Received: KERAS_BACKEND={keras.backend.backend()}"
+                f"The format {self.name} needs Keras on {self.backend}: KERAS_BACKEND={self.backend}. "
+                f"Received: KERAS_BACKEND={keras.backend.backend()}"
             )
         names = names_of(model, options.labels) if "labels" in self.options else None
         return Export(model, target, self, options, names)

@@ -6,7 +6,6 @@ import keras
 
 from inception_tf.errors import UsageError
 from inception_tf.exports.driver import Format
-from inception_tf.models.blocks import Scope
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.registry import find_network
 from inception_tf.slim.verify import NEUTRAL
@@ -45,18 +44,6 @@ def check_published_form(model, networks, library):
     }
     if own:
         raise UsageError(f"{library} has {info.name} with its default options only. Received: {own}")
-
-
-def weighted_layers(layers):
-    """The layers with weights among `layers`, those within scopes too.
-
-    In Slim's order: a block's branches from the first to the last, a branch's layers from its input to its output.
-    """
-    for layer in layers:
-        if isinstance(layer, Scope):
-            yield from weighted_layers(layer.layers)
-        elif layer.weights:
-            yield layer
 
 
 def drops_background(model, background=None):

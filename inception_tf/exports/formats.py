@@ -57,6 +57,12 @@ FORMATS = {
         "the files TARGET.xml and TARGET.bin for OpenVINO, with the class names and the preprocessing in the former",
         "run by OpenVINO beside the model",
     ),
+    "stablehlo": Entry(
+        "stablehlo:StableHloFormat",
+        "the files TARGET.stablehlo and TARGET.safetensors for JAX on processors, GPUs and TPUs, with the class names "
+        "and the preprocessing in the latter; needs KERAS_BACKEND=jax",
+        "run by JAX beside the model",
+    ),
 }
 
 

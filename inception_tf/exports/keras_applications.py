@@ -1,26 +1,20 @@
-"""keras.applications' InceptionV3 and InceptionResNetV2: their weights files out of our models, and back.
-
-keras.applications numbers its layers as they come (conv2d_93), so names say nothing. What both have is the
-architecture, in the order of the paper: branches from first to last, in a branch from its input to its output. Ours is
-the order of the scopes; theirs is that in which the graph's layers are met when each is preceded by its inputs, first
-input first. `weight_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
-"""
+"""keras.applications' InceptionV3 and InceptionResNetV2: their weights files out of our models, and back."""
 
 import dataclasses
 from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.errors import MismatchError, UsageError, reason
 from inception_tf.exports.driver import image_shape
-from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background, weighted_layers
+from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background
 from inception_tf.exports.tolerance import checked_difference, relative_difference, tolerance_of
+from inception_tf.models.applications import APPLICATIONS, variable_pairs, weighted_layers
 from inception_tf.models.card import Weights
 from inception_tf.models.model import build_model, save_weights
 from inception_tf.models.registry import find_network
+from inception_tf.models.untrusted import check_weights_file
 from inception_tf.slim.verify import noise
-
-APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2"}
 
 
 def to_keras_applications(model, path, **options):
@@ -116,48 +110,11 @@ def weight_pairs(model, application, drop=False):
     Raises:
         MismatchError: there are more of one than of the other, or a pair differs in kind, shape, strides or padding.
     """
-    layers = weighted_layers(layer for layer in model.layers if layer.name != "AuxLogits")
-    ours = [(layer, variable) for layer in layers for variable in layer.weights]
-    theirs = [(layer, variable) for layer in layers_in_order(application) for variable in layer.weights]
-    different = f"{application.name} is not {model.card.network}"
-    if len(ours) != len(theirs):
-        raise MismatchError(f"{different}: it has {len(theirs)} variables, not {len(ours)}.")
-    values = [keras.ops.convert_to_numpy(variable) for _, variable in ours]
+    pairs = variable_pairs(model, application, drop)
+    values = [keras.ops.convert_to_numpy(ours) for _, ours in pairs]
     if model.has_top:
-        values[-2:] = classifier_weights(ours[-1][0], drop)
-    differences, pairs = [], []
-    for (layer, variable), (other, counterpart), value in zip(ours, theirs, values):
-        found, wanted = _facts(other, counterpart, counterpart.shape), _facts(layer, variable, value.shape)
-        is_classifier = model.has_top and layer is ours[-1][0]  # a convolution of ours, fully connected there
-        if found[:2] != wanted[:2] or (found != wanted and not is_classifier):
-            differences.append(f"{counterpart.path} is {found}, {variable.path} is {wanted}")
-        pairs.append((counterpart, variable, value))
-    if differences:
-        raise MismatchError(f"{different}; {len(differences)} variables differ: {'; '.join(differences[:3])}.")
-    return pairs
-
-
-def layers_in_order(model):
-    """The layers of a functional model with one output: each after its inputs, the first input's first."""
-    order, waiting = {}, [(model.outputs[0], False)]
-    while waiting:
-        tensor, inputs_done = waiting.pop()
-        layer = tensor._keras_history.operation
-        if layer in order:
-            continue
-        if inputs_done:
-            order[layer] = None
-            continue
-        waiting.append((tensor, True))
-        if not isinstance(layer, keras.layers.InputLayer):
-            waiting += [(source, False) for source in reversed(keras.tree.flatten(layer.input))]
-    return list(order)
-
-
-def _facts(layer, variable, shape):
-    """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the feature map."""
-    moves = (layer.strides, layer.padding) if variable.name == "kernel" and hasattr(layer, "strides") else ()
-    return (variable.name, tuple(shape), *moves)
+        values[-2:] = classifier_weights(next(weighted_layers([model.classifier])), drop)
+    return [(theirs, ours, value) for (theirs, ours), value in zip(pairs, values)]
 
 
 def _application(model, drop, weights=None):
@@ -187,19 +144,17 @@ def _load(path, network):
 
     if not path.is_file():
         raise UsageError(f"There is no weights file at {path}.")
+    check_weights_file(path)
     shapes = []
-    try:
-        with h5py.File(path) as file:
-            file.visititems(lambda _, item: shapes.append(getattr(item, "shape", ())))
-    except OSError as error:
-        raise CheckpointError(f"{path} is no HDF5 weights file, or damaged: {error}") from error
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: shapes.append(getattr(item, "shape", ())))
     # The classifier's kernel is the only matrix.
     classes = next((shape[1] for shape in shapes if len(shape) == 2), None)
     head = {"classes": classes} if classes else {"include_top": False}
     application = getattr(keras.applications, APPLICATIONS[network])(weights=None, **head)
     try:
         application.load_weights(path)
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # of many types, where the file is damaged
         raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason(error)}") from error
     return application
 

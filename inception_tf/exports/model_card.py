@@ -4,8 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+from inception_tf.errors import listed
 from inception_tf.models.card import SAVED_MODEL_CARD
 from inception_tf.slim.catalogue import published_source
+from inception_tf.tables import percent
 
 TEXT = "assets.extra/MODEL_CARD.md"
 
@@ -55,7 +57,9 @@ def card_text(card):
     del facts["complete"]  # the report says so in more words
     facts = [f"{key.replace('_', ' ')} {value}" for key, value in facts.items() if value is not None]
     lines += [f"- weights: {', '.join(facts)}"]
-    lines += [f"- {option}: {value}" for option, value in card.options.items()]
+    lines += [f"- {option}: {value}" for option, value in card.options.items() if value is not None]
+    if card.labels:
+        lines += [f"- {len(card.labels)} classes: {listed(card.labels, 50)}"]
     if card.evaluation:
         lines += [f"- evaluation: `{json.dumps(card.evaluation, ensure_ascii=False)}`"]
     known = export["published"]
@@ -66,6 +70,10 @@ def card_text(card):
     if known and known["top1"] is not None:
         lines += ["Published for that checkpoint, on ImageNet's validation images, one central crop: "]
         lines[-1] += f"top-1 {known['top1']}%, top-5 {known['top5']}%."
+    elif measured := card.evaluation if "accuracy" in card.evaluation else None:
+        lines += [f"Measured on {measured['images']} images of {measured['data']} that were held out, at step "]
+        lines[-1] += f"{measured['step']} of fine-tuning: top-1 {percent(measured['accuracy'])}. The best of the run's "
+        lines[-1] += "epochs was chosen by these same images."
     else:
         lines += ["Not recorded, but for what Provenance says."]
 

@@ -19,7 +19,8 @@ def to_onnx(model, target, **options):
     Args:
         **options: as `to_litert`, but for full_integer. Of precision "float16", weights and operations are, while
             inputs and outputs stay float32; "int8" is written as QuantizeLinear and DequantizeLinear.
-        Others, result and errors as `to_litert`.
+
+    Other arguments, result and errors are those of `to_litert`.
     """
     return OnnxFormat().export(model, target, **options)
 

@@ -3,7 +3,6 @@
 from inception_tf.errors import ExportError, reason
 from inception_tf.exports.driver import external_converter, image_shape
 from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
-from inception_tf.files import atomic_write
 from inception_tf.inference.runtimes import KEY, OpenVino
 
 
@@ -17,7 +16,8 @@ def to_openvino(model, target, **options):
         target: the `.xml` file.
         **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". The file does not decide
             whether OpenVINO computes in bfloat16: INFERENCE_PRECISION_HINT does, where the processor can.
-        Others, result (the `.xml`) and errors as `to_litert`.
+
+    Other arguments, result (the `.xml`) and errors are those of `to_litert`.
     """
     return OpenVinoFormat().export(model, target, **options)
 
@@ -25,24 +25,9 @@ def to_openvino(model, target, **options):
 class OpenVinoFormat(PortableFormat):
     """An `.xml` file with its `.bin`, its card in the runtime information."""
 
-    name, suffix = "openvino", ".xml"
+    name, suffix, weights_suffix = "openvino", ".xml", ".bin"
     packages, int8_packages = ("openvino",), ("nncf",)
     runtime = OpenVino
-
-    def files(self, target):
-        return [target, target.with_suffix(".bin")]
-
-    def write_atomically(self, export, write):
-        target, weights = self.files(export.target)
-        overwrite = export.options.overwrite
-        with atomic_write(target, overwrite) as part, atomic_write(weights, overwrite) as weights_part:
-            network = part.with_name("network.xml")
-            write(network)
-            network.rename(part)
-            network.with_suffix(".bin").rename(weights_part)
-            # The .bin is replaced before the .xml: no reader may find the old .xml beside the new .bin.
-            target.unlink(missing_ok=True)
-        return target
 
     def convert(self, export):
         import openvino

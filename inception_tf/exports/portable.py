@@ -1,5 +1,5 @@
-"""What the formats share that run without TensorFlow, LiteRT, ONNX and OpenVINO: the frozen network, the images to
-calibrate on, the comparison with the Keras model.
+"""What the formats share that run without TensorFlow, LiteRT, ONNX, OpenVINO and StableHLO: the frozen network, the
+images to calibrate on, the comparison with the Keras model.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 from inception_tf.errors import ExportError, ImageError, UsageError
 from inception_tf.exports.driver import Format, image_shape
 from inception_tf.exports.tolerance import TOLERANCES, checked_difference
+from inception_tf.files import atomic_write
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import preprocessing_of
@@ -34,7 +35,25 @@ class PortableFormat(Format):
 
     options = ("labels", "batch", "precision", "calibrate", "held_out", "check", "overwrite", "fuse")
     precisions, precision = ("float32", "float16", "int8"), "float32"
-    needs_tensorflow = True
+    backend = "tensorflow"
+    weights_suffix = None  # of a file beside the first
+
+    def files(self, target):
+        return [target, *([target.with_suffix(self.weights_suffix)] if self.weights_suffix else [])]
+
+    def write_atomically(self, export, write):
+        if not self.weights_suffix:
+            return super().write_atomically(export, write)
+        target, weights = self.files(export.target)
+        overwrite = export.options.overwrite
+        with atomic_write(target, overwrite) as part, atomic_write(weights, overwrite) as weights_part:
+            network = part.with_name(f"network{self.suffix}")
+            write(network)
+            network.rename(part)
+            network.with_suffix(self.weights_suffix).rename(weights_part)
+            # The weights are replaced before the rest: no reader may find the old network beside new weights.
+            target.unlink(missing_ok=True)
+        return target
 
     def prepare(self, model, target, options):
         export = super().prepare(model, target, options)

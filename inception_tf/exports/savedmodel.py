@@ -91,7 +91,7 @@ class UnversionedSavedModel(Format):
     options = ("labels", "top", "check", "batch", "xla", "max_pixels", "fuse", "precision", "overwrite")
     precisions = ("float32", "float16", "bfloat16")
     batches, max_batches = (1, 8, 32), 100  # which leave the warm-up below the 1000 requests that Serving takes
-    needs_tensorflow = True
+    backend = "tensorflow"
 
     def files(self, target):
         return []  # a directory may replace one

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,11 @@ from inception_tf.progress import Progress
 # No photograph has a larger aspect ratio, and VGG's training preprocessing could not resize it.
 _MAX_ASPECT_RATIO = 300
 _MAX_CLASSES = 100_000
+TAKEN = (
+    "Labeled images are taken as: a folder of class folders; CSV, TSV or Parquet files of paths and labels; "
+    "WebDataset's .tar files; Slim's TFRecords; hf:NAME or tfds:NAME; in Python, also a tf.data.Dataset or a "
+    "datasets.Dataset."
+)
 
 
 class Examples:
@@ -69,7 +75,7 @@ class Examples:
         """Splits every class by the names of its files: independent of their folder and their order.
 
         A class's images are ordered by the SHA-256 of their file name, without the folders above it. The first
-        `round(fraction * n)` are held out; at least one is, and at least one is not.
+        `fraction * n` are held out, halves rounded up; at least one is, and at least one is not.
 
         Args:
             fraction: the part to hold out, between 0 and 1.
@@ -87,7 +93,7 @@ class Examples:
             members = np.flatnonzero(self.labels == label)
             if len(members) == 1:
                 single.append(self.class_names[label])
-            count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+            count = min(max(math.floor(fraction * len(members) + 0.5), 1), len(members) - 1)
             keys = {i: (hashlib.sha256(_utf8(self._split_key(i))).digest(), self.names[i]) for i in members}
             held_out[sorted(members, key=keys.get)[:count]] = True
         if single:
@@ -137,12 +143,33 @@ class Examples:
             return f"The image is too long and narrow: {width} × {height} pixels."
         return None
 
+    def described(self):
+        """Where the images come from, in a few words."""
+        return listed(sorted(map(os.path.basename, self.origins))) or "images in memory"
+
     def fingerprint(self):
         """16 hexadecimal digits, other ones when the names, the labels, the class names or the files' sizes are."""
         digest = hashlib.sha256()
         for row in (self.class_names, *zip(self.names, self.labels.tolist(), map(self._size, range(len(self))))):
             digest.update(_utf8("\0".join(map(str, row)) + "\n"))
         return digest.hexdigest()[:16]
+
+
+def named_or_numbered(raw, offset, labels, examples):
+    """As `numbered_classes`, for data whose labels are names too: their classes, sorted unless `labels` orders them."""
+    if all(str(label).removeprefix("-").isdecimal() for label in raw):
+        return numbered_classes([int(label) for label in raw], offset, labels, examples)
+    if offset:
+        raise UsageError("labels_offset is for labels that are numbers. Those of this data are names.")
+    raw = list(map(str, raw))
+    names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
+    names = sorted(set(raw)) if names is None else list(names)
+    if unknown := sorted(set(raw).difference(names)):
+        raise UsageError(f"Labels that are not among the {len(names)} classes ({listed(names)}): {listed(unknown)}.")
+    if len(names) < 2:
+        raise UsageError(f"The data holds one class only, {names[0]!r}. Expected two or more.")
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([number[label] for label in raw], np.int64), names
 
 
 def numbered_classes(raw, offset, labels, examples):

@@ -3,13 +3,14 @@
 import dataclasses
 import numbers
 import os
+import sys
 
 import numpy as np
 
 from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.decoding import MAX_PIXELS, decode_image, read_image
 
-_DEFAULTS = {"inception": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
+_DEFAULTS = {"inception": (299, 3), "inception_2015": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
 _RESIZE_SIDE = 256  # before the crop to 224, "vgg"
 MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
 
@@ -21,6 +22,7 @@ class Preprocessing:
     Kinds, by Slim's file:
         "inception" (inception_preprocessing.py; the Inceptions, ResNet v2): to [0, 1], the central `central_fraction`
             of height and width, bilinear to `size` whatever the aspect, to [-1, 1].
+        "inception_2015" (the graph of 2015-12-05): bilinear to `size` whatever the aspect, minus 128, over 128.
         "vgg" (vgg_preprocessing.py; VGG, ResNet v1): bilinear until the short side is `resize_side`, the central
             `size`, minus the mean RGB (123.68, 116.78, 103.94).
         "lenet" (lenet_preprocessing.py): centrally cropped or padded with zeros to `size`, to [-1, 1).
@@ -28,8 +30,8 @@ class Preprocessing:
     Bilinear is that of TensorFlow 1: no half-pixel centers, no antialiasing. Other libraries' gives other pixels.
 
     Args:
-        kind: "inception", "vgg" or "lenet".
-        size: the result's (height, width), or one number for both. Default: 299, 224, 28.
+        kind: "inception", "inception_2015", "vgg" or "lenet".
+        size: the result's (height, width), or one number for both. Default: 299, 299, 224, 28.
         central_fraction: "inception" only, in (0, 1]; 1 or None: no crop.
         resize_side: "vgg" only, at least `size`. Default: Slim's 256; for a larger `size` in the proportion of 256 to
             224, 366 for 320.
@@ -87,25 +89,29 @@ class Preprocessing:
     def _one(self, image):
         if self.channels == 1 and image.shape[2] == 3:
             image = to_gray(image.astype(np.float32))
-        used, resized, offsets = zip(*self._geometry(*image.shape[:2]))
+        used, resized, offsets = zip(*self.geometry(*image.shape[:2]))
         image = image[used]
         if self.kind == "inception":
             image = _resize(image, resized, offsets, self.size, np.float32(1 / 255))
             image -= np.float32(0.5)
             image *= np.float32(2)
             return image
+        if self.kind == "inception_2015":
+            return around_zero(_resize(image, resized, offsets, self.size))
         if self.kind == "vgg":
             return _resize(image, resized, offsets, self.size) - MEAN_RGB
         padding = [(-offset, size - kept + offset) for size, kept, offset in zip(self.size, resized, offsets)]
         image = np.pad(image.astype(np.float32), [*padding, (0, 0)])
-        return (image - np.float32(128)) / np.float32(128)
+        return around_zero(image)
 
-    def _geometry(self, height, width):
+    def geometry(self, height, width):
         """Yields for both axes: the slice of the image that is used, its side once resized, and where in that the
         result begins: below 0 where it is padded.
         """
         for side, wanted in zip((height, width), self.size):
-            if self.kind == "inception":
+            if self.kind == "inception_2015":
+                yield slice(0, side), wanted, 0
+            elif self.kind == "inception":
                 crop = int((side - side * self.central_fraction) / 2)  # as tf.image.central_crop rounds
                 yield slice(crop, side - crop), wanted, 0
             elif self.kind == "vgg":
@@ -124,7 +130,7 @@ class Preprocessing:
             position along the width, 0 for the first. NaN for those that the crop leaves out.
         """
         axes = []
-        for side, wanted, (used, resized, offset) in zip((height, width), self.size, self._geometry(height, width)):
+        for side, wanted, (used, resized, offset) in zip((height, width), self.size, self.geometry(height, width)):
             position = (np.arange(side) - used.start) * (resized / (used.stop - used.start)) - offset
             axes.append(np.where((position >= 0) & (position < wanted), position, np.nan))
         return tuple(axes)
@@ -157,19 +163,21 @@ class Preprocessing:
             image = image[:, top : height - top, left : width - left]
             image = tf.cast(image, tf.float32) * np.float32(1 / 255)
             image = (resize_bilinear(image, self.size) - 0.5) * 2.0
+        elif self.kind == "inception_2015":
+            image = around_zero(resize_bilinear(image, self.size))
         elif self.kind == "vgg":
             image = resize_short_side(image, self.resize_side)
             top, left = tf.unstack((tf.shape(image)[1:3] - self.size) // 2)
             image = image[:, top : top + self.size[0], left : left + self.size[1]] - MEAN_RGB
         else:
             image = tf.image.resize_with_crop_or_pad(tf.cast(image, tf.float32), *self.size)
-            image = (image - 128.0) / 128.0
+            image = around_zero(image)
         image = tf.ensure_shape(image, (None, *self.size, self.channels))
         return image[0] if single else image
 
 
 def preprocess_input(
-    images, size=None, central_fraction=0.875, kind="inception", decoder="tensorflow", exif_rotation=False
+    images, size=None, central_fraction=0.875, kind=None, decoder="tensorflow", exif_rotation=False, model=None
 ):
     """Prepares images for a network as Slim does it for evaluation.
 
@@ -179,21 +187,49 @@ def preprocess_input(
     Args:
         images: one image or many: an array of shape (H, W, 3) or (N, H, W, 3), the path of a file, the bytes of one, or
             a list of images, whose sizes may differ. Arrays are RGB with values 0 to 255, of any integer or float dtype
-            (anything that NumPy takes for an array will do: a PIL image, a tensor).
+            (anything that NumPy takes for an array will do: a PIL image, a tensor). Inside a `tf.function`, as in
+            `tf.data.Dataset.map`, a tensor of either shape, 0 to 255; its values are not checked there.
         size: height and width of the result. Default: 299 for "inception", 224 for "vgg", 28 for "lenet".
         central_fraction: the part of height and width that is kept, for "inception".
-        kind: "inception", "vgg" (also ResNet v1) or "lenet".
+        kind: "inception", "inception_2015", "vgg" (also ResNet v1) or "lenet". Default: "inception".
         decoder, exif_rotation: for files and bytes, see `decode_image`. Arrays need NumPy alone.
+        model: a model of this library, whose card says `kind`, the channels, and `size` where that is not given.
 
     Returns:
-        float32 array of shape (N, size, size, 3), N = 1 for a single image; (N, 28, 28, 1) for "lenet".
+        float32 array of shape (N, size, size, 3), N = 1 for a single image; (N, 28, 28, 1) for "lenet". Inside a
+        `tf.function` a tensor, without the N where the images have none.
 
     Raises:
-        UsageError: another shape; values that are NaN, outside 0 to 255, or look like an image that was preprocessed
-            before or scaled to [0, 1].
+        UsageError: `kind` beside a model of another; another shape; values that are NaN, outside 0 to 255, or look like
+            an image that was preprocessed before or scaled to [0, 1].
         ImageError: a file that is no image.
     """
-    return Preprocessing(kind, size, central_fraction)(images, decoder, exif_rotation)
+    preprocessing = preprocessing_for(model, kind, size, central_fraction=central_fraction)
+    if _is_symbolic(images):
+        return preprocessing.graph(images)
+    return preprocessing(images, decoder, exif_rotation)
+
+
+def _is_symbolic(images):
+    """Whether it is a tensor of a TensorFlow graph, which has no values yet."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and tensorflow.is_tensor(images) and not hasattr(images, "numpy")
+
+
+def preprocessing_for(model=None, kind=None, size=None, **options):
+    """The `Preprocessing` of a kind, a size and options; where a model is given, its card's.
+
+    Raises:
+        UsageError: `model` is none of this library, has images of other channels than its kind, or is of another kind.
+    """
+    if model is None:
+        return Preprocessing(kind or "inception", size, **options)
+    known = getattr(getattr(model, "card", None), "preprocessing", None)
+    own = preprocessing_of(model) if known else None
+    _require(own, "model", "a model of this library, for images of 3 channels, or 1", getattr(model, "name", model))
+    _require(kind in (None, own.kind), "kind", f'"{own.kind}", as the model has it, or left out', kind)
+    config = {**model.card.preprocessing, "channels": own.channels, **options}
+    return Preprocessing.from_config({**config, "size": size or config["size"]})
 
 
 def preprocessing_of(model):
@@ -212,19 +248,19 @@ def _require(valid, name, rule, received):
 def _arrays(images, channels, decoder, exif_rotation):
     """Yields checked arrays (H, W, channels or 3), uint8 or float32, of whatever `preprocess_input` takes."""
     if not isinstance(images, (list, tuple)):
-        array = _array(images, (3, 4), channels, decoder, exif_rotation)
+        array = as_image(images, (3, 4), channels, decoder, exif_rotation)
         yield from array if array.ndim == 4 else [array]
         return
     if not images:
         raise UsageError("No images. Received: an empty list")
     for index, image in enumerate(images):
         try:
-            yield _array(image, (3,), channels, decoder, exif_rotation)
+            yield as_image(image, (3,), channels, decoder, exif_rotation)
         except (UsageError, ImageError) as error:
             raise type(error)(f"Image {index}: {error}") from error
 
 
-def _array(image, ranks, channels, decoder, exif_rotation):
+def as_image(image, ranks, channels, decoder, exif_rotation):
     """A path, bytes or whatever NumPy takes for an array as an image, uint8 or float32."""
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, exif_rotation, decoder=decoder)
@@ -255,6 +291,11 @@ def _array(image, ranks, channels, decoder, exif_rotation):
     return array.astype(np.float32)
 
 
+def around_zero(image):
+    """Values 0 to 255 to [-1, 1), as LeNet and the graph of 2015-12-05 have them. Arrays and tensors, float32."""
+    return (image - np.float32(128)) / np.float32(128)
+
+
 def to_gray(image):
     """RGB to (…, 1), by the weights of tf.image.rgb_to_grayscale normalized to a sum of 1. Arrays and tensors."""
     red, green, blue = image[..., 0:1], image[..., 1:2], image[..., 2:3]
@@ -268,7 +309,7 @@ def _resize(image, size, offset, window, scale=None):
     along the rows. Only the rows and columns that are read are converted; each direction in turn is the outer one,
     where NumPy moves contiguous lines.
     """
-    (rows, *vertical), (columns, *horizontal) = map(_neighbors, image.shape, size, offset, window)
+    (rows, *vertical), (columns, *horizontal) = map(neighbors, image.shape, size, offset, window)
     pixels = np.take(image[rows], columns, axis=1).reshape(len(rows), -1)
     lines = np.ascontiguousarray(pixels.T).astype(np.float32)
     if scale is not None:
@@ -277,7 +318,7 @@ def _resize(image, size, offset, window, scale=None):
     return _interpolate(np.ascontiguousarray(lines.T), *vertical).reshape(*window, -1)
 
 
-def _neighbors(side, resized, offset, count):
+def neighbors(side, resized, offset, count):
     """For a stretch of the result: the indices read; among them the one before, the one after, the latter's weight."""
     position = np.arange(offset, offset + count).astype(np.float32) * (np.float32(side) / np.float32(resized))
     before = np.floor(position)

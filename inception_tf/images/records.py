@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inception_tf.errors import ImageError, UsageError, listed
-from inception_tf.images.examples import Examples, numbered_classes
+from inception_tf.images.examples import TAKEN, Examples, numbered_classes
 from inception_tf.images.labels import load_labels
 from inception_tf.progress import Progress
 from inception_tf.quiet import start_tensorflow
@@ -15,7 +15,7 @@ from inception_tf.quiet import start_tensorflow
 _BEFORE, _AFTER = 12, 4
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """Where the bytes of an image lie, and what its file was called ("" where the record does not say)."""
 
     shard: str
@@ -67,7 +67,7 @@ def open_records(files, labels=None, labels_offset=0):
     with Progress("indexing", sum(map(os.path.getsize, files)), "B") as progress:
         for file in files:
             shard = os.path.relpath(Path(file).absolute(), folder)
-            for number, (offset, data) in enumerate(_read_shard(file, shard, skipped)):
+            for number, (offset, data) in enumerate(read_shard(file, shard, skipped)):
                 progress.advance(_BEFORE + len(data) + _AFTER)
                 name = f"{shard}:{number}"
                 try:
@@ -75,14 +75,14 @@ def open_records(files, labels=None, labels_offset=0):
                 except ValueError as error:
                     skipped[name] = str(error)
                     continue
-                records.append(_Record(os.fspath(file), offset + data.find(image), len(image), filename))
+                records.append(Record(os.fspath(file), offset + data.find(image), len(image), filename))
                 raw.append(label)
                 names.append(name)
                 if text:
                     texts[label].add(text)
     if not records:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise UsageError(f"No labeled images in {len(files)} TFRecord files. {reasons}")
+        raise UsageError(f"No labeled images in {len(files)} TFRecord files. {reasons}. {TAKEN}")
     labels = _labels_beside(files) if labels is None else labels
     numbers, class_names = numbered_classes(raw, labels_offset, labels, names)
     if labels is None:
@@ -91,7 +91,7 @@ def open_records(files, labels=None, labels_offset=0):
     return RecordExamples(records, numbers, class_names, names, skipped, files)
 
 
-def _read_shard(file, shard, skipped):
+def read_shard(file, shard, skipped):
     """Yields (offset of the data, data) of every record; the reason why a file ends too early goes to `skipped`."""
     import tensorflow as tf
 

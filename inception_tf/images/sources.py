@@ -1,13 +1,17 @@
-"""Labeled images to train and evaluate on, opened by their kind: class folders, TFRecords, any tf.data.Dataset."""
+"""Labeled images to train and evaluate on, opened by their kind: class folders, tables, archives, datasets."""
 
 import os
 
 import numpy as np
 
 from inception_tf.errors import UsageError, listed
+from inception_tf.images.examples import TAKEN
 from inception_tf.images.files import expand
 from inception_tf.images.folders import open_folder, split_folders
+from inception_tf.images.hubs import PREFIXES, open_hub, open_hugging_face
 from inception_tf.images.records import open_records
+from inception_tf.images.table import SUFFIXES, open_table
+from inception_tf.images.webdataset import open_tars
 
 
 def open_examples(data, labels=None, labels_offset=0, complete=True):
@@ -17,10 +21,13 @@ def open_examples(data, labels=None, labels_offset=0, complete=True):
         data: one of
             a folder of class folders, `data/<class>/<image>`: the classes are the folders' names, sorted. Hidden files
                 and files that do not end as an image's name does are left out.
+            CSV or Parquet files or patterns, one or a list: `table.open_table`.
+            WebDataset's tar files, likewise: `webdataset.open_tars`.
+            "hf:NAME" or "tfds:NAME", a data set of Hugging Face's or TensorFlow's packages: `hubs.open_hub`.
             TFRecord files or patterns, one or a list, as Slim's scripts write them: `records.open_records`.
-            a `tf.data.Dataset` of (image, label): `datasets.open_dataset`.
+            a `tf.data.Dataset` of (image, label): `datasets.open_dataset`; a `datasets.Dataset`.
         labels: the class names in order, a list or the path of a labels file. Default: as said above.
-        labels_offset: of TFRecords and datasets, is subtracted from every label, as Slim's option of that name: 1 turns
+        labels_offset: where labels are numbers, is subtracted from every label, as Slim's option of that name: 1 turns
             ImageNet's labels 1 to 1000 into those of a network without a background class. A list of `labels` names the
             classes that result; a labels file names the labels that are in the data.
         complete: whether every one of `labels` must have a class folder, and every folder an image.
@@ -33,9 +40,16 @@ def open_examples(data, labels=None, labels_offset=0, complete=True):
         from inception_tf.images.datasets import open_dataset  # imports TensorFlow
 
         return open_dataset(data, labels, labels_offset)
+    if hasattr(data, "cast_column"):
+        return open_hugging_face(data, labels, labels_offset)
+    if isinstance(data, str) and data.startswith(PREFIXES):
+        return open_hub(data, labels, labels_offset)
     files = _files(data)
     if not files[0].is_dir():
-        return open_records(files, labels, labels_offset)
+        kinds = {_opener(file) for file in files}
+        if len(kinds) > 1:
+            raise UsageError(f"Expected files of one kind. Received: {listed(files)}. {TAKEN}")
+        return kinds.pop()(files, labels, labels_offset)
     if labels_offset:
         raise UsageError("labels_offset is for labels that are numbers. The classes of folders are their names.")
     return open_folder(files[0], labels, complete)
@@ -59,7 +73,7 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
         UsageError: as `open_examples` and `Examples.split`; training images of one class only; validation images that
             are also training images, or of other classes.
     """
-    if not hasattr(data, "element_spec") and (root := _files(data)[0]).is_dir():
+    if _is_path(data) and (root := _files(data)[0]).is_dir():
         train_folder, val_folder = split_folders(root) or (None, None)
         data = train_folder or root
         if val is None:
@@ -79,11 +93,22 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
     return train, held_out
 
 
+def _is_path(data):
+    in_memory = hasattr(data, "element_spec") or hasattr(data, "cast_column")
+    return not in_memory and not (isinstance(data, str) and data.startswith(PREFIXES))
+
+
+def _opener(file):
+    """What opens a file of its kind."""
+    suffix = file.suffix.lower()
+    return open_table if suffix in SUFFIXES else open_tars if suffix == ".tar" else open_records
+
+
 def _files(data):
     """What paths and patterns stand for: files, or one directory."""
     files = list(dict.fromkeys(path for _, matches in expand(data) for path in matches))
     if not files:
-        raise UsageError("No data given. Pass a folder of class folders, or TFRecord files.")
+        raise UsageError(f"No data given. {TAKEN}")
     if len(files) > 1 and any(path.is_dir() for path in files):
-        raise UsageError(f"Expected one folder of class folders, or TFRecord files. Received: {listed(files)}.")
+        raise UsageError(f"Expected one folder of class folders, or files. Received: {listed(files)}. {TAKEN}")
     return files

@@ -39,34 +39,59 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
     paths = find_images(paths) if isinstance(paths, (str, os.PathLike)) else paths
     engine = engine if isinstance(engine, Engine) else open_engine(engine)
-    results, failures, waiting = {}, {}, []
-
-    def flush():
-        if waiting:
-            files, images = zip(*waiting)
-            scores = engine(np.concatenate(images))
-            finite = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
-            decoded = decode_predictions(scores[finite], top, engine.labels)
-            results.update(zip(itertools.compress(files, finite), decoded))
-            failures.update(dict.fromkeys(itertools.compress(files, ~finite), _NOT_FINITE))
-            waiting.clear()
+    results, failures = {}, {}
 
     def prepare(path):
         return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder))
 
-    with Progress("Classifying", len(paths), "images") as progress:
+    def images(progress):
         for path, image in zip(paths, prepared(prepare, paths, batch)):
             if isinstance(image, Exception):
                 failures[path] = str(image).removeprefix(f"{path}: ")
             else:
-                waiting.append((path, image))
-            if len(waiting) == batch:
-                flush()
+                yield path, image
             progress.advance()
-        flush()
+
+    with Progress("Classifying", len(paths), "images") as progress:
+        for files, scores in answers(engine, images(progress), batch):
+            finite = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
+            decoded = decode_predictions(scores[finite], top, engine.labels)
+            results.update(zip(itertools.compress(files, finite), decoded))
+            failures.update(dict.fromkeys(itertools.compress(files, ~finite), _NOT_FINITE))
     if not results and _NOT_FINITE in failures.values():
         raise CheckpointError("The model answers NaN or infinity to every image: are its weights broken?")
     return results, failures
+
+
+def answers(engine, images, batch):
+    """Yields (keys, scores) of batches; an engine that can computes one while the next is prepared.
+
+    All batches are of one size, since for another the network would be traced, or compiled, once more: the last one is
+    padded, unless it is the only one.
+
+    Args:
+        engine: an `Engine`.
+        images: yields (key, image), preprocessed, float32 1×H×W×C.
+        batch: how many at a time.
+    """
+    running = collections.deque()
+
+    def finish():
+        keys, scores = running.popleft()
+        return keys, scores()[: len(keys)]
+
+    images, first = iter(images), True
+    while some := list(itertools.islice(images, batch)):
+        keys, pixels = zip(*some)
+        pixels = np.concatenate(pixels)
+        if not first and len(pixels) < batch:
+            pixels = np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+        running.append((keys, engine.start(pixels)))
+        first = False
+        if len(running) > engine.ahead:
+            yield finish()
+    while running:
+        yield finish()
 
 
 def prepared(prepare, items, ahead):

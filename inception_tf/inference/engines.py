@@ -2,6 +2,8 @@
 scores out. Keras and TensorFlow are imported where a model needs them, since most exports need neither.
 """
 
+import importlib.util
+
 import numpy as np
 
 from inception_tf.errors import CheckpointError, UsageError, reason
@@ -21,9 +23,10 @@ class Engine:
         preprocessing: the `Preprocessing` of its images.
         labels: its classes' names.
         decoder: the `decoder` for its image files; see `decode_image`.
+        ahead: how many batches it can have in work while others are prepared.
     """
 
-    decoder = "tensorflow"
+    decoder, ahead = "tensorflow", 0
 
     def __init__(self, path, card, labels=None):
         if card is None:
@@ -40,19 +43,44 @@ class Engine:
         """Probabilities float32 N×classes of preprocessed images, float32 N×H×W×C."""
         raise NotImplementedError
 
+    def start(self, images):
+        """A function that returns what `__call__` does. An engine with `ahead` computes meanwhile."""
+        answer = self(images)
+        return lambda: answer
+
 
 class KerasEngine(Engine):
-    """A Keras model of this library."""
+    """A Keras model of this library.
 
-    def __init__(self, model, labels=None):
+    Args:
+        precision: "float32" or "bfloat16", to compute in; None: as the model is.
+        xla: whether XLA compiles the fused network. Default: where that pays, on a GPU and on Keras's JAX backend, and
+            where a precision is given.
+    """
+
+    def __init__(self, model, labels=None, precision=None, xla=None):
         if getattr(model, "card", None) is None:
             raise UsageError(f"{model.name} is no model of this library.")
         super().__init__(model.name, model.card, labels)
-        self.model = model
+        from inception_tf.inference import xla as programs
+
+        self.model, self._run = model, None
+        if importlib.util.find_spec("tensorflow") is None:
+            self.decoder = ExportedEngine.decoder
+        if precision or (programs.pays() if xla is None else xla):
+            self._run, self.ahead = programs.compiled(model, precision), 1
 
     def __call__(self, images):
+        if self._run:
+            return np.array(self._run(images))
         outputs = np.asarray(self.model.predict_on_batch(images), "float32")
         return np.asarray(self.model.as_probabilities(outputs))
+
+    def start(self, images):
+        if not self._run:
+            return super().start(images)
+        running = self._run(images)
+        return lambda: np.array(running)
 
 
 class SavedModelEngine(Engine):
@@ -98,7 +126,7 @@ def needs_keras(path):
     return resolve(path).kind not in ("savedmodel", "exported")
 
 
-def open_engine(path, labels=None, openvino=False):
+def open_engine(path, labels=None, openvino=False, precision=None):
     """Opens a classifier.
 
     Args:
@@ -106,18 +134,21 @@ def open_engine(path, labels=None, openvino=False):
             directory of versions of one, whose highest is opened; or a `.tflite`, `.onnx` or OpenVINO `.xml` file.
         labels: the class names, a list or a file. Default: the model's own.
         openvino: whether OpenVINO is to run a SavedModel, `.tflite` or `.onnx`, as it does an `.xml`.
+        precision: "float32" or "bfloat16", of a Keras model; see `KerasEngine`. An export has its own.
 
     Raises:
         CheckpointError, MismatchError: it is none of these, or damaged.
         UsageError: it has no classifier, the labels do not fit, or what runs it is not installed.
     """
     if hasattr(path, "predict_on_batch"):
-        return KerasEngine(path, labels)
+        return KerasEngine(path, labels, precision)
     found = resolve(path)
     if openvino and found.kind not in ("savedmodel", "exported"):
         raise UsageError(f"OpenVINO runs a SavedModel, .tflite, .onnx or .xml. Received: {path}")
+    if precision and found.kind in ("savedmodel", "exported"):
+        raise UsageError(f"{path} was exported in a precision of its own; --precision (precision=) is a Keras model's.")
     if openvino or found.kind == "exported":
         return ExportedEngine(found.value, labels, OpenVino if openvino else None)
     if found.kind == "savedmodel":
         return SavedModelEngine(found.value, labels)
-    return KerasEngine(load_trained(path), labels)
+    return KerasEngine(load_trained(path), labels, precision)

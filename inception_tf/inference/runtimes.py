@@ -1,9 +1,10 @@
-"""Exported networks on the engines they were exported for: LiteRT, ONNX Runtime, OpenVINO. Neither TensorFlow nor Keras
-is imported here.
+"""Exported networks on the engines they were exported for: LiteRT, ONNX Runtime, OpenVINO, JAX. Neither TensorFlow nor
+Keras is imported here.
 """
 
 import contextlib
 import importlib
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -132,7 +133,29 @@ class OpenVino(Runtime):
         return np.array(self._request.infer([images])[self._output])
 
 
-RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino}
+class StableHlo(Runtime):
+    """A `.stablehlo` file with its `.safetensors`, on JAX: on its first device, whatever that is."""
+
+    def __init__(self, path):
+        try:
+            import flatbuffers  # noqa: F401, which jax.export reads and writes with, and JAX does not install
+            import jax
+            from jax import export
+        except ImportError as error:
+            raise _missing("A .stablehlo file", error.name, "stablehlo") from None
+        with _damaged(path, "JAX"):
+            exported = export.deserialize(bytearray(Path(path).read_bytes()))
+            self._weights, self.card = read_safetensors(path)
+            self._weights = jax.device_put(self._weights)
+            self._call = jax.jit(exported.call)
+            batch = exported.in_avals[-1].shape[0]
+        self.batch = batch if isinstance(batch, int) else None
+
+    def _run(self, images):
+        return np.asarray(self._call(self._weights, images))
+
+
+RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino, ".stablehlo": StableHlo}
 
 
 def runtime_for(path):
@@ -143,6 +166,7 @@ def runtime_for(path):
 def export_card(path):
     """The `Card` in a file of one of `RUNTIMES`, None for others. The network in it is not compiled to run."""
     readers = {".tflite": read_litert_card, ".onnx": _read_onnx_card, ".xml": _read_openvino_card}
+    readers |= {".stablehlo": _read_stablehlo_card}
     read = readers.get(Path(path).suffix.lower())
     return read(path) if read else None
 
@@ -161,6 +185,31 @@ def _read_openvino_card(path):
     with _damaged(path, "OpenVINO"):
         found = ElementTree.parse(path).find(f"rt_info/{KEY}")
     return Card.from_json(found is not None and found.get("value"))
+
+
+def read_safetensors(path, values=True):
+    """The arrays in the `.safetensors` beside a file, a dict by names, and the `Card` in it, None where there is none.
+
+    Its format is eight bytes, the length of a header in JSON, and the values behind it.
+    """
+    with Path(path).with_suffix(".safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        card = Card.from_json(header.pop("__metadata__", {}).get(KEY))
+        data = file.read() if values else b""
+    arrays = {}
+    for name, fact in header.items() if values else ():
+        if fact["dtype"] == "BF16":
+            from ml_dtypes import bfloat16 as dtype  # which comes with JAX
+        else:
+            dtype = {"F32": np.float32, "F16": np.float16}[fact["dtype"]]
+        start, end = fact["data_offsets"]
+        arrays[name] = np.frombuffer(data[start:end], dtype).reshape(fact["shape"])
+    return arrays, card
+
+
+def _read_stablehlo_card(path):
+    with _damaged(path, "JAX"):
+        return read_safetensors(path, values=False)[1]
 
 
 def read_litert_card(path):

@@ -4,6 +4,8 @@ A layer here is named after its Slim scope and nested as Slim nests scopes, so t
 Slim checkpoint but for the last word (`kernel` there is `weights`). Feature maps are N×H×W×C throughout.
 """
 
+import contextlib
+import contextvars
 import itertools
 
 import keras
@@ -12,6 +14,9 @@ from inception_tf.errors import UsageError
 from inception_tf.models.initialization import initializer_for
 
 CHANNELS = 3  # the axis that branches are concatenated on
+
+# What `batch_norm_scope` has set.
+_batch_norm = contextvars.ContextVar("batch_norm")
 
 serializable = keras.saving.register_keras_serializable(package="inception_tf")
 
@@ -143,11 +148,6 @@ class Scope(Nested):
 class Repeat(Scope):
     """`slim.repeat`: layers one after another, each an end point `scope/layer`."""
 
-    def end_points(self, x, output):
-        """A dict from Slim's names to Keras tensors, from those that the scope has for its input and output."""
-        tensors = {f"{self.name}/{layer.name}": (x := layer(x)) for layer in self.layers[:-1]}
-        return {**tensors, f"{self.name}/{self.layers[-1].name}": output}
-
 
 @serializable
 class Mixed(Scope):
@@ -256,6 +256,55 @@ class Residual(Scope):
         return {**super().get_config(), "scale": self.scale, "activation": self.activation}
 
 
+def is_unit(layer):
+    """Whether a layer is a residual unit of Slim's ResNets, of which all convolutions are end points."""
+    return isinstance(layer, Residual) and layer.name.startswith("bottleneck_v")
+
+
+def stages(layer):
+    """The layers that a `Repeat` or a block of residual units is in turn: a dict from their end points' names to them.
+
+    Of every other layer an empty one.
+    """
+    if isinstance(layer, Repeat):
+        return {f"{layer.name}/{part.name}": part for part in layer.layers}
+    units = [part.layers[0] if type(part) is Scope and part.layers else None for part in getattr(layer, "layers", ())]
+    if type(layer) is not Scope or not units or not all(map(is_unit, units)):
+        return {}
+    return {f"{layer.name}/{part.name}/{unit.name}": part for part, unit in zip(layer.layers, units)}
+
+
+def inner_end_points(layer, x):
+    """Slim's end points inside of a layer on `x`, pairs of a name and a Keras tensor, in Slim's order.
+
+    Of a residual unit they are its shortcut, where that is a convolution, its convolutions, and their sum.
+    """
+    for path, part in stages(layer).items():
+        if isinstance(layer, Repeat):
+            yield path, (x := part(x))
+            continue
+        (part,) = part.layers
+        # In a Keras model no two layers have one name, as the units' convolutions have.
+        unique = {"name": path.replace("/", "_"), "dtype": part.dtype_policy}
+
+        def inner(step, unique=unique):
+            return Scope([step], **{**unique, "name": f"{unique['name']}_{step.name}"})
+
+        start = residual = inner(part.preact)(x) if part.preact else x
+        shortcut = x
+        if part.shortcut:
+            convolves = isinstance(part.shortcut, Conv2D)
+            shortcut = inner(part.shortcut)(start if convolves else x)
+            if convolves:
+                yield f"{path}/shortcut", shortcut
+        for step in part.steps:
+            yield f"{path}/{step.name}", (residual := inner(step)(residual))
+        x = keras.layers.Add(**{**unique, "name": f"{unique['name']}_sum"})([shortcut, residual])
+        if part.activation:
+            x = keras.layers.Activation(part.activation, **unique)(x)
+        yield path, x
+
+
 @serializable
 class BatchNorm(keras.layers.BatchNormalization):
     """`slim.batch_norm` on its own, with an activation after it. Arguments as in `keras.layers.BatchNormalization`."""
@@ -354,14 +403,35 @@ def concatenate(tensors):
     return keras.ops.concatenate(tensors, axis=CHANNELS) if len(tensors) > 1 else tensors[0]
 
 
+@contextlib.contextmanager
+def batch_norm_scope(changes):
+    """A context in which networks get another batch norm than their own, as in another arg scope of Slim.
+
+    Args:
+        changes: arguments of `keras.layers.BatchNormalization` that differ, or None for biases in its place.
+    """
+    token = _batch_norm.set(changes)
+    try:
+        yield
+    finally:
+        _batch_norm.reset(token)
+
+
+def scoped_batch_norm(arguments):
+    """A network's own arguments of batch norm with the changes of `batch_norm_scope`; None for no batch norm."""
+    changes = _batch_norm.get({})
+    return {**arguments, **changes} if arguments and changes is not None else None
+
+
 def batch_norm(arguments, name="BatchNorm", **kwargs):
     """The layer for `slim.batch_norm`. `arguments`: those of `keras.layers.BatchNormalization`."""
     return keras.layers.BatchNormalization(axis=CHANNELS, name=name, **arguments, **kwargs)
 
 
-def conv(name, filters, kernel, strides=1, padding="same", kind=Conv2D, **kwargs):
+def conv(name, filters, kernel, strides=1, padding="same", kind=Conv2D, normalizer=None, **kwargs):
     """A `Conv2D`, or another `kind` of it, in the order a network's table is read in: Slim's name first."""
-    return kind(filters, kernel, strides=strides, padding=padding, name=name, **kwargs)
+    normalizer = scoped_batch_norm(normalizer)
+    return kind(filters, kernel, strides=strides, padding=padding, name=name, normalizer=normalizer, **kwargs)
 
 
 def max_pool(name, size=3, strides=1, padding="same"):
@@ -399,17 +469,17 @@ def global_pool(x, pooling):
     return kind(data_format="channels_last", name="global_pool")(x)
 
 
-def pre_logits(x, kernel, dropout, spatial_squeeze, strides=2):
-    """The end point PreLogits: the last feature map, average-pooled, then dropout.
+def pre_logits(x, kernel, dropout, spatial_squeeze, strides=2, name="AvgPool_1a"):
+    """The end points `name`, the last feature map average-pooled, and PreLogits, the same after dropout.
 
     The pooling is Slim's, `kernel`×`kernel` or as large as the feature map where that is smaller. With
     `spatial_squeeze`, global average pooling replaces it where it would leave more than 1×1, or where the size is
     unknown.
     """
-    pool = avg_pool("AvgPool_1a", reduced_kernel(x.shape[1:3], kernel), strides, padding="valid")
+    pool = avg_pool(name, reduced_kernel(x.shape[1:3], kernel), strides, padding="valid")
     if spatial_squeeze and pool.compute_output_shape(x.shape)[1:3] != (1, 1):
-        pool = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name="AvgPool_1a")
-    return Scope([pool, keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(x)
+        pool = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name=name)
+    return Scope([keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(pool(x))
 
 
 def flattened_logits(x, classes, dropout):

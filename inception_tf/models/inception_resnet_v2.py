@@ -20,6 +20,7 @@ BATCH_NORM = {"momentum": 0.9997, "epsilon": 1e-3, "scale": False}
     input_size=299,
     min_size=75,
     classes=1001,
+    batch_norm=BATCH_NORM,
     backbone="Conv2d_7b_1x1",
 )
 def InceptionResNetV2(

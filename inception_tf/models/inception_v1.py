@@ -20,6 +20,7 @@ linear = partial(blocks.conv, activation=None, kernel_initializer="he_normal")
     input_size=224,
     min_size=1,
     classes=1001,
+    batch_norm=BATCH_NORM,
     backbone="Mixed_5c",
     heads=("Logits",),
 )
@@ -36,7 +37,7 @@ def InceptionV1(
     x = base(inputs)
     if not include_top:
         return blocks.global_pool(x, pooling)
-    x = blocks.pre_logits(x, 7, dropout, spatial_squeeze, strides=1)  # 1×1×1024
+    x = blocks.pre_logits(x, 7, dropout, spatial_squeeze, strides=1, name="AvgPool_0a_7x7")  # 1×1×1024
     x = blocks.logits(x, "Logits", [linear("Conv2d_0c_1x1", classes, 1)], spatial_squeeze)  # 1001
     return blocks.predictions(x, None, classifier_activation)
 

@@ -25,6 +25,7 @@ linear = partial(conv, normalizer=None, activation=None)
     input_size=224,
     min_size=1,
     classes=1001,
+    batch_norm=BATCH_NORM,
     backbone="Mixed_5c",
     heads=("Logits",),
     variants=({}, {"use_separable_conv": False}),

@@ -22,6 +22,7 @@ valid = partial(conv, padding="valid")
     input_size=299,
     min_size=75,
     classes=1001,
+    batch_norm=BATCH_NORM,
     backbone="Mixed_7d",
 )
 def InceptionV4(

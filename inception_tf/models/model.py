@@ -1,15 +1,18 @@
 """The Keras model that every network is: built, cast, saved, with its parts and its end points."""
 
+import difflib
 import shutil
 import zipfile
 from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, UsageError, reason
-from inception_tf.models.blocks import Auxiliary, Repeat, serializable
+from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.models.blocks import Auxiliary, Repeat, batch_norm_scope, inner_end_points, serializable
 from inception_tf.models.card import Card
-from inception_tf.models.registry import find_network
+from inception_tf.models.initialization import drawn_on_host
+from inception_tf.models.registry import BATCH_NORM_ARGUMENTS, BATCH_NORM_OPTIONS, find_network
+from inception_tf.models.untrusted import check_keras_file, damage
 
 
 @serializable
@@ -26,7 +29,14 @@ class SlimModel(keras.Model):
         self.card = Card.from_dict(card) if isinstance(card, dict) else card
 
     def get_config(self):
-        return {**super().get_config(), "card": self.card and self.card.to_dict()}
+        # First, so that Keras's error without this library, which quotes the config, says what is missing.
+        card = self.card and {"opens_with": "import inception_tf; inception_tf.load_model(path)", **self.card.to_dict()}
+        return {"card": card, **super().get_config()}
+
+    @classmethod
+    def from_config(cls, *args, **kwargs):
+        with drawn_on_host():
+            return super().from_config(*args, **kwargs)
 
     @property
     def has_top(self):
@@ -91,11 +101,24 @@ def build_model(info, input_shape=None, name=None, **options):
     options = info.options_for(**options)
     input_shape = check_input_shape(info, input_shape, options["include_top"])
     inputs = keras.Input(input_shape, name="images")
-    outputs = info.build(inputs, **options)
+    with drawn_on_host(), batch_norm_scope(_batch_norm_changes(info, options)):
+        outputs = info.build(inputs, **{o: value for o, value in options.items() if o not in BATCH_NORM_OPTIONS})
     size = [side or info.input_size for side in input_shape[:2]]
     preprocessing = {"kind": info.preprocessing, "size": size, "channels": input_shape[2]}
     card = Card(info.name, options, info.scope, preprocessing)
     return SlimModel(inputs, outputs, name=name or info.scope, card=card)
+
+
+def _batch_norm_changes(info, options):
+    """What `batch_norm_scope` takes for the options of a network."""
+    if options.get("batch_norm", True):
+        return {argument: options[o] for o, argument in BATCH_NORM_ARGUMENTS.items() if o in options}
+    if info.arg_scope_pads:
+        raise UsageError(
+            f"{info.name} has no form without batch norm here: Slim's arg scope also says how its first pooling is "
+            "padded, and there are two such networks. Received: batch_norm=False"
+        )
+    return None
 
 
 def check_input_shape(info, input_shape, include_top):
@@ -124,6 +147,10 @@ def check_options(options):
         "dropout": (lambda v: isinstance(v, number) and 0 <= v < 1, "a rate of at least 0 and below 1"),
         "depth_multiplier": (lambda v: isinstance(v, number) and v > 0, "greater than zero"),
         "min_depth": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
+        "batch_norm": (lambda v: isinstance(v, bool), "True or False"),
+        "batch_norm_scale": (lambda v: v is None or isinstance(v, bool), "True, False or None"),
+        "batch_norm_epsilon": (lambda v: v is None or (isinstance(v, number) and v > 0), "above 0, or None"),
+        "batch_norm_decay": (lambda v: v is None or (isinstance(v, number) and 0 <= v <= 1), "from 0 to 1, or None"),
     }
     for option, (holds, rule) in rules.items():
         if option in options and not holds(options[option]):
@@ -138,10 +165,10 @@ def _is_activation(value):
 
 
 def open_keras_file(path):
-    """The model in a `.keras` file.
+    """The model in a `.keras` file, of whomever: no code of its author's is run.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, or unsafe: see `untrusted`.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,10 +177,9 @@ def open_keras_file(path):
         raise CheckpointError(
             f"{path} is no Keras model, or damaged: a .keras file is a zip archive, and this is none."
         )
-    try:
+    check_keras_file(path)
+    with damage(path, "Keras model"):
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is no Keras model, or damaged: {reason(error)}") from error
 
 
 def with_dtype(model, policy):
@@ -195,8 +221,14 @@ def save_weights(model, path):
     model_file.unlink()
 
 
-def end_points(model):
+def end_points(model, inner=True):
     """Slim's end points of a model: the outputs of its layers by name, in order.
+
+    Args:
+        model: a model of this library.
+        inner: whether those inside of the ResNets' blocks are among them, which Slim collects too: residual units,
+            their convolutions and shortcuts, such as `block1/unit_1/bottleneck_v1/conv1`. They are the values after
+            the layer's batch norm and activation, where it has them.
 
     Returns:
         A dict from Slim's names (Conv2d_1a_3x3 … Mixed_7c, AuxLogits, PreLogits, Logits, Predictions) to Keras
@@ -204,9 +236,12 @@ def end_points(model):
     """
     tensors = {}
     for layer in model.layers:
-        if isinstance(layer, Repeat):
-            tensors.update(layer.end_points(layer.input, layer.output))
-        elif not isinstance(layer, (keras.layers.InputLayer, Auxiliary)):
+        if isinstance(layer, (keras.layers.InputLayer, Auxiliary)):
+            continue
+        repeat = isinstance(layer, Repeat)
+        if inside := dict(inner_end_points(layer, layer.input)) if inner or repeat else {}:
+            tensors |= inside | {list(inside)[-1]: layer.output}
+        if not repeat:
             tensors[layer.name] = layer.output
     return tensors
 
@@ -217,13 +252,22 @@ def feature_extractor(model, names):
     Args:
         model: a model of this library.
         names: an end point, for a model with one output; or a list of them, for one whose output is a dict by name.
+            Slim's full names will do, with the scope of the network ahead.
+
+    It saves where no block is in it both whole and in parts: Keras saves the weights of a layer once.
 
     Raises:
         UsageError: no such end point; lists those there are.
     """
     tensors = end_points(model)
-    unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in tensors]
-    if unknown:
-        raise UsageError(f"{model.name} has no end point {', '.join(unknown)}. It has: {', '.join(tensors)}.")
+    if getattr(model, "card", None):
+        tensors = {f"{model.card.scope}/{name}": tensor for name, tensor in tensors.items()} | tensors
+    if unknown := [name for name in ([names] if isinstance(names, str) else names) if name not in tensors]:
+        main = end_points(model, inner=False)
+        near = [name for name in difflib.get_close_matches(unknown[0], tensors) if name not in main]
+        raise UsageError(
+            f"{model.name} has no end point {', '.join(unknown)}. It has: {', '.join([*main, *near])}."
+            + (" What is missing was left out by fuse_for_inference." if getattr(model.card, "fused", False) else "")
+        )
     outputs = tensors[names] if isinstance(names, str) else {name: tensors[name] for name in names}
     return keras.Model(model.inputs[0], outputs, name=f"{model.name}_features")

@@ -14,6 +14,11 @@ from inception_tf.errors import UsageError
 
 _NETWORKS = {}
 
+# The options that every network with batch norm has, besides those of its function, by the argument that they stand
+# for of `keras.layers.BatchNormalization`; "batch_norm" itself says whether there is any.
+BATCH_NORM_ARGUMENTS = {"batch_norm_scale": "scale", "batch_norm_epsilon": "epsilon", "batch_norm_decay": "momentum"}
+BATCH_NORM_OPTIONS = {"batch_norm": True, **dict.fromkeys(BATCH_NORM_ARGUMENTS)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -31,7 +36,12 @@ class Network:
         backbone: the layer whose output is the last feature map. Default: the one that the classifier takes.
         heads: the scopes whose variables depend on the number of classes, the classifier's first.
         top: further scopes that the classifier alone has. A new number of classes leaves them as they are.
+        shares_variables: whether another network has the same: a checkpoint is that one's, but under this scope.
         variants: options that give other variables, in the order in which a checkpoint is tried for them.
+        batch_norm: the arguments of `keras.layers.BatchNormalization` that Slim's arg scope stands for, where the
+            network has batch norm.
+        arg_scope_pads: whether that arg scope also says how a pooling is padded, so that without batch norm two graphs
+            of Slim, with the arg scope and without, have the same variables.
         build: the function from (inputs, **options) to the output tensor.
     """
 
@@ -46,26 +56,34 @@ class Network:
     backbone: str = None
     heads: tuple = ("Logits", "AuxLogits")
     top: tuple = ()
+    shares_variables: bool = False
     variants: tuple = ({},)
+    batch_norm: dict = None
+    arg_scope_pads: bool = False
     build: Callable = None
 
     @property
     def options(self):
-        """The names of the options that `build` takes."""
+        """The names of the options that the network's constructor takes."""
         return list(self.defaults)
 
     @property
     def defaults(self):
-        """The options that `build` takes, a dict from names to defaults, in order."""
-        return {p.name: p.default for p in list(inspect.signature(self.build).parameters.values())[1:]}
+        """The options of the network's constructor, a dict from names to defaults: `build`'s, then batch norm's."""
+        own = {p.name: p.default for p in list(inspect.signature(self.build).parameters.values())[1:]}
+        return {**own, **(BATCH_NORM_OPTIONS if self.batch_norm else {})}
 
     def smallest_side(self, include_top):
         """The smallest side of an image at which every layer, with the top or without, has an output."""
         return self.min_size if include_top else self.min_backbone_size or self.min_size
 
     def options_for(self, **given):
-        """All options of `build`: those given, and its defaults. Others among those given are left out."""
-        return {option: given.get(option, default) for option, default in self.defaults.items()}
+        """All options: those given, and the defaults; of batch norm's those alone that are not the default.
+
+        Others among those given are left out.
+        """
+        options = {option: given.get(option, default) for option, default in self.defaults.items()}
+        return {o: value for o, value in options.items() if o not in BATCH_NORM_OPTIONS or value != self.defaults[o]}
 
 
 def network(**facts):

@@ -54,6 +54,8 @@ def resnet_v1(depth):
         input_size=224,
         min_size=1,
         classes=1000,
+        batch_norm=BATCH_NORM,
+        arg_scope_pads=True,
         preprocessing="vgg",
         backbone="block4",
         heads=("logits",),

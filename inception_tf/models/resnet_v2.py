@@ -4,7 +4,7 @@ images.
 """
 
 from inception_tf.models import blocks
-from inception_tf.models.blocks import BatchNorm, Conv2DSame, Residual, max_pool
+from inception_tf.models.blocks import BatchNorm, Conv2DSame, Residual, max_pool, scoped_batch_norm
 from inception_tf.models.registry import network
 from inception_tf.models.resnet_v1 import BATCH_NORM, UNITS, check_output_stride, classifier, conv, linear, stack
 
@@ -31,7 +31,7 @@ def resnet_v2(depth):
         x = linear("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 150×150×64
         x = max_pool("pool1", 3, strides=2)(x)  # 75×75×64
         x = stack(x, UNITS[depth], bottleneck, output_stride)  # 10×10×2048
-        x = BatchNorm(**BATCH_NORM, name="postnorm")(x)  # 10×10×2048
+        x = BatchNorm(**scoped_batch_norm(BATCH_NORM), name="postnorm")(x)  # 10×10×2048
         if not include_top:
             return blocks.global_pool(x, pooling)
         return classifier(x, classes, classifier_activation, spatial_squeeze)  # 1001
@@ -39,7 +39,15 @@ def resnet_v2(depth):
     name = f"resnet_v2_{depth}"
     build.__name__ = build.__qualname__ = f"ResNetV2_{depth}"
     return network(
-        name=name, scope=name, input_size=299, min_size=1, classes=1001, backbone="postnorm", heads=("logits",)
+        name=name,
+        scope=name,
+        input_size=299,
+        min_size=1,
+        classes=1001,
+        batch_norm=BATCH_NORM,
+        arg_scope_pads=True,
+        backbone="postnorm",
+        heads=("logits",),
     )(build)
 
 
@@ -54,7 +62,7 @@ def bottleneck(width, strides, rate, widens):
             conv("conv2", width, 3, strides, dilation_rate=rate, kind=Conv2DSame),
             linear("conv3", 4 * width, 1),
         ],
-        preact=BatchNorm(**BATCH_NORM, name="preact"),
+        preact=BatchNorm(**scoped_batch_norm(BATCH_NORM), name="preact"),
         shortcut=shortcut,
         name="bottleneck_v2",
     )

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path, PureWindowsPath
 
 from inception_tf.errors import CheckpointError, InceptionTFError, listed
-from inception_tf.files import refuse_existing
+from inception_tf.files import refuse_existing, refuse_lfs_pointer
 
 MAX_BYTES = 4 << 30
 MAX_MEMBERS = 10_000
@@ -22,10 +22,15 @@ MAX_MEMBERS = 10_000
 # A V1 checkpoint is a LevelDB table, and so is the .index of a V2 one: their last 8 bytes
 # (tensorflow/core/lib/io/format.h, kTableMagicNumber).
 _TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
-_BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5}|pb)")
+_BELONGS = re.compile(
+    r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5}|pb)"
+    r"|imagenet_2012_challenge_label_map_proto\.pbtxt|imagenet_synset_to_human_label_map\.txt"  # of the graph of 2015
+    r"|cropped_panda\.jpg|(retrained|output)_labels\.txt"
+)
 # What follows the prefix of V1 shards; the Saver's `checkpoint` file has question marks for the number.
 _SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}$")
 _CHUNK = 1 << 20
+_BY_HAND = "If you trust it, unpack it yourself and give the checkpoint's path."
 # tarfile reads a header's extension into memory: no valid one is near this.
 _MAX_READ = 16 << 20
 
@@ -40,24 +45,27 @@ def is_archive(path):
         return False
 
 
-def find_checkpoint(where):
+def find_checkpoint(where, place=None):
     """The checkpoint that a directory stands for.
 
     The one its `checkpoint` file names as the latest (beside that file first, since the paths in it may be another
-    machine's), else the only one of `candidates`, else the highest step of `stem-<step>`.
+    machine's); without such a file the only one of `candidates`, else the highest step of `stem-<step>`.
 
     Args:
         where: a directory (its subdirectories are not searched), or a list of files, as `extract_checkpoint` returns.
+        place: what messages call it. Default: the directory.
 
     Returns:
         The path of a V1 file, a V2 prefix (`model.ckpt-20000`, which is not itself a file), a SavedModel's directory
         or a frozen graph.
 
     Raises:
-        CheckpointError: there is none, or there are several and nothing says which.
+        CheckpointError: there is none; the `checkpoint` file names one that is not there, whatever else is; or there
+            are several and nothing says which.
     """
     files, found = _list(where), candidates(where)
-    place = where if isinstance(where, (str, Path)) else (files[0].parent if files else "The list of files")
+    in_archive = not isinstance(where, (str, Path))
+    place = place or (where if not in_archive else (files[0].parent if files else "The list of files"))
     states = [file for file in files if file.name == "checkpoint"]
     latest = _latest(states[0]) if len(states) == 1 else None
     if latest:
@@ -66,10 +74,8 @@ def find_checkpoint(where):
             return beside
         # A list of files may be that of an archive, which must not lead to files outside it.
         named = states[0].parent / latest
-        if isinstance(where, (str, Path)) and (named.is_file() or Path(f"{named}.index").is_file()):
+        if not in_archive and (named.is_file() or Path(f"{named}.index").is_file()):
             return named
-    if len(found) == 1:
-        return found[0]
     if not found:
         alone = [file.name for file in files if ".data-" in file.name]
         but = f" {alone[0]} is there without its .index file." if alone else ""
@@ -77,13 +83,18 @@ def find_checkpoint(where):
         raise CheckpointError(
             f"{place} holds no TF-Slim checkpoint: no .index file, no V1 checkpoint, no frozen graph.{but}"
         )
+    if not latest and len(found) == 1:
+        return found[0]
     steps = [re.fullmatch(r"(.*)-(\d+)", str(path)) for path in found]
     if not latest and all(steps) and len({match[1] for match in steps}) == 1:
         return max(zip(found, steps), key=lambda pair: int(pair[1][2]))[0]
-    why = f"names {latest}, which is not one of them" if latest else "to say which is missing"
-    names = ", ".join(str(path) for path in found)
+    root = os.path.commonpath([path.parent for path in found]) if in_archive else ""
+    names = ", ".join(os.path.relpath(path, root) if root else str(path) for path in found)
+    give = f"{_BY_HAND} It holds: {names}" if in_archive else f"Give the path of what is there: {names}"
+    if latest:
+        raise CheckpointError(f"The `checkpoint` file of {place} names {latest}, which is not there.\n{give}")
     raise CheckpointError(
-        f"{place} holds several checkpoints, and a `checkpoint` file {why}.\nGive the path of one: {names}"
+        f"{place} holds several checkpoints, and a `checkpoint` file to say which is missing.\n{give}"
     )
 
 
@@ -150,6 +161,8 @@ def _unpacked(archive, directory, max_bytes):
         _unpack(archive, scratch, max_bytes)
         files = _list(Path(scratch).rglob("*"))
         tables = [file for file in files if is_table(file)]
+        for file in files:
+            refuse_lfs_pointer(file, f"{file.name} in {archive}")
         if not tables and not any(file.suffix == ".pb" for file in files):
             names = listed(str(file.relative_to(scratch)) for file in files) or "nothing"
             raise CheckpointError(f"{archive} holds no checkpoint. It holds: {names}")
@@ -177,9 +190,6 @@ def _unpack(archive, directory, max_bytes):
         raise CheckpointError(f"{archive} is unsafe: {error}. {_BY_HAND}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
         raise CheckpointError(f"{archive} is no tar archive, or a truncated or corrupt one: {error}") from error
-
-
-_BY_HAND = "If you trust it, unpack it yourself and give the checkpoint's path."
 
 
 class _Bounded:

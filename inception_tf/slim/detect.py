@@ -9,6 +9,10 @@ from inception_tf.models.registry import find_network, networks
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.names import EMA, bookkeeping, scoped, shape_text, specification
 
+MOVING = {"moving_mean", "moving_variance"}
+BATCH_NORM_WORDS = {"beta", "gamma", *MOVING}
+# The fraction of its variables below which a network is not named as near.
+NEAR = 0.25
 # Image sizes tried in this order for a classifier whose layers are named or shaped after the size.
 COMMON_SIZES = (256, 224, 192, 160, 150, 128, 112, 96, 64, 48, 32, 384, 416, 448, 512)
 
@@ -26,6 +30,7 @@ class Detection:
         match: the fraction of the backbone's variables that are there with their shapes, 1.0 for all.
         differences: the first variables that differ, as text, where `match` is below 1.
         others: further scopes with as many of its variables.
+        statistics: whether the moving statistics of batch norm are there. `match` leaves them out where none is.
     """
 
     network: str
@@ -35,15 +40,20 @@ class Detection:
     match: float
     differences: tuple = ()
     others: tuple = ()
+    statistics: bool = True
 
     @property
     def arguments(self):
         """All options of the constructor that the checkpoint's network needs, the number of classes among them."""
         return {**self.options, **({"classes": self.classes} if self.classes else {"include_top": False})}
 
+    @property
+    def place(self):
+        """Its scope, in words."""
+        return f"under the scope {self.scope}" if self.scope else "under no scope"
+
     def __str__(self):
-        scope = f"under the scope {self.scope}" if self.scope else "under no scope"
-        return f"{self.network} {scope}, {100 * self.match:.0f}% of whose variables fit"
+        return f"{self.network} {self.place}, {100 * self.match:.0f}% of whose variables fit"
 
 
 def weights_of(checkpoint):
@@ -56,7 +66,7 @@ def weights_of(checkpoint):
     return shapes
 
 
-def detect(checkpoint, network=None, scope=None, partial=False):
+def detect(checkpoint, network=None, scope=None, partial=False, statistics=True):
     """Detects the network, the scope, the classes, the auxiliary head and the width of a checkpoint.
 
     Args:
@@ -64,6 +74,7 @@ def detect(checkpoint, network=None, scope=None, partial=False):
         network: its name, when it is known.
         scope: its variable scope, when it is known.
         partial: whether half of the backbone is enough, for a caller that lists what differs itself.
+        statistics: whether batch norm's moving statistics must be there.
 
     Returns:
         A `Detection` whose backbone fits completely.
@@ -75,25 +86,25 @@ def detect(checkpoint, network=None, scope=None, partial=False):
     """
     checkpoint = open_checkpoint(checkpoint)
     path, best = checkpoint.path, nearest(checkpoint, network, scope)
-    if best is None:
-        if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
+    if best is None or best.match < (0.5 if partial else 1):
+        asked = (network or "a known network") + (f" under the scope {scope}" if scope else "")
+        asked = f"does not hold {asked}" if network or scope else "holds no known network"
+        other = nearest(checkpoint) if network or scope else best
+        if other and other.match == 1:
             raise MismatchError(
-                f"{path} is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), not one of "
-                "TF-Slim: its tensors are not named after variables. Load it with the code that wrote it."
+                f"{path} {asked}, but {other.network} {other.place}: every variable of its backbone is there."
             )
-        found = nearest(checkpoint) if network or scope else None
-        if found:
-            asked = (network or "a known network") + (f" under the scope {scope}" if scope else "")
-            raise MismatchError(f"{path} does not hold {asked}. Nearest: {found}.")
-        some = ", ".join(list(weights_of(checkpoint))[:3])
-        raise MismatchError(f"{path} holds no known network. It begins with: {some}.")
-    if best.match < (0.5 if partial else 1):
-        hint = ""
-        if _has_batch_norm(specification(best.network)) and not _has_batch_norm(checkpoint):
-            hint = " It has no moving averages of batch norm at all: was that folded into the convolutions?"
+        hint = _normalization(best, checkpoint) if best else ""
+        if best is None or best.match < NEAR:
+            best = other if other and other.match >= NEAR else None
+        if best is None:
+            raise MismatchError(f"{path} {asked}. {_contents(checkpoint)}{hint}")
+        raise MismatchError(f"{path} {asked}. Nearest: {best}. First differences: {'; '.join(best.differences)}.{hint}")
+    if statistics and not best.statistics:
         raise MismatchError(
-            f"{path} does not hold {network or 'a known network'}. Nearest: {best}. First differences: "
-            f"{'; '.join(best.differences)}.{hint}"
+            f"{path} holds {best.network} {best.place} without the moving statistics of batch norm (moving_mean, "
+            "moving_variance): only trainable variables were saved. They can be computed again from images like those "
+            f"it was trained on: inception-tf convert {path} <target> --recalibrate <folder of images>."
         )
     if best.others and best.scope != find_network(best.network).scope:
         scopes = ", ".join([best.scope, *best.others])
@@ -101,8 +112,36 @@ def detect(checkpoint, network=None, scope=None, partial=False):
     return best
 
 
-def _has_batch_norm(names):
-    return any(name.endswith("/moving_variance") for name in names)
+def _contents(checkpoint):
+    """What a checkpoint without a network near holds, in a sentence or two."""
+    if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
+        return (
+            "It is an object-based checkpoint of TensorFlow 2 (tf.train.Checkpoint, Keras), whose tensors are named "
+            "after objects, and no InceptionV3 or InceptionResNetV2 of keras.applications: load it with the code that "
+            "wrote it."
+        )
+    weights = list(weights_of(checkpoint))
+    if not weights:
+        return f"It holds no weights, only {', '.join(list(checkpoint)[:3])}."
+    for info in networks().values():
+        if all(in_scopes(name, [scoped(info.scope, head) for head in (*info.heads, *info.top)]) for name in weights):
+            return f"It holds {', '.join(weights[:4])}: the classifier of {info.name} alone, without its backbone."
+    return f"It begins with: {', '.join(weights[:3])}."
+
+
+def _normalization(found, checkpoint):
+    """What a checkpoint has in place of a network's batch norm, where it has none: a sentence, or nothing."""
+    prefix = scoped(found.scope, "")
+    words = {name.rpartition("/")[2] for name in weights_of(checkpoint) if name.startswith(prefix)}
+    info = find_network(found.network)
+    if not info.batch_norm or words & BATCH_NORM_WORDS or found.match < 0.1:  # the kernels alone are more
+        return ""
+    if info.arg_scope_pads and "biases" in words:
+        return (
+            f" It has biases in place of {found.network}'s batch norm. Slim has two such networks, with its arg scope "
+            "and without, whose poolings differ and whose variables do not: neither is known here."
+        )
+    return " It has no batch norm at all."
 
 
 def nearest(checkpoint, network=None, scope=None):
@@ -111,7 +150,7 @@ def nearest(checkpoint, network=None, scope=None):
     # A network whose own scope occurs comes first: usually it fits, and the others need no building.
     parts = {part for name in weights for part in name.split("/")[:-1]}
     infos = [find_network(name) for name in ([network] if network else networks())]
-    for info in sorted(infos, key=lambda info: info.scope not in parts):
+    for info in sorted(infos, key=lambda info: (info.scope not in parts, info.shares_variables)):
         for variant in info.variants:
             found = _fit(weights, info, scope, variant)
             if found and (best is None or found.match > best.match):
@@ -138,7 +177,13 @@ def _fit(weights, info, scope, variant):
     if not any(name in found for name in backbone):
         return None
 
-    options = {**variant, **_width(info, backbone, found)}
+    words = {name.rpartition("/")[2] for name in found if not in_scopes(name, classifier)}
+    options = {**variant, **_batch_norm(info, words)}
+    if options != variant:
+        expected = specification(info.name, **options, **aux)
+        backbone = {name: shape for name, shape in expected.items() if not in_scopes(name, classifier)}
+    statistics = bool(words & MOVING) or not words & BATCH_NORM_WORDS
+    options |= _width(info, backbone, found)
     first, shape = next(iter(backbone.items()))
     channels = found.get(first, shape)[2:3]
     if channels and channels != shape[2:3]:
@@ -146,6 +191,8 @@ def _fit(weights, info, scope, variant):
     if options:
         expected = specification(info.name, **options, **aux)
         backbone = {name: expected[name] for name in backbone}
+    if not statistics:
+        backbone = {name: shape for name, shape in backbone.items() if name.rpartition("/")[2] not in MOVING}
     fits = [name for name in backbone if found.get(name) == backbone[name]]
     others = [name for name in found if name not in backbone and not in_scopes(name, classifier)]
     match = len(fits) / (len(backbone) + len(others))
@@ -159,7 +206,17 @@ def _fit(weights, info, scope, variant):
         f"{n} is {shape_text(found.get(n))}, not {shape_text(s)}" for n, s in backbone.items() if found.get(n) != s
     ]
     differences += [f"{name} is not in the network" for name in others]
-    return Detection(info.name, scope, classes, options, match, tuple(differences[:4]), tuple(scopes[1:]))
+    return Detection(info.name, scope, classes, options, match, tuple(differences[:4]), tuple(scopes[1:]), statistics)
+
+
+def _batch_norm(info, words):
+    """The options by which a network has batch norm as the last words of a checkpoint's names say."""
+    if not info.batch_norm:
+        return {}
+    if words & BATCH_NORM_WORDS:
+        gamma = "gamma" in words
+        return {"batch_norm_scale": gamma} if gamma != info.batch_norm.get("scale", True) else {}
+    return {"batch_norm": False} if "biases" in words and not info.arg_scope_pads else {}
 
 
 def in_scopes(name, scopes):

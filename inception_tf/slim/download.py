@@ -8,6 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -55,8 +56,10 @@ def fetch(published, *, timeout=30.0, tries=4, pause=1.0):
     """The path of a published checkpoint on this machine, downloaded to `home()` if it is not there yet.
 
     A download that breaks off is resumed, in the same call and in later ones. It gets its name when it is complete:
-    its length, its checksum, and a checkpoint in a readable archive. What the user put in `home()` is taken as it is,
-    without network.
+    its length, its checksum, and a checkpoint in a readable archive. No checksum was published for most: the SHA-256
+    of the first complete download is kept beside the archive, `<archive>.sha256` as sha256sum writes it, and holds from
+    then on, for that file and for every later download. What the user put in `home()` is taken as it is, without
+    network.
 
     Args:
         published: a `catalogue.Published`.
@@ -68,9 +71,14 @@ def fetch(published, *, timeout=30.0, tries=4, pause=1.0):
         What `open_checkpoint` takes: an archive, a V1 file or a V2 prefix.
 
     Raises:
-        DownloadError: it could not be downloaded; the message says which file to put where.
+        DownloadError: it could not be downloaded; the message says which file to put where. Or it has changed since.
     """
     if found := locate(published):
+        if found.is_file() and (error := _pin_error(found, found)):
+            raise DownloadError(
+                f"{found} is not what was downloaded: {error} Delete it to download it again, or, if you put it there "
+                f"yourself, delete {_pin(found).name} beside it."
+            )
         return found
     target = home() / published.name / published.archive
     try:
@@ -146,29 +154,60 @@ def _download_to(target, published, timeout, tries, pause):
         url = f"{mirror.rstrip('/')}/{published.archive}"
     part = target.with_name(target.name + ".part")
     resumed = _download(url, part, timeout, tries, pause)
-    error = _validation_error(published, part, resumed)
+    error = _validation_error(published, part, target, resumed)
     if error and resumed:  # The file on the server may have changed in between: once more in one piece.
         part.unlink()
         _download(url, part, timeout, tries, pause)
-        error = _validation_error(published, part)
+        error = _validation_error(published, part, target)
     if error:
         part.unlink()
         raise _Failure(f"{url} is not what was published: {error}")
+    if not _pin(target).is_file():
+        digest = _digest(part, "sha256")
+        _pin(target).write_text(f"{digest}  {target.name}\n", "utf-8")
+        if not published.md5:
+            warnings.warn(
+                f"No checksum of {target.name} is known: {url} was trusted. Its SHA-256, {digest}, is kept beside it, "
+                "and another file will be refused.",
+                stacklevel=2,
+            )
     part.replace(target)
 
 
-def _validation_error(published, part, resumed=False):
+def _pin(archive):
+    """Where the SHA-256 of the first complete download of an archive is."""
+    return archive.with_name(archive.name + ".sha256")
+
+
+def _pin_error(target, file):
+    """How `file` differs from the first complete download of `target`; None where it does not, or none was."""
+    pin = _pin(target)
+    expected = pin.read_text("utf-8", "replace").split() if pin.is_file() else []
+    digest = _digest(file, "sha256") if expected else None
+    return (
+        f"its SHA-256 is {digest}, not {expected[0]} as in {pin.name}." if expected and digest != expected[0] else None
+    )
+
+
+def _digest(path, kind):
+    digest = hashlib.new(kind, usedforsecurity=kind != "md5")
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _validation_error(published, part, target, resumed=False):
     """What is wrong with a downloaded archive, or None. A resumed one must have a checksum, gzip's or the MD5."""
     with part.open("rb") as file:
         if resumed and not published.md5 and file.read(2) != b"\x1f\x8b":
             return "it has no checksum."
-    if published.md5:
-        digest = hashlib.md5(usedforsecurity=False)
-        with part.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != published.md5:
-            return f"its MD5 is {digest.hexdigest()}, not {published.md5}."
+    if published.bytes and _size(part) != published.bytes:
+        return f"it has {_size(part):,} bytes, not {published.bytes:,}."
+    if published.md5 and (digest := _digest(part, "md5")) != published.md5:
+        return f"its MD5 is {digest}, not {published.md5}."
+    if error := _pin_error(target, part):
+        return f"{error} It has changed since it was first downloaded. To take the new one, delete {_pin(target)}."
     try:
         archives.check_archive(part)
     except CheckpointError as error:

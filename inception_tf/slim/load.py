@@ -29,6 +29,7 @@ class LoadReport:
         unexpected: the tensors under the network's scope that the model lacks.
         mismatched: a dict from the model's variables to (shape expected, shape found).
         warnings: texts: NaN or infinite weights, moving averages for a part of the weights only.
+        notes: texts: what the checkpoint was opened for, where its file says otherwise.
     """
 
     sources: dict = dataclasses.field(default_factory=dict)
@@ -38,6 +39,7 @@ class LoadReport:
     unexpected: list = dataclasses.field(default_factory=list)
     mismatched: dict = dataclasses.field(default_factory=dict)
     warnings: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
 
     @property
     def ema(self):
@@ -53,7 +55,7 @@ class LoadReport:
         for kind in ("excluded", "missing", "unexpected", "mismatched"):
             if getattr(self, kind):
                 parts.append(f"{len(getattr(self, kind))} {kind}")
-        return ", ".join(parts)
+        return "; ".join([", ".join(parts), *self.notes])
 
     def differences(self):
         """A line for every variable that does not fit."""
@@ -69,7 +71,7 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
 
     Args:
         checkpoint: a `Checkpoint`.
-        detection: what `detect` found in it.
+        detection: what `detect` found in it. Moving statistics that it lacks are left as they are initialized.
         options: the constructor's options, as far as given; the rest is the detection's. Other classes than the
             checkpoint's mean a new classifier.
         exclude_scopes, ema, background: as in `load_slim`.
@@ -84,6 +86,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     from inception_tf.models.model import build_model  # here, since it loads Keras
 
     info, options = find_network(detection.network), options or {}
+    if unknown := set(options) - {*info.options, "input_shape", "name"}:
+        raise UsageError(f"{info.name} has no option {', '.join(sorted(unknown))}. It has: {', '.join(info.options)}.")
     classes = detection.classes and detection.classes - (background == "drop")
     wanted = options.get("classes", classes)
     include_top = options.get("include_top", True)
@@ -99,6 +103,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     # A classifier of other classes is a new one, and so is the auxiliary head beside it.
     loads_top = include_top and wanted == classes
     detected = {option: value for option, value in detection.options.items() if loads_top or option != "aux_logits"}
+    # What the checkpoint itself says of its classifier and its images.
+    detected |= checkpoint.options if loads_top else {}
     with skip_init((loads_top or not include_top) and not exclude_scopes):
         model = build_model(info, **{**detected, **({"classes": wanted} if wanted else {}), **options})
 
@@ -108,9 +114,16 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     unused = [head for head in info.heads if not loads_top or (head == "AuxLogits" and not aux_logits)]
     unused += () if include_top else info.top
     excluded += [scope for scope in unused if any(in_scopes(name, [scope]) for name in names)]
+    if not detection.statistics:
+        excluded += [f"*{word}" for word in MOVING]
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
     weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
-    model.card = dataclasses.replace(model.card, scope=detection.scope, weights=weights)
+    preprocessing = {**model.card.preprocessing, **checkpoint.preprocessing}
+    labels = checkpoint.labels if loads_top and include_top and background == "keep" else None
+    labels = labels if labels and len(labels) == model.card.classes else None
+    model.card = dataclasses.replace(
+        model.card, scope=detection.scope, weights=weights, preprocessing=preprocessing, labels=labels
+    )
     return model
 
 
@@ -143,7 +156,11 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
     checkpoint, variables = open_checkpoint(path), model_variables(model)
     network = getattr(model, "card", None) and model.card.network
     if scope is None:
-        scope = detect(checkpoint, network, partial=True).scope if network else _scope_of(checkpoint, variables)
+        scope = (
+            detect(checkpoint, network, partial=True, statistics=False).scope
+            if network
+            else _scope_of(checkpoint, variables)
+        )
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")
     names = [*variables, *(name.removeprefix(scoped(scope, "")) for name in checkpoint)]
     excluded = scope_matcher(exclude_scopes, scope, names, "exclude_scopes")
@@ -180,7 +197,7 @@ def _match(checkpoint, variables, scope, ema, excluded, droppable):
         excluded: a function from a name to whether it is left alone.
         droppable: the variables for which class 0 of the tensor may be left out.
     """
-    report, prefix = LoadReport(), scoped(scope, "")
+    report, prefix = LoadReport(notes=list(checkpoint.notes)), scoped(scope, "")
 
     def fits(shape, name):
         expected = tuple(variables[name].shape)
@@ -246,6 +263,8 @@ def _explain(checkpoint, model, report, background, heads):
     hints = []
     if report.unexpected or report.missing:
         hints.append("exclude_scopes leaves scopes out on both sides")
+    if report.missing and all(name.endswith(MOVING) for name in report.missing):
+        hints.append("only trainable variables were saved: inception-tf convert --recalibrate computes the others")
     if any(in_scopes(name, heads) for name in report.mismatched):
         hints.append("classes= must be the checkpoint's, or its head be left out with exclude_scopes")
     if background == "keep" and any(

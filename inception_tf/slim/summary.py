@@ -8,7 +8,7 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import Detection, nearest, weights_of
+from inception_tf.slim.detect import NEAR, Detection, nearest, weights_of
 from inception_tf.slim.names import EMA, SLOT, bookkeeping, shape_text
 
 
@@ -26,6 +26,7 @@ class Summary:
         averages: how many weights have a moving average.
         optimizers: the optimizers whose slots are there.
         bookkeeping: how many tensors there are for each purpose other than being a weight.
+        notes: what was done to read it, and what of it is not loaded, texts.
         not_finite: the tensors that hold NaN or infinite values.
         tensors: a dict of the tensors listed to (dtype, shape).
     """
@@ -41,6 +42,7 @@ class Summary:
     averages: int
     optimizers: list
     bookkeeping: dict
+    notes: tuple
     not_finite: list
     tensors: dict
 
@@ -59,6 +61,7 @@ class Summary:
         ]
         if self.bookkeeping:
             rows.append(("besides weights", _counts(self.bookkeeping)))
+        rows += [("note", note) for note in self.notes]
         if self.not_finite:
             more = f" and {len(self.not_finite) - 3} more" if len(self.not_finite) > 3 else ""
             rows.append(("WARNING", f"NaN or infinite values in {', '.join(self.not_finite[:3])}{more}"))
@@ -70,15 +73,17 @@ class Summary:
 
     def _network(self):
         found = self.detection
-        if found is None:
+        if found is None or found.match < NEAR:
             return [("network", "none known here")]
         if found.match < 1:
             return [
                 ("network", f"none fits. Nearest: {found}"),
                 *(("", difference) for difference in found.differences),
             ]
+        but = "" if found.statistics else ". Batch norm's moving statistics were not saved: convert --recalibrate"
+        sure = f"{found.network}, sure: every variable of its backbone is there with its shape, and no other{but}"
         return [
-            ("network", f"{found.network}, sure: every variable of its backbone is there with its shape, and no other"),
+            ("network", sure),
             ("scope", found.scope or "none"),
             ("classes", found.classes or "no classifier"),
             ("options", ", ".join(f"{name}={value}" for name, value in found.options.items()) or "as published"),
@@ -123,6 +128,7 @@ def summarize(checkpoint, variables=None):
         averages=sum(name.endswith(EMA) for name in checkpoint),
         optimizers=slots,
         bookkeeping=dict(collections.Counter(purposes).most_common()),
+        notes=checkpoint.notes,
         not_finite=not_finite,
         tensors={name: (dtypes[name], checkpoint.shapes[name]) for name in listed},
     )

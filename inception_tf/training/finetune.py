@@ -25,10 +25,10 @@ from inception_tf.models.registry import find_network
 from inception_tf.training.devices import find_devices
 from inception_tf.training.loop import Loop
 from inception_tf.training.network import rebuilt
-from inception_tf.training.phases import PhaseBuilder
+from inception_tf.training.phases import PhaseBuilder, check, check_batch
 from inception_tf.training.recipe import Recipe
 from inception_tf.training.run import BEST, Run, best_row
-from inception_tf.training.state import read_position
+from inception_tf.training.state import Position, read_position
 from inception_tf.zoo import create_model, load_model, resolve
 
 
@@ -38,9 +38,10 @@ class Result:
 
     Attributes:
         model: the model of the epoch with the best validation accuracy; of equal ones, with the lowest loss.
-        history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy, top_5,
-            objective (all that is minimized), learning_rate, val_loss, val_accuracy, val_top_5, images_per_second,
-            seconds (of training so far).
+        history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy (a
+            count, whatever the class weights), objective (all that is minimized), learning_rate, val_loss,
+            val_accuracy, images_per_second, seconds (of training so far); of more than five classes, top_5 and
+            val_top_5.
         best: the row of `history` that `model` belongs to.
         skipped: the images that could not be read, and why.
         path: the run's directory, or None.
@@ -53,12 +54,11 @@ class Result:
     path: Path
 
     def __str__(self):
-        rows = []
+        rows, starts = [], [0.0, *(row["seconds"] for row in self.history)]
         for name in dict.fromkeys(row["phase"] for row in self.history):
             phase = [row for row in self.history if row["phase"] == name]
             top = best_row(phase)
-            before = next((row["seconds"] for row in reversed(self.history) if row["step"] < phase[0]["step"]), 0.0)
-            minutes = (phase[-1]["seconds"] - before) / 60
+            minutes = sum(row["seconds"] - before for row, before in zip(self.history, starts) if row in phase) / 60
             rows.append((name, len(phase), f"{minutes:.1f}", f"{top['val_accuracy']:.4f}", f"{top['val_loss']:.4f}"))
         text = tables.render(rows, ("phase", "epochs", "minutes", "best val_accuracy", "val_loss"), "<>>>>")
         text += f"\n\nBest: {self.best['phase']}, epoch {self.best['epoch']}, step {self.best['step']}: "
@@ -88,20 +88,22 @@ def finetune(
     callbacks=(),
     log=print,
     report=True,
+    tensorboard=False,
     command=None,
     **loading,
 ):
     """Trains a network on labeled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
 
-    A run that was killed resumes at the step where it was when it is called again with the same arguments. Where the
-    weights have another number of classes than the data, the heads are new.
+    A run that was killed resumes at the step where it was when it is called again with the same arguments; with more
+    epochs, or a phase more, a run goes on from its last step. Where the weights have another number of classes than the
+    data, the heads are new.
 
     Args:
         weights: a model of this library; a Slim checkpoint, a `.keras` file or a run's directory; the name of a
             published checkpoint such as "imagenet"; None for random weights.
         data: class folders, TFRecords, a `tf.data.Dataset` of (image, label), or `Examples`; see `open_examples`.
         val: the validation images, likewise. Default: those of `data` that `open_training_data` finds or holds out.
-        recipe: a `Recipe`, or a YAML file of one.
+        recipe: a `Recipe`, a YAML file of one, or a name: "slim", the default, or "modern".
         out: the run's directory, see `Run`. With None, nothing stays on disk.
         network: the network's name, for None, published names, and where detection is not to decide.
         labels, labels_offset, val_fraction: as `open_training_data`.
@@ -116,6 +118,7 @@ def finetune(
             What writes a file needs to append.
         log: takes the lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
+        tensorboard: whether to write the metrics for TensorBoard too, under the names of Keras's own callback.
         command: the words of the command, to be saved there.
         **loading: as `create_model` takes them for a Slim checkpoint: `ema`, `scope`, ….
 
@@ -128,6 +131,8 @@ def finetune(
         TrainingError: the loss became NaN; the last good state stays.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
+    if wrong := [callback for callback in callbacks if not isinstance(callback, keras.callbacks.Callback)]:
+        raise UsageError(f"callbacks takes objects of keras.callbacks.Callback. Received: {wrong[0]!r}")
     devices = find_devices(devices)
     recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
@@ -141,15 +146,23 @@ def finetune(
     with contextlib.ExitStack() as stack:
         path = out if out is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()), "run")
         config = _config(product, train, held_out, recipe)
-        run = Run(path, config, writes=devices.worker == 0)
+        # All that can be wrong is found before anything is written: a run's directory takes no other configuration.
+        check(product, train, recipe, devices)
+        run = Run(path, config, writes=devices.worker == 0, tensorboard=tensorboard)
         stack.callback(run.close)
+        (read_position(run.state) or Position()).extend(recipe.phases)
         train, held_out = _readable(run, out is not None, train, held_out)
+        check_batch(recipe, train)
+        run.begin()
+        _list_skipped(run, train, held_out)
         tuned = dataclasses.replace(product.card.weights, fine_tuned_on=len(train))
         product.card = dataclasses.replace(product.card, labels=list(train.class_names), weights=tuned)
         if command:
             run.text("command.txt", shlex.join(command) + "\n")
         run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
         position = read_position(run.state)
+        if position:
+            position.extend(recipe.phases)
         devices.assert_equal({name: str(value) for name, value in {**config, "the saved state": position}.items()})
         builder = PhaseBuilder(product, train, held_out, recipe, devices)
         log(builder.describe())
@@ -261,10 +274,13 @@ def _readable(run, shared, *parts):
     if file.is_file():
         skipped = dict(line.split("\t", 1) for line in file.read_text("utf-8").splitlines())
         return [_without(part, skipped) for part in parts]
-    parts = [part.checked(complete=i == 0) for i, part in enumerate(parts)]
+    return [part.checked(complete=i == 0) for i, part in enumerate(parts)]
+
+
+def _list_skipped(run, *parts):
+    """Writes skipped.txt, a line for every image that is left out."""
     lines = [f"{name}\t{reason}\n" for part in parts for name, reason in part.skipped.items()]
-    run.text(file.name, "".join(lines))
-    return parts
+    run.text("skipped.txt", "".join(lines))
 
 
 def _without(examples, skipped):

@@ -1,6 +1,7 @@
 """The training itself: a `fit` of Keras for each phase, which resumes at the step where a killed run was."""
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -10,8 +11,8 @@ import keras
 import numpy as np
 
 from inception_tf.errors import TrainingError
+from inception_tf.inference import batch_norm
 from inception_tf.progress import Progress
-from inception_tf.training import batch_norm
 from inception_tf.training.network import copy_weights
 from inception_tf.training.run import BEST, LAST, best_row
 from inception_tf.training.state import Position, read_position, restore_state, save_state
@@ -70,11 +71,13 @@ class Loop(keras.callbacks.Callback):
         resumed, self.resumed = self.resumed, False
         if resumed:  # before `build`, which may compute features with these weights
             restore_state(self.run.state, self.network.variables, all_of_them=False)
+        resumed = resumed and position.optimizer == position.phase  # else of another phase, over since
+        position.optimizer, position.planned = position.phase, [phase.epochs for phase in self.phases]
         training, batches, validation = self.builder.build(phase)
         self.set_model(training)
         with self.devices.scope():
             self.model.optimizer.build(self.model.trainable_variables)
-        before = sum(phase.epochs for phase in self.phases[: position.phase])
+        before = len(position.rows) - position.epoch  # epochs are counted through all phases
         params = {"verbose": 0, "epochs": before + phase.epochs, "steps": self.steps_per_epoch}
         self.callbacks = keras.callbacks.CallbackList(self.user_callbacks, model=self.model, **params)
         self.callbacks.on_train_begin()
@@ -102,11 +105,13 @@ class Loop(keras.callbacks.Callback):
                     verbose=0,
                 )
         self.callbacks.on_train_end()
-        with averaged(self.model, keep=True):
-            position.phase, position.epoch = position.phase + 1, 0
-        if position.phase == len(self.phases):
-            copy_weights(self.network, self.product)
-            self.run.save(LAST, self.product)
+        done = position.done or [0] * len(self.phases)
+        left = [i for i in range(position.phase + 1, len(self.phases)) if done[i] < self.phases[i].epochs]
+        with averaged(self.model, keep=left):  # a run that is extended goes on from the weights themselves
+            if not left:
+                self._save_model(LAST, position.rows[-1])
+        position.phase, position.epoch = (left[0], done[left[0]]) if left else (len(self.phases), 0)
+        if not left:
             self.save()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -158,8 +163,7 @@ class Loop(keras.callbacks.Callback):
         row = named(logs, "val_")
         self._check(row["val_loss"], "The validation loss")
         if best_row([*self.position.rows, row]) is row:
-            copy_weights(self.network, self.product)
-            self.run.save(BEST, self.product)
+            self._save_model(BEST, row)
         self.callbacks.on_test_end(named(logs))
         self._averages.close()
 
@@ -173,6 +177,10 @@ class Loop(keras.callbacks.Callback):
         row = {"step": position.total, "phase": phase.name, "epoch": position.epoch + 1, **logs}
         position.rows.append({**row, "images_per_second": self._speed, "seconds": position.seconds})
         self.callbacks.on_epoch_end(epoch, logs)
+        here = [row for row in position.rows if row["phase"] == phase.name]
+        patience = self.builder.recipe.patience
+        if patience and here[:-patience] and best_row(here) in here[:-patience]:
+            self.model.stop_training = True
         position.epoch, position.step = phase.epochs if self.model.stop_training else position.epoch + 1, 0
         self.run.metrics(position.rows)
         self.save()
@@ -188,6 +196,20 @@ class Loop(keras.callbacks.Callback):
             self.log(f"Stopped at step {self.position.total} of {self.steps}; the same command resumes there.")
             self.devices.leave()
             raise KeyboardInterrupt
+
+    def _save_model(self, name, row):
+        """Saves the weights as they are as a model, whose card says what was measured of it."""
+        copy_weights(self.network, self.product)
+        held_out = self.builder.held_out
+        measured = {
+            "data": held_out.described(),
+            "images": len(held_out),
+            "accuracy": round(row["val_accuracy"] * len(held_out)) / len(held_out),
+            "loss": round(row["val_loss"], 6),
+            "step": self.position.total,
+        }
+        self.product.card = dataclasses.replace(self.product.card, evaluation=measured)
+        self.run.save(name, self.product)
 
     def save(self):
         """Saves the state."""

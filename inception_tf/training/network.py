@@ -5,11 +5,11 @@ import dataclasses
 import keras
 
 from inception_tf.errors import MismatchError, UsageError
+from inception_tf.inference import batch_norm
 from inception_tf.models.model import check_model, end_points
 from inception_tf.models.registry import find_network
 from inception_tf.slim.detect import in_scopes
 from inception_tf.slim.names import scope_matcher, slim_name
-from inception_tf.training import batch_norm
 from inception_tf.zoo import create_model
 
 LOGITS, AUX_LOGITS = "logits", "aux_logits"
@@ -91,7 +91,7 @@ def with_losses(model, recipe):
 
 
 def compile_for(training, recipe, optimizer):
-    """Compiles what `with_losses` or `features.heads_on` gave: cross-entropies, and accuracy weighted as the loss."""
+    """Compiles what `with_losses` or `features.heads_on` gave: cross-entropies, and the accuracy, a count."""
 
     def cross_entropy():
         return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
@@ -99,9 +99,10 @@ def compile_for(training, recipe, optimizer):
     classes = training.output[LOGITS].shape[-1]
     metrics = [
         keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        keras.metrics.CategoricalAccuracy(name="accuracy"),
-        keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top_5"),
+        counted(keras.metrics.CategoricalAccuracy)(name="accuracy"),
     ]
+    if classes > 5:
+        metrics.append(counted(keras.metrics.TopKCategoricalAccuracy)(5, name="top_5"))
     factors = {LOGITS: 1.0, AUX_LOGITS: recipe.aux_loss}
     training.compile(
         optimizer=optimizer,
@@ -110,6 +111,18 @@ def compile_for(training, recipe, optimizer):
         weighted_metrics={LOGITS: metrics},
         jit_compile=recipe.xla or keras.backend.backend() == "jax",
     )
+
+
+def counted(metric):
+    """A Keras metric class that counts every image as one, whatever its class weighs, and none of weight 0."""
+
+    class Counted(metric):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            if sample_weight is not None:
+                sample_weight = keras.ops.cast(keras.ops.not_equal(sample_weight, 0), "float32")
+            return super().update_state(y_true, y_pred, sample_weight)
+
+    return Counted
 
 
 def set_trainable(model, recipe, phase, mode):

@@ -4,14 +4,17 @@ import dataclasses
 
 import numpy as np
 
-from inception_tf.errors import UsageError
+from inception_tf.errors import UsageError, listed
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.training import batch_norm, batches, features
+from inception_tf.inference import batch_norm
+from inception_tf.training import batches, features
 from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
 from inception_tf.training.optimizers import optimizer
 
 # Features of more bytes than this are not cached; the backbone then runs in every step.
 FEATURE_BYTES = 1 << 30
+# With fewer validation images of a class, one of them is more than a tenth of its accuracy.
+FEW_IMAGES = 10
 
 
 class PhaseBuilder:
@@ -25,14 +28,6 @@ class PhaseBuilder:
     """
 
     def __init__(self, product, train, held_out, recipe, devices):
-        if recipe.batch_size > len(train):
-            raise UsageError(
-                f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
-                f"Give --batch-size {len(train)} or less."
-            )
-        if recipe.batch_size % devices.replicas:
-            raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
-        devices.check(recipe)
         self.product, self.recipe, self.devices = product, recipe, devices
         self.train, self.held_out = train, held_out
         self.order = batches.Order(len(train), recipe.batch_size, recipe.seed, devices.worker, devices.workers)
@@ -57,7 +52,7 @@ class PhaseBuilder:
         if recipe.batch_norm != "frozen" and momenta[0] is not None:
             own = batch_norm.layers(self.model)[0].momentum
             text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
-        return text + "."
+        return "\n".join([text + ".", *warnings(self.train, self.held_out)])
 
     def build(self, phase):
         """What a phase runs; marks in the models what it trains.
@@ -113,6 +108,48 @@ class PhaseBuilder:
         return heads, [
             batches.features(features.compute(backbone, data, len(part))) for data, part in zip(images, parts)
         ]
+
+
+def check(product, train, recipe, devices):
+    """Raises a `UsageError` where a run of these would fail, before it begins. Arguments as of `PhaseBuilder`."""
+    check_batch(recipe, train)
+    if recipe.batch_size % devices.replicas:
+        raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
+    devices.check(recipe)
+    class_factors(recipe.class_weights, train.labels, train.class_names)
+    with_losses(product, recipe)
+    for phase in recipe.phases:
+        set_trainable(product, recipe, phase, recipe.batch_norm)
+        optimizer(recipe, phase, 1)
+
+
+def check_batch(recipe, train):
+    """Raises a `UsageError` where there are fewer training images than in a batch."""
+    if recipe.batch_size > len(train):
+        raise UsageError(
+            f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
+            f"Give --batch-size {len(train)} or less."
+        )
+
+
+def warnings(train, held_out):
+    """Lines on what makes the figures of a run less telling: an imbalance, few validation images."""
+    counts, held = (np.bincount(part.labels, minlength=len(train.class_names)) for part in (train, held_out))
+    most, least = np.argmax(counts), np.argmin(counts)
+    lines = []
+    if not counts[0] and counts[1:].all():
+        lines.append(
+            f"No training image is of {train.class_names[0]}, number 0. Where the data counts from 1, "
+            "--labels-offset 1 (labels_offset=1) is subtracted."
+        )
+    if counts.all() and counts[most] > 2 * counts[least]:
+        lines.append(
+            f"Imbalance: {counts[most]} training images of {train.class_names[most]}, {counts[least]} of "
+            f"{train.class_names[least]}. class_weights (--class-weights balanced) makes classes count alike."
+        )
+    if few := [f"{train.class_names[i]} ({held[i]})" for i in np.flatnonzero(held < FEW_IMAGES)]:
+        lines.append(f"Fewer than {FEW_IMAGES} validation images, their accuracy says little: {listed(few)}.")
+    return lines
 
 
 def class_factors(class_weights, labels, names):

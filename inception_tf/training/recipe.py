@@ -227,6 +227,12 @@ class Recipe:
         None,
         otherwise="no averages",
     )
+    patience: int = option(
+        COUNT,
+        "epochs without a better validation accuracy after which a phase ends",
+        None,
+        otherwise="all of its epochs",
+    )
     accumulate: int = option(COUNT, "steps whose gradients are averaged into one update", 1)
     clip: float = option(POSITIVE, "largest global norm of the gradients", None, otherwise="no limit")
     mixup: float = option(NOT_NEGATIVE, "alpha of mixup's beta distribution (arXiv 1710.09412); 0 for none", 0)
@@ -271,12 +277,14 @@ class Recipe:
 
     @classmethod
     def from_yaml(cls, source):
-        """The recipe in YAML text, or in the file of that name. What it leaves out has its default.
+        """The recipe of a name in `NAMED`, in YAML text, or in a file. What it leaves out has its default.
 
         Raises:
             UsageError: no YAML, an unknown name, a value out of range.
         """
         text = str(source)
+        if text in NAMED:
+            return NAMED[text]
         if isinstance(source, Path) or "\n" not in text and ":" not in text:
             try:
                 text = Path(source).read_text("utf-8")
@@ -308,3 +316,22 @@ class Recipe:
             phases.append(dataclasses.replace(phase, learning_rate=rate, augment=augment))
         mode = self.batch_norm or ("frozen" if pretrained and images < ENOUGH_IMAGES else "train")
         return dataclasses.replace(self, phases=phases, batch_norm=mode)
+
+
+# "slim" is the default. "modern" is what today's recipes share: AdamW (arXiv 1711.05101), a cosine after a warm-up,
+# label smoothing, mixup and averaged weights; its heads begin on features that are computed once.
+NAMED = {
+    "slim": Recipe(),
+    "modern": Recipe(
+        phases=(Phase("heads", 10, ("heads",), 3e-3, "none"), Phase("all", 5, ("*",), 1e-4)),
+        optimizer="adamw",
+        optimizer_options={"weight_decay": 0.02},
+        schedule="cosine",
+        warmup_epochs=0.5,
+        label_smoothing=0.1,
+        mixup=0.2,
+        ema=0.98,
+        clip=1.0,
+        l2=0,
+    ),
+}

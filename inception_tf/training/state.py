@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, TrainingError
+from inception_tf.errors import CheckpointError, TrainingError, UsageError
 from inception_tf.files import atomic_write
 
 
@@ -22,6 +22,9 @@ class Position:
         metrics: the values of Keras's metrics within the epoch.
         rows: a dict of metrics for every epoch that was validated.
         callbacks: for every callback, the name of its class and what it counts.
+        optimizer: the phase whose optimizer's variables were saved.
+        planned: the epochs that the recipe had for every phase.
+        done: the epochs that a phase had done when the run was extended, for every phase.
     """
 
     phase: int = 0
@@ -32,6 +35,32 @@ class Position:
     metrics: list = dataclasses.field(default_factory=list)
     rows: list = dataclasses.field(default_factory=list)
     callbacks: list = dataclasses.field(default_factory=list)
+    optimizer: int = None
+    planned: list = dataclasses.field(default_factory=list)
+    done: list = dataclasses.field(default_factory=list)
+
+    def extend(self, phases):
+        """Where the recipe's `phases` have more epochs than were planned, goes back to the first that has.
+
+        Raises:
+            UsageError: that phase is over, and the next is not.
+        """
+        done = [max((row["epoch"] for row in self.rows if row["phase"] == phase.name), default=0) for phase in phases]
+        planned = self.planned or done  # of a version that did not save them
+        planned = planned + [0] * (len(phases) - len(planned))
+        grown = [i for i, (epochs, phase) in enumerate(zip(planned, phases)) if phase.epochs > epochs]
+        ended = self.phase >= len(self.planned or phases)
+        if self.optimizer is None:
+            self.optimizer = min(self.phase, len(phases) - 1)
+        self.planned = [phase.epochs for phase in phases]
+        if not grown or not ended and grown[0] >= self.phase:
+            return
+        if not ended:
+            raise UsageError(
+                f"The phase {phases[grown[0]].name} of this run is over, and {phases[self.phase].name} is not: more "
+                "epochs of it can be added when the run has ended."
+            )
+        self.done, self.phase, self.epoch, self.step = done, grown[0], done[grown[0]], 0
 
 
 def save_state(path, position, variables):

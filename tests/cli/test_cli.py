@@ -1,5 +1,6 @@
 """The commands, as a user types them."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -170,3 +171,21 @@ def test_export_and_classify_with_it(converted, photograph, tmp_path, command):
 def test_a_failure_is_json_too(tmp_path, command):
     code, out, err = command("inspect", tmp_path / "nothing.ckpt", "--json")
     assert code == 1 and "nothing.ckpt" in json.loads(out)["error"] and "nothing.ckpt" in err
+
+
+def test_version_and_doctor_name_what_is_installed(capfd, command):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    version = importlib.metadata.version("keras")
+    assert f"keras {version}" in capfd.readouterr().out
+    data = json.loads(command("doctor", "--json")[1])
+    assert data["packages"]["keras"] == version
+    assert set(data["extras_missing"]) <= {"plots", "demo", "timm", "litert", "onnx", "openvino", "peers", "serving"}
+
+
+def test_what_is_not_installed_is_named():
+    script = "import sys; sys.modules.update(dict.fromkeys(('keras', 'tensorflow', 'rich'))); "
+    script += "from inception_tf.cli.main import main; sys.exit(main(['inspect', 'model.ckpt']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "needs keras" in done.stderr

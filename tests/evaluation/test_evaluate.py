@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sklearn
 
+from inception_tf import tables
 from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.evaluation.evaluate import evaluate, match_classes, write_predictions
 from inception_tf.images.examples import Examples
@@ -144,7 +145,13 @@ def test_ties():
     evaluation = evaluate(Oracle(scores), Grays([1, 1, 0], ["class 0", "class 1", "class 2"]))
     assert evaluation.score[0] == scores[0, 0] and evaluation.score[1] == pytest.approx(1 / 3)
     assert evaluation.rank.tolist() == [2, 2, 1]
-    assert evaluation.top5 == 1
+    assert evaluation.top5 == 1 and "top5" not in evaluation.to_json()
+
+
+def test_percentages_round_half_up():
+    fractions = (0.8625, 0.8575, 0.57251, 0.0005, 1, 0)
+    assert [tables.percent(f) for f in fractions] == ["86.3 %", "85.8 %", "57.3 %", "0.1 %", "100.0 %", "0.0 %"]
+    assert tables.percent(None) == "–" and tables.percent(0.125, 0) == "13 %"
 
 
 def test_json_is_strict(answers):

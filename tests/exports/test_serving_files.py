@@ -146,6 +146,17 @@ def test_the_published_accuracy_holds_until_the_weights_change():
     assert "fine tuned on 3670" in tuned and "78" not in tuned.replace("3670", "")
 
 
+def test_a_tuned_card_says_what_was_measured():
+    measured = {"data": "flowers", "images": 80, "accuracy": 0.8625, "loss": 0.4, "step": 1500}
+    card = Card(
+        "inception_v3", weights=Weights("trunk", fine_tuned_on=320), labels=["rose", "tulip"], evaluation=measured
+    )
+    facts = {"batch": [1], "xla": False, "precision": None, "max_pixels": 9, "verification": None}
+    text = card_text(dataclasses.replace(card, export={"name": "x", "signatures": [], "published": None, **facts}))
+    assert "80 images of flowers" in text and "step 1500" in text and "86.3 %" in text and "rose, tulip" in text
+    assert "None," not in text and ": None" not in text
+
+
 def test_no_card(tmp_path):
     with pytest.raises(CheckpointError, match="was not exported by this library"):
         read_card(tmp_path)

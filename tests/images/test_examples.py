@@ -123,7 +123,7 @@ def test_some_of_the_classes_where_that_is_enough(flowers):
     [
         ([], "No data given"),
         ("", "No such file"),
-        (["flowers", "flowers/daisy/0.png"], "one folder of class folders, or TFRecord files. Received: flowers, "),
+        (["flowers", "flowers/daisy/0.png"], "one folder of class folders, or files. Received: flowers, "),
         ("flowers/*", "one folder"),
         ("flowers/daisy/0.png", "0.png: not a TFRecord file"),
     ],
@@ -151,6 +151,11 @@ def test_the_split_goes_by_the_names_of_the_files_alone(flowers, tmp_path):
     _, again = open_training_data(moved, val_fraction=0.3, labels=["tulips", "zinnia", "roses"])
     expected = {name.replace("daisy", "zinnia") for name in held_out.names}
     assert {name for name in again.names if "roses" not in name} == {name for name in expected if "roses" not in name}
+
+
+def test_half_an_image_is_rounded_up(tmp_path):
+    _, held_out = open_training_data(write_classes(tmp_path / "data", a=5, b=15, c=25), val_fraction=0.1)
+    assert np.bincount(held_out.labels).tolist() == [1, 2, 3]
 
 
 def test_both_sides_of_a_split_have_every_class(tmp_path):

@@ -1,13 +1,16 @@
+import functools
 import json
 import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+import inception_tf as itf
 from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.decoding import read_image
 from inception_tf.images.preprocessing import Preprocessing, preprocess_input
@@ -217,3 +220,37 @@ def test_without_tensorflow(tmp_path, pixels, encode):
     assert "which is not installed" in result.stdout
     expected = preprocess_input(tmp_path / "a/0.jpg", decoder="pillow")
     np.testing.assert_array_equal(np.load(tmp_path / "batch.npy"), expected)
+
+
+@pytest.mark.parametrize("kind, size", [("inception", (32, 40)), ("vgg", 24), ("lenet", None)])
+def test_inside_a_data_pipeline_and_as_a_layer(kind, size):
+    """Symbolic tensors, in `tf.data` and in Keras: the pixels are those of an array."""
+    images = np.stack([noise(60, 50), noise(60, 50)[::-1]])
+    scale = 127.5 if kind == "vgg" else 1
+    expected = preprocess_input(images, size, kind=kind)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6 * scale)
+    data = tf.data.Dataset.from_tensor_slices(images).map(lambda image: preprocess_input(image, size, kind=kind))
+    close(np.stack(list(data.as_numpy_iterator())), expected)
+    layer = itf.Preprocessing(kind, size)
+    model = keras.Sequential([keras.Input((None, None, 3), dtype="uint8"), layer])
+    assert model.output_shape == (None, *expected.shape[1:]) and model.compute_dtype == "float32"
+    close(model.predict(images, verbose=0), expected)
+    close(layer._computed(images), expected)  # what runs on JAX
+    again = itf.Preprocessing.from_config(layer.get_config())
+    assert again.preprocessing == layer.preprocessing
+
+
+def test_a_model_says_its_preprocessing(tmp_path):
+    network = itf.create_model("alexnet_v2", include_top=False, input_shape=(67, 75, 3))
+    image = noise(90, 80)
+    expected = preprocess_input(image, (67, 75), kind="vgg")
+    np.testing.assert_array_equal(preprocess_input(image, model=network), expected)
+    assert preprocess_input(image, 40, model=network).shape == (1, 40, 40, 3)
+    whole = keras.Sequential([keras.Input((None, None, 3), dtype="uint8"), itf.Preprocessing(model=network), network])
+    whole.save(tmp_path / "whole.keras")
+    scores = network(expected)
+    np.testing.assert_allclose(itf.load_model(tmp_path / "whole.keras")(image[None]), scores, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="kind` must be \"vgg\".*Received: 'inception'"):
+        preprocess_input(image, kind="inception", model=network)
+    with pytest.raises(UsageError, match="model` must be a model of this library"):
+        itf.Preprocessing(model=whole)

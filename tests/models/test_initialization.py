@@ -1,7 +1,8 @@
 import keras
+import numpy as np
 import pytest
 
-from inception_tf.models.initialization import meta_init, skip_init
+from inception_tf.models.initialization import drawn_on_host, meta_init, skip_init
 from inception_tf.zoo import create_model
 
 
@@ -50,3 +51,45 @@ def test_kernels_that_are_loaded_next(all_loaded):
     layer = model.get_layer("Conv2d_1a_3x3")
     assert isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
     assert keras.ops.any(type(layer).from_config(layer.get_config())(keras.ops.ones((1, 9, 9, 3))) != 0)
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        "he_normal",
+        "glorot_uniform",
+        "lecun_uniform",
+        "ones",
+        {"class_name": "TruncatedNormal", "config": {"stddev": 0.01, "mean": 0.02}},
+        {"class_name": "VarianceScaling", "config": {"mode": "fan_out", "distribution": "untruncated_normal"}},
+        {"class_name": "RandomUniform", "config": {"maxval": 0.2}},  # Keras's own draw
+    ],
+)
+def test_weights_drawn_on_the_host_are_distributed_as_keras_draws_them(initializer):
+    def kernel(seed):
+        keras.utils.set_random_seed(seed)
+        with drawn_on_host():
+            layer = keras.layers.Conv2D(64, (3, 5), kernel_initializer=initializer)
+            layer.build((None, 9, 9, 64))
+        return keras.ops.convert_to_numpy(layer.kernel)
+
+    drawn = kernel(1)
+    theirs = keras.ops.convert_to_numpy(keras.initializers.get(initializer)(drawn.shape))
+    points = np.linspace(0, 1, 41)
+    spread = np.ptp(theirs) or 1
+    assert np.abs(np.quantile(drawn, points) - np.quantile(theirs, points))[1:-1].max() < 0.01 * spread
+    assert (
+        abs(np.ptp(drawn) / spread - 1) < (0.2 if "untruncated" in str(initializer) else 0.01) or initializer == "ones"
+    )
+    assert np.array_equal(drawn, kernel(1))
+    assert initializer == "ones" or not np.array_equal(drawn, kernel(2))
+
+
+def test_an_initializer_of_ones_own_is_called():
+    Counting.filled = 0
+    with drawn_on_host():
+        dense()
+    assert Counting.filled == 1
+    with meta_init(), drawn_on_host():
+        dense()
+    assert Counting.filled == 1

@@ -147,7 +147,7 @@ def test_activations_of_the_classifier():
 def test_end_points_and_features(model):
     points = itf.end_points(model)
     names = list(points)
-    assert names[0] == "Conv2d_1a_3x3" and names[-1] == "Predictions" and len(names) == 22
+    assert names[0] == "Conv2d_1a_3x3" and names[-1] == "Predictions" and len(names) == 23
     assert set(names[-4:]) >= {"PreLogits", "Logits", "Predictions"} and "AuxLogits" in names
     one = itf.feature_extractor(model, "Mixed_6e")
     several = itf.feature_extractor(model, ["Mixed_6e", "AuxLogits"])

@@ -19,6 +19,7 @@ from inception_tf.slim.names import model_variables, scoped, specification
 
 # What proves the variables of the networks that TF-Slim on PyPI does not build, or never had.
 OTHER_PROOFS = {
+    "inception_2015": "TensorFlow's own run of a graph of its names: slim/test_graph_2015.py",
     "lenet": "golden data of research/slim's graph: test_plain_networks.py",
     "nin": "the sizes of its authors' Caffe networks: test_end_points.py",
 }
@@ -149,6 +150,15 @@ def test_fused(model, fused, images):
     left = sum("moving_mean" in variable.path for variable in fused.weights)
     is_v2 = model.card.network.startswith("resnet_v2")
     assert left == (STANDING_ALONE[int(model.card.network.rpartition("_")[2])] if is_v2 else 0)
+
+
+@each(*(f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (101, 152)), "vgg_19")
+def test_plain(model, fused, images):
+    """Of Keras's own layers alone, with and without fusing before. The networks left out have more of the same."""
+    for own in (model, fused):
+        plain = itf.to_plain_keras(own)
+        assert {type(layer).__module__.partition(".")[0] for layer in plain.layers} == {"keras"}
+        assert relative(np.asarray(plain(images)), np.asarray(own(images))) <= 1e-6
 
 
 @each("lenet", "nin_cifar10", "vgg_16_backbone")

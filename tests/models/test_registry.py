@@ -21,6 +21,7 @@ def test_a_networks_signature():
     assert names == [
         "include_top", "weights", "input_shape", "pooling", "classes", "classifier_activation", "dropout",
         "aux_logits", "depth_multiplier", "min_depth", "spatial_squeeze", "name",
+        "batch_norm", "batch_norm_scale", "batch_norm_epsilon", "batch_norm_decay",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in inspect.signature(itf.InceptionV3).parameters.items()}
     assert (defaults["classes"], defaults["dropout"], defaults["weights"]) == (1001, 0.2, None)
@@ -32,6 +33,7 @@ def test_every_network_keeps_the_conventions(network):
     info = find_network(network)
     assert info.name == network
     parameters = list(inspect.signature(getattr(itf, info.build.__name__)).parameters)
+    parameters = [name for name in parameters if not name.startswith("batch_norm")]
     assert parameters[:3] == ["include_top", "weights", "input_shape"] and parameters[-1] == "name"
     assert {"pooling", "classes", "classifier_activation"} <= set(parameters)
 
@@ -42,7 +44,7 @@ def test_defaults_of_the_model(meta):
     assert backbone.input_shape == (None, None, None, 3)
     assert model.name == "InceptionV3" and model.card.scope == "InceptionV3"
     assert model.card.preprocessing == {"kind": "inception", "size": [299, 299], "channels": 3}
-    assert model.get_layer("PreLogits").layers[1].rate == 0.2
+    assert model.get_layer("PreLogits").layers[0].rate == 0.2
     norm = model.get_layer("Conv2d_1a_3x3").batch_norm
     assert (norm.momentum, norm.epsilon, norm.scale, norm.center) == (0.9997, 1e-3, False, True)
 
@@ -75,7 +77,12 @@ def test_positions_and_names():
         ({"input_shape": (299, 299, None)}, "The number of channels must be known"),
         ({"input_shape": (299, 299, 0)}, "The number of channels must be known"),
         ({"input_shape": (74, None, 3)}, "inception_v3 needs images of at least 75×75"),
-        ({"clases": 5}, "inception_v3 has no option clases. It has: include_top, weights"),
+        ({"clases": 5}, r"has no option clases \(did you mean classes\?\). It has: include_top, weights"),
+        ({"in_chans": 1}, r"has no option in_chans \(instead: input_shape=\(height, width, channels\)"),
+        ({"global_pool": "avg", "foo": 1}, r"global_pool \(instead: pooling=.avg.*\), foo. It has"),
+        ({"num_classes": 5, "classes": 6}, "Two words for one option. Received: .*classes=6"),
+        ({"pretrained": True, "weights": "x.ckpt"}, "Two words for one option.*weights='x.ckpt'"),
+        ({"num_classes": 0}, "include_top=False"),
         ({"ema": "require"}, "ema .*Received: weights=None"),
         ({"classifier_activation": "sofmax"}, "sofmax"),
     ],
@@ -99,3 +106,20 @@ def test_public_names():
         assert name in dir(itf)
     with pytest.raises(AttributeError, match="has no attribute 'InceptionV9'"):
         itf.InceptionV9  # noqa: B018
+
+
+def test_timms_words(monkeypatch):
+    for model in (
+        itf.create_model("lenet", pretrained=False, num_classes=7, drop_rate=0.25),
+        itf.LeNet(num_classes=7, drop_rate=0.25),
+    ):
+        assert (model.card.options["classes"], model.card.options["dropout"]) == (7, 0.25)
+    with pytest.raises(UsageError, match="no option in_chans .instead: input_shape"):
+        itf.LeNet(in_chans=3)
+
+    def find(network, weights):
+        raise UsageError(f"{network} {weights}")
+
+    monkeypatch.setattr("inception_tf.slim.catalogue.find", find)
+    with pytest.raises(UsageError, match="inception_v3 imagenet"):
+        itf.create_model("inception_v3", pretrained=True)

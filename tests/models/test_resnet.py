@@ -1,10 +1,12 @@
 """ResNet v1 and v2: the twins of tf_slim/nets/resnet_v1_test.py and resnet_v2_test.py."""
 
+import keras
 import numpy as np
 import pytest
 from run_networks import relative, with_weights
 
 import inception_tf as itf
+from inception_tf.analysis.class_maps import split
 from inception_tf.errors import UsageError
 from inception_tf.models.blocks import Conv2DSame, max_pool
 from inception_tf.models.registry import find_network
@@ -67,3 +69,31 @@ def test_preprocessing():
 def test_wrong_output_stride(output_stride):
     with pytest.raises(UsageError, match="output_stride must be 4, 8, 16, 32 or None. Received"):
         itf.ResNetV2_50(output_stride=output_stride)
+
+
+def test_inner_end_points(tmp_path):
+    """Slim's 77, and pool1. They are there of a fused model, and people cut at them by Slim's full names."""
+    model, images = with_weights("resnet_v1_50", classes=7), deterministic_images(1, 64, 75)
+    fused, unit = itf.fuse_for_inference(model), "block3/unit_2/bottleneck_v1"
+    assert len(itf.end_points(model)) == 78 and len(itf.end_points(model, inner=False)) == 10
+    assert list(itf.end_points(fused)) == list(itf.end_points(model))
+    names = [f"{unit}/conv3", f"resnet_v1_50/{unit}", "block4/unit_1/bottleneck_v1/shortcut"]
+    cut = itf.feature_extractor(model, names)
+    found, of_fused = cut(images), itf.feature_extractor(fused, names)(images)
+    assert list(found) == names and all(relative(np.asarray(of_fused[n]), np.asarray(found[n])) < 1e-5 for n in names)
+    one = itf.feature_extractor(model, names[0])
+    one.save(tmp_path / "cut.keras")
+    loaded = keras.saving.load_model(tmp_path / "cut.keras")
+    assert np.array_equal(loaded(images), one(images))
+    backbone, rest = split(model, unit)
+    assert relative(rest(backbone(images)), keras.Model(model.inputs[0], model.logits)(images)) < 1e-5
+    with pytest.raises(UsageError, match=f"way around {unit}/conv3. It has: .*{unit}, "):
+        split(model, f"{unit}/conv3")
+    with pytest.raises(UsageError, match="no end point block1/unit_9/bottleneck_v1. It has: conv1, pool1, .*unit_"):
+        itf.feature_extractor(model, "block1/unit_9/bottleneck_v1")
+
+
+def test_an_end_point_that_fusing_left_out():
+    model = itf.create_model("inception_v3", depth_multiplier=0.1, aux_logits=True, input_shape=(107, 107, 3))
+    with pytest.raises(UsageError, match="no end point AuxLogits.*fuse_for_inference"):
+        itf.feature_extractor(itf.fuse_for_inference(model), "AuxLogits")

@@ -197,10 +197,10 @@ def test_state_file_that_points_elsewhere(tmp_path):
 def test_state_file_whose_checkpoint_is_gone(tmp_path):
     touch(tmp_path, "model.ckpt-5.index")
     write_state(tmp_path, "model.ckpt-20")
-    assert find_checkpoint(tmp_path) == tmp_path / "model.ckpt-5"
-    touch(tmp_path, "model.ckpt-10.index")
-    with pytest.raises(CheckpointError, match="names model.ckpt-20, which is not one of them"):
-        find_checkpoint(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"(?s)names model.ckpt-20, which is not there.*model.ckpt-5"):
+            find_checkpoint(tmp_path)
+        touch(tmp_path, "model.ckpt-10.index")
 
 
 def test_without_a_state_file(tmp_path):

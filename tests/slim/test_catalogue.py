@@ -12,7 +12,9 @@ def test_equals_the_reference(shared):
     lines = (shared / "reference/published_checkpoints.tsv").read_text().splitlines()
     rows = list(csv.DictReader((line for line in lines if not line.startswith("#")), delimiter="\t"))
     columns = ("name", "network", "archive", "member", "classes", "top1", "top5", "format")
-    ours = [[getattr(entry, column) for column in columns] for entry in catalogue()]
+    ours = [
+        [getattr(entry, column) for column in columns] for entry in catalogue() if entry.network != "inception_2015"
+    ]
     # The reference marks a format that it is not sure of: we do not state that one.
     expected = [row | {"format": "" if "?" in row["format"] else row["format"]} for row in rows]
     assert [["" if value is None else str(value) for value in row] for row in ours] == [
@@ -22,7 +24,9 @@ def test_equals_the_reference(shared):
 
 def test_finds_by_network_and_weights():
     imagenet, adv = find("inception_v3", "imagenet"), find("inception_v3", "adv")
-    assert imagenet.url == "http://download.tensorflow.org/models/inception_v3_2016_08_28.tar.gz"
+    assert (
+        imagenet.url == "https://storage.googleapis.com/download.tensorflow.org/models/inception_v3_2016_08_28.tar.gz"
+    )
     assert (imagenet.classes, imagenet.top1, imagenet.format) == (1001, 78.0, "V1")
     assert (adv.name, adv.archive, adv.top1) == ("adv_inception_v3", "adv_inception_v3_2017_08_18.tar.gz", None)
     assert find("inception_resnet_v2", "imagenet").md5 == "9e0f18e1259acf943e30690460d96123"

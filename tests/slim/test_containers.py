@@ -10,7 +10,7 @@ from slim_files import build_slim, holds, read_tensors, write_tensors
 
 import inception_tf as itf
 from inception_tf.cli.main import main
-from inception_tf.errors import CheckpointError, MismatchError
+from inception_tf.errors import CheckpointError
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.summary import summarize
 
@@ -228,10 +228,9 @@ def test_a_folded_graph_is_refused(slim, tmp_path, fold):
     refused(write(tmp_path / "folded.pb", graph), "its batch norm folded into the convolutions")
 
 
-def test_a_graph_folded_into_variables_of_its_own_says_what_is_missing(slim, tmp_path):
+def test_a_graph_folded_into_variables_of_its_own_is_one_without_batch_norm(slim, tmp_path):
     values = {n.replace("BatchNorm/beta", "biases"): v for n, v in slim.values.items() if "moving_" not in n}
-    with pytest.raises(MismatchError, match=r"BatchNorm/beta is missing.*was that folded into the convolutions\?"):
-        itf.detect(write_tensors(tmp_path / "m.ckpt", values))
+    assert itf.detect(write_tensors(tmp_path / "m.ckpt", values)).options["batch_norm"] is False
 
 
 def test_a_network_without_batch_norm_is_not_taken_for_folded(tmp_path):
@@ -317,3 +316,65 @@ def test_what_nearly_fits(slim, tmp_path):
     assert "none fits. Nearest: inception_v3" in text
     assert "Mixed_5b/Branch_0/Conv2d_0a_1x1/weights is missing" in text
     assert "Mixed_6d/odd is not in the network" in text
+
+
+def test_constants_that_were_folded_into_their_readers(slim, tmp_path):
+    """As Grappler's constant folding leaves them: only the operations' names tell which weights they are."""
+    import tensorflow.compat.v1 as tf
+    from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
+    from tensorflow.python.grappler import tf_optimizer
+
+    graph_def = type(slim.graph).FromString(slim.resource.read_bytes())
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name="")
+        graph.add_to_collection("train_op", graph.get_tensor_by_name("InceptionV3/Mixed_5b/concat:0"))
+        meta_graph = tf.train.export_meta_graph(graph=graph)
+    config = config_pb2.ConfigProto()
+    rewrite = config.graph_options.rewrite_options
+    rewrite.optimizers.append("constfold")
+    rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
+    rewrite.min_graph_nodes = -1
+    graph = tf_optimizer.OptimizeGraph(config, meta_graph)
+    names = {node.name for node in graph.node if node.op == "Const"}
+    assert "InceptionV3/Conv2d_1a_3x3/Conv2D/ReadVariableOp" in names and not names & set(slim.values)
+    begin = ("InceptionV3/Conv", "InceptionV3/Mixed_5b")
+    expected = {name: value for name, value in slim.values.items() if name.startswith(begin)}
+    assert holds(open_checkpoint(write(tmp_path / "g.pb", graph)), expected)
+
+
+def test_partitioned_variables_are_put_together(tmp_path):
+    import tensorflow.compat.v1 as tf
+
+    values = {f"InceptionV3/conv{i}/weights": np.full((3, 3, 3, 22), i) + np.arange(22.0) for i in (1, 2)}
+    values = {name: value.astype("float32") for name, value in values.items()}
+    images = tf.zeros((1, 8, 8, 3)).numpy()
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        outputs = []
+        for name, value in values.items():
+            with tf.variable_scope("", use_resource=False, partitioner=tf.fixed_size_partitioner(11, axis=3)):
+                kernel = tf.get_variable(name, value.shape, initializer=tf.zeros_initializer())
+            for i, part in enumerate(kernel):
+                session.run(part.initializer, {part.initial_value: value[..., 2 * i : 2 * i + 2]})
+            outputs.append(tf.nn.conv2d(images, kernel, 1, "SAME", name=f"{name}/Conv2D").op.name)
+        frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), outputs)
+    assert sum("part_" in node.name and node.op == "Const" for node in frozen.node) >= 22
+    assert holds(open_checkpoint(write(tmp_path / "g.pb", frozen)), values)
+
+
+@pytest.mark.slow
+def test_gamma_of_a_frozen_graph(tmp_path):
+    """A network of batch norm with gamma, under the scope that it was imported in."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        with tf.variable_scope(tf.get_variable_scope(), use_resource=False):
+            variables = build_slim("resnet_v1_50", size=33)
+        session.run(tf.global_variables_initializer())
+        values = session.run({v.op.name: v for v in variables})
+        frozen = tf.graph_util.convert_variables_to_constants(
+            session, graph.as_graph_def(), ["resnet_v1_50/predictions/Reshape_1"]
+        )
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen, name="import")
+    checkpoint = open_checkpoint(write(tmp_path / "g.pb", graph.as_graph_def()))
+    assert holds(checkpoint, values) and "resnet_v1_50/conv1/BatchNorm/gamma" in checkpoint and not checkpoint.notes

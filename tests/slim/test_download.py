@@ -11,6 +11,7 @@ import sys
 import tarfile
 import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from inception_tf.slim import download
 from inception_tf.slim.archives import extract_checkpoint
 from inception_tf.slim.catalogue import find
 
+pytestmark = pytest.mark.filterwarnings("ignore:No checksum")
 PUBLISHED = find("inception_v3", "imagenet")
 FAST = {"timeout": 2.0, "tries": 3, "pause": 0.01}
 
@@ -110,7 +112,7 @@ def server(home, monkeypatch):
 
 
 def files(folder):
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock" and path.suffix != ".sha256")
     return sorted(str(path.relative_to(folder)) for path in paths)
 
 
@@ -210,6 +212,32 @@ def test_checksum(server, home):
         download.fetch(replace(PUBLISHED, md5="0000"), **FAST)
     assert TARGET not in files(home)
     assert_whole(home, download.fetch(replace(PUBLISHED, md5=hashlib.md5(ARCHIVE).hexdigest()), **FAST))
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_the_first_download_holds_for_the_later_ones(server, home):
+    """No checksum is known: that is said once, and the file's own is kept."""
+    pin, digest = home / f"{TARGET}.sha256", hashlib.sha256(ARCHIVE).hexdigest()
+    with pytest.warns(UserWarning, match=f"No checksum of {PUBLISHED.archive} is known.*{digest}"):
+        download.fetch(PUBLISHED, **FAST)
+    assert pin.read_text() == f"{digest}  {PUBLISHED.archive}\n"
+    (home / TARGET).write_bytes(CHANGED)
+    with pytest.raises(DownloadError, match=f"SHA-256 is {hashlib.sha256(CHANGED).hexdigest()}, not {digest}.*Delete"):
+        download.fetch(PUBLISHED, **FAST)
+    (home / TARGET).unlink()
+    server.data = CHANGED
+    with pytest.raises(DownloadError, match=f"changed since.*delete {re.escape(str(pin))}"):
+        download.fetch(PUBLISHED, **FAST)
+    assert TARGET not in files(home)
+    server.data = ARCHIVE
+    assert_whole(home, download.fetch(PUBLISHED, **FAST))
+    (home / TARGET).unlink()
+    pin.unlink()
+    server.data = CHANGED
+    md5 = hashlib.md5(CHANGED).hexdigest()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_whole(home, download.fetch(replace(PUBLISHED, md5=md5), **FAST), CHANGED)
 
 
 def test_offline(home, monkeypatch):
@@ -321,6 +349,7 @@ def test_converts_once(server, home):
     # A newer archive, by hand, and with an old date as unpacking gives.
     time.sleep(0.02)
     (home / TARGET).write_bytes(CHANGED)
+    (home / f"{TARGET}.sha256").unlink()
     os.utime(home / TARGET, (1e9, 1e9))
     assert download.cached_conversion(PUBLISHED, build).read_bytes() == CHANGED[::-1]
 

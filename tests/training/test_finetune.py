@@ -14,6 +14,7 @@ from histories import assert_same_history, read_rows
 import inception_tf as itf
 from inception_tf.errors import InceptionTFError, TrainingError, UsageError
 from inception_tf.evaluation.evaluate import evaluate
+from inception_tf.images.examples import Examples
 from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import open_engine
 from inception_tf.training import phases
@@ -69,19 +70,20 @@ def test_the_runs_directory(unbroken, pictures):
     names = {path.name for path in (out / "report").iterdir()}
     assert names == {"curves.png", "confusion.png", "confident_errors.png", "evaluation.json", "predictions.csv"}
     assert any("val_accuracy" in line for line in unbroken.lines)
-    events = [
-        value.tag
-        for file in sorted((out / "tensorboard").iterdir())
-        for event in tf.compat.v1.train.summary_iterator(str(file))
-        for value in event.summary.value
-    ]
-    assert events.count("val_accuracy") == 4
 
 
 def test_the_model_is_all_that_classify_and_export_need(unbroken, pictures):
     engine = open_engine(unbroken.path)
     assert engine.labels == ["blank", "checked", "striped"]
     assert engine.preprocessing.kind == "lenet"
+    measured, best = unbroken.model.card.evaluation, unbroken.best
+    assert measured == {
+        "data": pictures.name,
+        "images": 6,
+        "accuracy": round(6 * best["val_accuracy"]) / 6,
+        "loss": round(best["val_loss"], 6),
+        "step": best["step"],
+    }
     _, held_out = halves(pictures)
     assert evaluate(engine, held_out).top1 == pytest.approx(unbroken.best["val_accuracy"], abs=1e-6)
     assert evaluate(engine, held_out).log_loss == pytest.approx(unbroken.best["val_loss"], rel=1e-4, abs=1e-6)
@@ -115,6 +117,25 @@ def break_at(step, data, recipe, out, **arguments):
         run(data, recipe, out, callbacks=[BreakAt(step)], **arguments)
 
 
+def read_events(file):
+    events = tf.compat.v1.train.summary_iterator(str(file))
+    return {(v.tag, event.step): float(tf.make_ndarray(v.tensor)) for event in events for v in event.summary.value}
+
+
+def test_events_for_tensorboard(unbroken, pictures, tmp_path):
+    """One file each of training and validation, resumed or not, that overlay as those of Keras's callback do."""
+    out = tmp_path / "run"
+    break_at(8, pictures, RECIPE, out, tensorboard=True)
+    history = run(pictures, out=out, tensorboard=True).history
+    (train,), (validation,) = ([*(out / "tensorboard" / part).iterdir()] for part in ("train", "validation"))
+    train, validation = read_events(train), read_events(validation)
+    for epoch, row in enumerate(history):
+        for events, key in ((train, "accuracy"), (validation, "val_accuracy")):
+            assert events["epoch_accuracy", epoch] == pytest.approx(row[key])
+            assert events["evaluation_accuracy_vs_iterations", row["step"]] == pytest.approx(row[key])
+    assert set(validation) <= set(train) and ("epoch_learning_rate", 3) in train
+
+
 @pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 3, 4, 8, 11, 12))])
 def test_resumes_where_it_was(unbroken, pictures, tmp_path, step):
     """Broken off at a step, a while after the state was saved, a run ends as one that was not."""
@@ -137,9 +158,70 @@ def test_a_finished_run_is_left_as_it_is(unbroken, pictures, tmp_path):
     assert {path.name: path.stat().st_mtime for path in out.iterdir() if path.name in before} == before
 
 
+def test_more_epochs_go_on_from_the_last_step(unbroken, pictures, tmp_path):
+    """A run of fewer epochs, extended, is the run of more."""
+    short = make_recipe(HEADS, dataclasses.replace(EVERYTHING, epochs=1), seed=1)
+    run(pictures, short, tmp_path / "run")
+    extended = run(pictures, out=tmp_path / "run")
+    assert_same_history(extended.history, unbroken.history)
+    for ours, expected in zip(values(extended.model), values(unbroken.model), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_first_phase_can_be_extended_too(unbroken, pictures, tmp_path):
+    run(pictures, make_recipe(HEADS, seed=1), tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "phase")
+    assert_same_history(run(pictures, out=tmp_path / "phase").history, unbroken.history)  # with a phase more
+
+    more = make_recipe(dataclasses.replace(HEADS, epochs=3), dataclasses.replace(EVERYTHING, epochs=4), seed=1)
+    with pytest.raises(UsageError, match="heads of this run is over, and all is not"):
+        break_at(5, pictures, RECIPE, tmp_path / "run")
+        run(pictures, more, tmp_path / "run")
+    assert "epochs: 4" not in (tmp_path / "run" / "config.yaml").read_text()
+    break_at(2, pictures, more, tmp_path / "phase")
+    history = run(pictures, more, tmp_path / "phase").history
+    expected = [("heads", 1), *(("all", i) for i in (1, 2, 3)), ("heads", 2), ("heads", 3), ("all", 4)]
+    assert [(row["phase"], row["epoch"]) for row in history] == expected
+    assert [row["step"] for row in history] == [3 * i for i in range(1, 8)]
+
+
+def test_patience_ends_a_phase(pictures):
+    """The next one follows."""
+    recipe = make_recipe(Phase("all", 9, ("*",), 1e-30), HEADS, patience=2, optimizer="sgd", augment="none")
+    history = run(pictures, recipe).history
+    assert [(row["phase"], row["epoch"]) for row in history] == [*(("all", i) for i in (1, 2, 3)), ("heads", 1)]
+
+
+def test_a_wrong_option_leaves_nothing(pictures, tmp_path):
+    """Whatever is refused is refused before anything is written, so that the corrected command begins."""
+    data = tmp_path / "data"
+    shutil.copytree(pictures, data)
+    for file in (data / "blank").iterdir():
+        file.write_bytes(b"none of them an image")
+    out = tmp_path / "run"
+    for broken in (
+        {"recipe": make_recipe(Phase("all", 1, ("Mixd_7*",)))},
+        {"recipe": make_recipe(HEADS, freeze=("*",))},
+        {"recipe": make_recipe(HEADS, optimizer_options={"momentun": 0.9})},
+        {"recipe": make_recipe(HEADS, class_weights={"plaid": 2.0})},
+        {"recipe": make_recipe(HEADS, batch_size=31)},
+        {"data": data},
+        {"callbacks": ["TensorBoard"]},
+    ):
+        with pytest.raises(UsageError):
+            run(**{"data": pictures, "recipe": RECIPE, "out": out, **broken})
+        assert not out.exists(), broken
+
+
 def test_another_configuration(unbroken, pictures, tmp_path):
-    with pytest.raises(UsageError, match=r"another configuration(.|\n)*  recipe.batch_size: 8, now 4\n"):
+    with pytest.raises(UsageError, match=r"another configuration(.|\n)*  recipe.batch_size: 8, now 4\n  recipe.seed"):
         run(pictures, make_recipe(HEADS, EVERYTHING, batch_size=4, seed=2), unbroken.path)
+    wide = Phase("all", 3, tuple(f"conv{i}*" for i in (1, 2)) + ("fc3", "fc4", "*"), 1e-3)
+    with pytest.raises(UsageError, match=r"phases\[1\].train: .*now .*conv2.*fc4"):
+        run(pictures, make_recipe(HEADS, wide, seed=1), unbroken.path)
+    with pytest.raises(UsageError, match=r"phases\[1\].epochs: 3, now 2$"):
+        run(pictures, make_recipe(HEADS, dataclasses.replace(EVERYTHING, epochs=2), seed=1), unbroken.path)
     more = tmp_path / "more"
     shutil.copytree(pictures, more)
     shutil.copy(more / "blank" / "0.png", more / "blank" / "another.png")
@@ -156,9 +238,10 @@ def test_a_directory_of_something_else(pictures, tmp_path):
 
 def test_two_processes_in_one_directory(tmp_path):
     locked = pytest.raises(UsageError, match="Another process is training in")
-    with contextlib.closing(Run(tmp_path / "run", {"batch": 8})), locked:
-        Run(tmp_path / "run", {"batch": 8})
-    Run(tmp_path / "run", {"batch": 8}).close()
+    with contextlib.closing(Run(tmp_path / "run", {"batch": 8})) as first, locked:
+        first.begin()
+        Run(tmp_path / "run", {"batch": 8}).begin()
+    Run(tmp_path / "run", {"batch": 8}).begin()
 
 
 def test_a_loss_that_is_no_number(pictures, tmp_path):
@@ -269,8 +352,7 @@ def test_callbacks_of_keras(pictures, tmp_path):
     assert events == ["train", 0, "test", "end", "train", 1, "test", 2, "test", "end"]
     assert steps == [0, 1, 2] * 3
     assert epochs == [{name: row[name] for name in logs} for row, logs in zip(history, epochs)]
-    names = {"loss", "accuracy", "top_5", "objective", "learning_rate", "val_loss", "val_accuracy", "val_top_5"}
-    assert set(epochs[0]) == names
+    assert set(epochs[0]) == {"loss", "accuracy", "objective", "learning_rate", "val_loss", "val_accuracy"}
     assert [line.split(",")[0] for line in file.read_text().splitlines()] == ["epoch", "0", "1", "2"]
 
 
@@ -358,6 +440,17 @@ def test_how_to_load_a_keras_model_is_not_asked(unbroken, pictures):
 def test_balanced_class_weights():
     np.testing.assert_allclose(class_factors("balanced", np.array([0, 0, 0, 1]), ["a", "b"]), [2 / 3, 2])
     np.testing.assert_allclose(class_factors({"b": 3}, np.array([0, 1]), ["a", "b"]), [1, 3])
+
+
+def test_what_makes_the_figures_less_telling_is_said():
+    def examples(*counts):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        return Examples(labels, labels, ["a", "b"], labels)
+
+    assert phases.warnings(examples(20, 40), examples(10, 10)) == []
+    lines = phases.warnings(examples(41, 20), examples(10, 9))
+    assert "--labels-offset 1" in phases.warnings(examples(0, 20), examples(10, 10))[0]
+    assert "41 training images of a, 20 of b" in lines[0] and lines[1].endswith("b (9).") and len(lines) == 2
 
 
 def test_files_that_cannot_be_read_are_left_out(pictures, tmp_path):

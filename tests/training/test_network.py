@@ -6,8 +6,9 @@ import pytest
 
 import inception_tf as itf
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.training import batch_norm, features, network
-from inception_tf.training.network import AUX_LOGITS, LOGITS
+from inception_tf.inference import batch_norm
+from inception_tf.training import features, network
+from inception_tf.training.network import AUX_LOGITS, LOGITS, counted
 from inception_tf.training.recipe import Phase, Recipe
 
 EVERYTHING, HEADS = Phase("all", 1, ("*",), 0.01), Phase("heads", 1, ("heads",), 0.01)
@@ -179,3 +180,10 @@ def test_a_map_of_logits_cannot_be_trained():
     model = itf.create_model("lenet", include_top=False)
     with pytest.raises(UsageError, match="no vector of logits"):
         network.with_losses(model, Recipe())
+
+
+def test_accuracy_is_a_count_whatever_the_classes_weigh():
+    metric = counted(keras.metrics.CategoricalAccuracy)(name="accuracy")
+    truth, answers = np.eye(2)[[0, 0, 0, 1, 1]], np.eye(2)[[0, 0, 1, 1, 0]]
+    metric.update_state(truth, answers, np.array([0.5, 0.5, 0.5, 9.0, 0.0]))  # the last fills the batch up
+    assert float(metric.result()) == 0.75

@@ -28,6 +28,12 @@ def test_prints_as_yaml_and_loads_from_it(tmp_path):
     assert Recipe.from_yaml("\n") == Recipe()
 
 
+def test_recipes_with_a_name():
+    assert Recipe.from_yaml("slim") == Recipe() and Recipe.from_yaml(Path("modern")).optimizer == "adamw"
+    with pytest.raises(UsageError, match="Cannot read the recipe moderne"):
+        Recipe.from_yaml("moderne")
+
+
 def test_slims_two_phases_are_the_default():
     heads, everything = Recipe().filled(images=800, pretrained=True).phases
     assert (heads.train, heads.learning_rate) == (("heads",), 0.01)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
+from inception_tf.inference import batch_norm
 from inception_tf.models.blocks import Conv2D
 from inception_tf.slim import reference
 from inception_tf.slim.names import model_variables
-from inception_tf.training import batch_norm, network
+from inception_tf.training import network
 from inception_tf.training.optimizers import optimizer
 from inception_tf.training.recipe import Phase, Recipe
 

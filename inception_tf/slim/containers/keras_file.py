@@ -1,9 +1,20 @@
-"""A `.keras` file of this library."""
+"""A `.keras` file, of this library or of keras.applications."""
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
 
 import numpy as np
 
+from inception_tf.errors import CheckpointError, reason
+from inception_tf.slim.archives import MAX_BYTES
+from inception_tf.slim.containers import hdf5
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.names import model_variables, scoped
+
+# Layers by which InceptionV3, InceptionResNetV2 and the ResNets of keras.applications are known.
+LAYERS = (b'"mixed10"', b'"conv_7b"', b'"conv1_conv"')
 
 
 class ModelWeights(Checkpoint):
@@ -23,6 +34,30 @@ def try_open(source, path):
     """The weights of the `.keras` file `path`, or None where it has another name."""
     if not path.name.endswith(".keras"):
         return None
+    if is_application(path):
+        folder = tempfile.TemporaryDirectory(prefix="inception_tf_")
+        file = Path(folder.name, "model.weights.h5")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.getinfo(file.name).file_size > MAX_BYTES:
+                    raise CheckpointError(f"{source} unpacks to more than {MAX_BYTES:,} bytes.")
+                with archive.open(file.name) as weights, file.open("wb") as out:
+                    shutil.copyfileobj(weights, out)
+        except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise CheckpointError(f"{source} is no Keras model, or damaged: {reason(error)}") from error
+        checkpoint = hdf5.open_weights(source, file, "Keras")
+        checkpoint.held = folder
+        return checkpoint
     from inception_tf.models.model import open_keras_file
 
     return ModelWeights(open_keras_file(path), source)
+
+
+def is_application(path):
+    """Whether a `.keras` file holds a model of keras.applications that is read here. Nothing of it is run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = archive.read("config.json")
+    except Exception:  # what is damaged, `open_keras_file` reports
+        return False
+    return b"inception_tf" not in config and any(name in config for name in LAYERS)

@@ -13,16 +13,19 @@ def try_open(source, path):
         return None
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+    from inception_tf.slim.translations import VALUE, translated
+
     graph = parse(SavedModel, "meta_graphs", file, source).meta_graphs[0]
     if not (directory / "variables").is_dir():
-        checkpoint = FrozenGraph(source, graph.graph_def, "SavedModel of a frozen graph")
+        checkpoint = FrozenGraph(source, graph.graph_def, "SavedModel of a frozen graph", file.stat().st_size)
     else:
         checkpoint = saver.try_open(source, directory / "variables" / "variables")
         checkpoint.container = f"SavedModel, variables in {checkpoint.container}"
-    if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in checkpoint):
+    checkpoint.written_by = saver.tensorflow_of(graph)
+    checkpoint = translated(checkpoint)
+    if any(name.endswith(VALUE) for name in checkpoint):
         raise CheckpointError(
             f"{source} is a SavedModel of TensorFlow 2 or Keras: its variables go by objects, not by Slim's names. "
             "Give the .keras file or the Slim checkpoint that it was exported from."
         )
-    checkpoint.written_by = saver.tensorflow_of(graph)
     return checkpoint

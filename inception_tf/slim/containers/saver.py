@@ -11,6 +11,7 @@ from pathlib import Path
 from inception_tf.errors import CheckpointError, reason
 from inception_tf.slim.archives import is_table
 from inception_tf.slim.containers.base import Checkpoint
+from inception_tf.slim.containers.bundle import check_index
 
 # What follows a prefix in the names of a checkpoint's files; the Saver itself writes V1 shards as `-?????-of-00003`.
 FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
@@ -70,6 +71,12 @@ def tensorflow_of(meta_graph):
     return f"TensorFlow {version}" if version else None
 
 
+def files_of(path):
+    """The files there are of the checkpoint of which `path` is the prefix or a file."""
+    prefix = FILE_OF.sub("", path.name)
+    return sorted(file for file in path.parent.glob("*") if FILE_OF.sub("", file.name) == prefix)
+
+
 def try_open(source, path):
     """The checkpoint of which `path` is the prefix or a file."""
     held, prefix = None, Path(path).absolute()
@@ -86,6 +93,8 @@ def try_open(source, path):
         absent = absent if total else [f"{prefix.name}.data-00000-of-00001"]
         if absent:
             raise CheckpointError(f"{source} is incomplete: {', '.join(absent)} missing beside {index}.")
+        data = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{total:05d}") for i in range(total)]
+        check_index(source, prefix.with_name(index), data)
         return SaverCheckpoint(source, str(prefix), f"V2, {total} shards" if total > 1 else "V2", meta, held)
     if total:
         raise CheckpointError(f"{source} is incomplete: {index} is missing beside its .data files.")
@@ -110,12 +119,29 @@ def _shards(prefix, mark):
     return total, [f"{prefix.name}{mark}-{i:05d}-of-{total:05d}" for i in range(total) if i not in found[total]]
 
 
+def _is_pytorch(path):
+    """Whether a file is a state dict: a zip archive or a pickle of torch.save, or safetensors."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"PK\x03\x04"):
+        return b"/data.pkl" in head
+    if path.suffix in (".pth", ".pt", ".bin", ".pkl", ".tar") and head[:1] == b"\x80":
+        return True
+    return head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
 def _check_v1(source, path):
     """Raises a `CheckpointError` where there is no file, or one that is no V1 checkpoint."""
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob(glob.escape(path.name) + "*"))[:5]
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise CheckpointError(f"There is no checkpoint at {source}.{hint}")
+    if _is_pytorch(path):
+        raise CheckpointError(
+            f"{source} holds weights of PyTorch, which are not read here. Those of timm's tf_inception_v3, "
+            "inception_v4 and inception_resnet_v2 came from Slim's published checkpoints: load those. The way from "
+            "here to timm is to_timm."
+        )
     if not is_table(path):
         with path.open("rb") as file:
             head = file.read(512).lstrip().lower()

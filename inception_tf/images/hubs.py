@@ -1,0 +1,84 @@
+"""Data sets of Hugging Face's `datasets` and of TensorFlow Datasets, through their own packages."""
+
+from pathlib import Path
+
+from inception_tf.errors import ImageError, UsageError, reason
+from inception_tf.images.examples import Examples, named_or_numbered
+
+PREFIXES = ("hf:", "tfds:")
+
+
+class HuggingFaceExamples(Examples):
+    """The rows of a `datasets.Dataset`. `_sources` are their numbers."""
+
+    def read(self, index):
+        image = self._rows[self._sources[index]][self._column]
+        try:
+            return image["bytes"] or Path(image["path"]).read_bytes()
+        except OSError as error:
+            raise ImageError(f"Cannot read {image['path']}: {error.strerror or error}.") from error
+
+    def _size(self, index):
+        return None
+
+
+def open_hub(name, labels=None, labels_offset=0):
+    """The images of "hf:NAME" or "tfds:NAME", with ":SPLIT" behind ("train" without it).
+
+    NAME is what `datasets.load_dataset` takes, or a folder that `Dataset.save_to_disk` wrote; what `tfds.load` takes.
+
+    Args:
+        name: as said.
+        labels, labels_offset: see `sources.open_examples`. Default: the data set's own names.
+
+    Raises:
+        UsageError: the package is missing, or cannot open that; no images with a label.
+    """
+    kind, _, rest = name.partition(":")
+    rest, split = rest.rsplit(":", 1) if ":" in rest[2:] else (rest, "train")
+    try:
+        if kind == "tfds":
+            return _tfds(rest, split, labels, labels_offset)
+        import datasets
+
+        saved = Path(rest)
+        if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():
+            found = datasets.load_from_disk(rest)
+            found = found[split] if isinstance(found, dict) else found
+        else:
+            found = datasets.load_dataset(rest, split=split)
+        return open_hugging_face(found, labels, labels_offset)
+    except ImportError as error:
+        raise UsageError(f"{name} needs {error.name}: pip install 'inception-tf[data]'") from error
+    except UsageError:
+        raise
+    except Exception as error:  # these packages raise any
+        raise UsageError(f"Cannot open {name}: {reason(error)}") from error
+
+
+def open_hugging_face(dataset, labels=None, labels_offset=0):
+    """The images of a `datasets.Dataset` with a column of images and one of labels. Arguments as of `open_hub`."""
+    import datasets
+
+    columns = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    numbers = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
+    numbers = numbers or [name for name in ("label", "labels") if name in dataset.features]
+    if not columns or not numbers:
+        raise UsageError(f"Expected columns of images and of labels. Received: {', '.join(dataset.features)}")
+    names = [f"row {i}" for i in range(len(dataset))]
+    own = getattr(dataset.features[numbers[0]], "names", None)
+    classes = named_or_numbered(dataset[numbers[0]], labels_offset, own if labels is None else labels, names)
+    examples = HuggingFaceExamples(range(len(names)), *classes, names)
+    examples._rows = dataset.cast_column(columns[0], datasets.Image(decode=False))
+    examples._column = columns[0]
+    return examples
+
+
+def _tfds(name, split, labels, labels_offset):
+    import tensorflow_datasets as tfds
+
+    from inception_tf.images.datasets import open_dataset
+
+    options = {"split": split, "as_supervised": True, "with_info": True, "shuffle_files": False}
+    data, info = tfds.load(name, decoders={"image": tfds.decode.SkipDecoding()}, **options)
+    return open_dataset(data, info.features["label"].names if labels is None else labels, labels_offset)

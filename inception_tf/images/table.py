@@ -1,0 +1,112 @@
+"""CSV and Parquet files with a row for every image, its path or its bytes, and its label, as `Examples`."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+from inception_tf.errors import UsageError, listed, reason
+from inception_tf.images.examples import named_or_numbered
+from inception_tf.images.folders import FolderExamples
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+_IMAGE = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
+_LABEL = ("label", "class", "category", "class_name", "target")
+
+
+class TableExamples(FolderExamples):
+    """The images of a table's rows. `_sources` are their paths, or their bytes."""
+
+    def read(self, index):
+        source = self._sources[index]
+        return source if isinstance(source, bytes) else super().read(index)
+
+    def _size(self, index):
+        source = self._sources[index]
+        return len(source) if isinstance(source, bytes) else super()._size(index)
+
+    def described(self):
+        return listed(self._tables)
+
+
+def open_table(files, labels=None, labels_offset=0):
+    """The images of CSV (.csv; .tsv with tabs) or Parquet files, which have a header or a schema.
+
+    The column of the images is called image, path, file, filename, file_name, filepath or image_path; that of the
+    labels label, class, category, class_name or target. Paths are relative to the table's folder. In a Parquet file, an
+    image can also be a struct of bytes and path, as Hugging Face writes it; its names of the classes are then taken.
+
+    Labels are names, whose classes are sorted unless `labels` gives their order, or all of them numbers.
+
+    Args:
+        files: paths, of one kind.
+        labels, labels_offset: see `sources.open_examples`.
+
+    Raises:
+        UsageError: no such columns; no rows; a label that is not among `labels`; pyarrow is missing.
+    """
+    sources, raw, names, skipped = [], [], [], {}
+    for file in map(Path, files):
+        images, given, known = (_parquet if file.suffix.lower() == ".parquet" else _csv)(file)
+        labels = known if labels is None else labels
+        for number, (image, label) in enumerate(zip(images, given), 1):
+            if isinstance(image, dict):  # Hugging Face's
+                image, name = image.get("bytes") or image.get("path"), image.get("path") or f"{file.name}:{number}"
+            else:
+                name = image if isinstance(image, str) else f"{file.name}:{number}"
+            if name in skipped or not image or label is None or label == "":
+                skipped.setdefault(name or f"{file.name}:{number}", "its row has no image or no label")
+                continue
+            sources.append(image if isinstance(image, bytes) else os.path.join(file.parent, os.path.expanduser(image)))
+            raw.append(label)
+            names.append(name)
+    if not sources:
+        raise UsageError(f"{listed(files)} has no row with an image and a label.")
+    names = _different(names)
+    examples = TableExamples(sources, *named_or_numbered(raw, labels_offset, labels, names), names, skipped, files)
+    examples.origins |= {os.path.abspath(source) for source in sources if isinstance(source, str)}
+    examples._tables = [Path(file).name for file in files]
+    return examples
+
+
+def _different(names):
+    """The names, each with its row where one comes twice."""
+    return names if len(set(names)) == len(names) else [f"{name} (row {i})" for i, name in enumerate(names, 1)]
+
+
+def _csv(file):
+    """(images, labels, None) of a CSV file."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            rows = csv.DictReader(opened, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+            image, label = _columns(file, rows.fieldnames or [])
+            pairs = [(row[image], row[label]) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"Cannot read {file}: {reason(error)}") from error
+    return [image for image, _ in pairs], [label for _, label in pairs], None
+
+
+def _parquet(file):
+    """(images, labels, names of the classes or None) of a Parquet file."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise UsageError(f"{file} needs pyarrow: pip install 'inception-tf[data]'") from None
+    try:
+        schema = parquet.read_schema(file)
+        columns = _columns(file, schema.names)
+        images, labels = (parquet.read_table(file, columns=[name])[name].to_pylist() for name in columns)
+        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        return images, labels, info.get("info", {}).get("features", {}).get(columns[1], {}).get("names")
+    except (OSError, ArrowException, ValueError) as error:
+        raise UsageError(f"Cannot read {file}: {reason(error)}") from error
+
+
+def _columns(file, names):
+    """The names of the columns of the images and the labels."""
+    lower = {name.lower(): name for name in reversed(names) if name}
+    found = [next((lower[name] for name in kind if name in lower), None) for kind in (_IMAGE, _LABEL)]
+    for column, kind in zip(found, (_IMAGE, _LABEL)):
+        if column is None:
+            raise UsageError(f"{file} has no column called {', '.join(kind)}. Received: {listed(names, 10)}")
+    return found

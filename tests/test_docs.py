@@ -1,0 +1,83 @@
+"""The README and the site: every name is there; commands and examples run, and answer in the shape that is printed."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON_PAGE = ROOT / "docs" / "reference" / "python.md"
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+
+
+def blocks(path, *languages):
+    """(language, text) of every fenced block of these languages, in order."""
+    fences = re.findall(r"^```(\w+)\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [(language, text) for language, text in fences if language in languages]
+
+
+def run(command, folder):
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def shape(line):
+    """A line without its numbers and its rules, spaces collapsed."""
+    return " ".join(re.sub(r"\d+(?:[.,×]\d+)*(?:e[-+]?\d+)?", "#", re.sub("-{3,}", "-", line)).split())
+
+
+def assert_shape(expected, output, command):
+    """Every line of `expected` has its like in the output, in their order; "…" stands for anything."""
+    lines = iter([shape(line) for line in output.splitlines()])
+    for wanted in expected.splitlines():
+        if wanted.strip() not in ("", "…"):
+            form = ".*".join(re.escape(part) for part in shape(wanted).split("…"))
+            assert any(re.fullmatch(form, line) for line in lines), f"{command}: no line like {wanted!r} in\n{output}"
+
+
+def test_shapes():
+    assert_shape("a  1.5\n…\n--- b … 3e-05", "a 20\nnothing\n-----  b of c 1e-7\n", "")
+    for other in ("b 1", "a x", ""):
+        with pytest.raises(AssertionError, match="no line like"):
+            assert_shape("a 1", other, "")
+
+
+def test_the_reference_has_every_public_name():
+    import inception_tf
+
+    page = PYTHON_PAGE.read_text("utf-8")
+    described = {name: f"inception_tf.{module}.{name}" for name, module in inception_tf._PUBLIC.items()}
+    assert set(re.findall(r"^::: (\S+)$", page, re.MULTILINE)) == set(described.values())
+    for name in set(inception_tf.__all__) - set(described):
+        assert f"`{name}`" in page, name
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_reference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for _, text in blocks(PYTHON_PAGE, "python"):
+        for statement in ast.parse(text).body:
+            source = ast.get_source_segment(text, statement)
+            comment = text.splitlines()[statement.end_lineno - 1].partition("  # ")[2]
+            if isinstance(statement, ast.Expr) and comment[:1] in "([{'0123456789" and comment:
+                assert repr(eval(source, names)) == comment, source
+            else:
+                exec(source, names)
+
+
+@pytest.mark.slow
+def test_the_readme_after_the_demo(tmp_path):
+    run([sys.executable, ROOT / "tools" / "demo.py", "--offline", "--seconds", "15"], tmp_path)
+    for language, text in blocks(ROOT / "README.md", "console", "python"):
+        if language == "python":
+            run([sys.executable, "-c", text], tmp_path)
+            continue
+        for entry in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            command, _, expected = entry.partition("\n")
+            assert_shape(expected, run(["bash", "-c", command], tmp_path), command)
