@@ -46,9 +46,15 @@ _PUBLIC = {
 }
 
 
+# Modules under shorter names: `inception_tf.metrics.FID`.
+_MODULES = {"metrics": "evaluation.fid_metric"}
+
+
 def __getattr__(name):
     if name == "__all__":
-        return sorted([*_PUBLIC, *_zoo().constructors()])
+        return sorted([*_PUBLIC, *_MODULES, *_zoo().constructors()])
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{_MODULES[name]}")
     if name in _PUBLIC:
         return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     if name[:1].isupper() and name in _zoo().constructors():

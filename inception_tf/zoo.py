@@ -136,7 +136,11 @@ def load_model(source, network=None, **options):
         CheckpointError, MismatchError, DownloadError: there is none, it is damaged, or does not fit.
     """
     found = resolve(source)
-    if (found.kind == "keras" and is_application(found.value)) or (found.kind == "weights" and network is None):
+    if found.kind == "weights" and network is None:
+        if not found.value.is_file():
+            raise UsageError(f"{source} does not say which network's weights it holds: give network=.")
+        found = Source("checkpoint", found.value)  # of keras.applications, or not to be told apart
+    if found.kind == "keras" and is_application(found.value):
         found = Source("checkpoint", found.value)
     if found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{source} is an export: open_engine runs it, but no Keras model can be made of it.")

@@ -21,7 +21,7 @@ import inception_tf as itf, pathlib
 from inception_tf.images.labels import imagenet_labels
 from inception_tf.slim import catalogue, download, golden
 assert "site" in itf.__file__, itf.__file__
-assert len(catalogue.catalogue()) == 18 and len(imagenet_labels()) == 1001
+assert len(catalogue.catalogue()) == 19 and len(imagenet_labels()) == 1001
 assert "inception_v4" in golden.networks()
 assert pathlib.Path(itf.__file__).parent not in download.home().parents
 for name in itf.list_models():

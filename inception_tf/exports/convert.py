@@ -13,7 +13,7 @@ from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.files import find_images
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import Preprocessing
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.models.model import save_weights
 from inception_tf.models.plain import to_plain_keras
 from inception_tf.progress import Progress

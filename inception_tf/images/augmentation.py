@@ -78,7 +78,7 @@ class Augmentation:
             image = tf.image.grayscale_to_rgb(image)
         seeds = tf.random.split(tf.cast(seed, tf.int64), alg="philox")
         draws = tf.random.stateless_uniform([7], seeds[1], alg="philox")
-        image = self._inception(image, seeds[0], draws) if kind == "inception" else self._vgg(image, draws)
+        image = self._inception(image, seeds[0], draws) if kind != "vgg" else self._vgg(image, draws)
         return tf.ensure_shape(image, (*self.preprocessing.size, self.preprocessing.channels))
 
     def _inception(self, image, seed, draws):

@@ -10,7 +10,7 @@ import numpy as np
 from inception_tf.errors import ImageError, UsageError
 from inception_tf.images.decoding import MAX_PIXELS, decode_image, read_image
 
-_DEFAULTS = {"inception": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
+_DEFAULTS = {"inception": (299, 3), "inception_2015": (299, 3), "vgg": (224, 3), "lenet": (28, 1)}  # size, channels
 _RESIZE_SIDE = 256  # before the crop to 224, "vgg"
 MEAN_RGB = np.array([123.68, 116.78, 103.94], np.float32)
 
@@ -22,6 +22,7 @@ class Preprocessing:
     Kinds, by Slim's file:
         "inception" (inception_preprocessing.py; the Inceptions, ResNet v2): to [0, 1], the central `central_fraction`
             of height and width, bilinear to `size` whatever the aspect, to [-1, 1].
+        "inception_2015" (the graph of 2015-12-05): bilinear to `size` whatever the aspect, minus 128, over 128.
         "vgg" (vgg_preprocessing.py; VGG, ResNet v1): bilinear until the short side is `resize_side`, the central
             `size`, minus the mean RGB (123.68, 116.78, 103.94).
         "lenet" (lenet_preprocessing.py): centrally cropped or padded with zeros to `size`, to [-1, 1).
@@ -29,8 +30,8 @@ class Preprocessing:
     Bilinear is that of TensorFlow 1: no half-pixel centers, no antialiasing. Other libraries' gives other pixels.
 
     Args:
-        kind: "inception", "vgg" or "lenet".
-        size: the result's (height, width), or one number for both. Default: 299, 224, 28.
+        kind: "inception", "inception_2015", "vgg" or "lenet".
+        size: the result's (height, width), or one number for both. Default: 299, 299, 224, 28.
         central_fraction: "inception" only, in (0, 1]; 1 or None: no crop.
         resize_side: "vgg" only, at least `size`. Default: Slim's 256; for a larger `size` in the proportion of 256 to
             224, 366 for 320.
@@ -95,18 +96,22 @@ class Preprocessing:
             image -= np.float32(0.5)
             image *= np.float32(2)
             return image
+        if self.kind == "inception_2015":
+            return around_zero(_resize(image, resized, offsets, self.size))
         if self.kind == "vgg":
             return _resize(image, resized, offsets, self.size) - MEAN_RGB
         padding = [(-offset, size - kept + offset) for size, kept, offset in zip(self.size, resized, offsets)]
         image = np.pad(image.astype(np.float32), [*padding, (0, 0)])
-        return (image - np.float32(128)) / np.float32(128)
+        return around_zero(image)
 
     def geometry(self, height, width):
         """Yields for both axes: the slice of the image that is used, its side once resized, and where in that the
         result begins: below 0 where it is padded.
         """
         for side, wanted in zip((height, width), self.size):
-            if self.kind == "inception":
+            if self.kind == "inception_2015":
+                yield slice(0, side), wanted, 0
+            elif self.kind == "inception":
                 crop = int((side - side * self.central_fraction) / 2)  # as tf.image.central_crop rounds
                 yield slice(crop, side - crop), wanted, 0
             elif self.kind == "vgg":
@@ -158,13 +163,15 @@ class Preprocessing:
             image = image[:, top : height - top, left : width - left]
             image = tf.cast(image, tf.float32) * np.float32(1 / 255)
             image = (resize_bilinear(image, self.size) - 0.5) * 2.0
+        elif self.kind == "inception_2015":
+            image = around_zero(resize_bilinear(image, self.size))
         elif self.kind == "vgg":
             image = resize_short_side(image, self.resize_side)
             top, left = tf.unstack((tf.shape(image)[1:3] - self.size) // 2)
             image = image[:, top : top + self.size[0], left : left + self.size[1]] - MEAN_RGB
         else:
             image = tf.image.resize_with_crop_or_pad(tf.cast(image, tf.float32), *self.size)
-            image = (image - 128.0) / 128.0
+            image = around_zero(image)
         image = tf.ensure_shape(image, (None, *self.size, self.channels))
         return image[0] if single else image
 
@@ -184,7 +191,7 @@ def preprocess_input(
             `tf.data.Dataset.map`, a tensor of either shape, 0 to 255; its values are not checked there.
         size: height and width of the result. Default: 299 for "inception", 224 for "vgg", 28 for "lenet".
         central_fraction: the part of height and width that is kept, for "inception".
-        kind: "inception", "vgg" (also ResNet v1) or "lenet". Default: "inception".
+        kind: "inception", "inception_2015", "vgg" (also ResNet v1) or "lenet". Default: "inception".
         decoder, exif_rotation: for files and bytes, see `decode_image`. Arrays need NumPy alone.
         model: a model of this library, whose card says `kind`, the channels, and `size` where that is not given.
 
@@ -241,19 +248,19 @@ def _require(valid, name, rule, received):
 def _arrays(images, channels, decoder, exif_rotation):
     """Yields checked arrays (H, W, channels or 3), uint8 or float32, of whatever `preprocess_input` takes."""
     if not isinstance(images, (list, tuple)):
-        array = _array(images, (3, 4), channels, decoder, exif_rotation)
+        array = as_image(images, (3, 4), channels, decoder, exif_rotation)
         yield from array if array.ndim == 4 else [array]
         return
     if not images:
         raise UsageError("No images. Received: an empty list")
     for index, image in enumerate(images):
         try:
-            yield _array(image, (3,), channels, decoder, exif_rotation)
+            yield as_image(image, (3,), channels, decoder, exif_rotation)
         except (UsageError, ImageError) as error:
             raise type(error)(f"Image {index}: {error}") from error
 
 
-def _array(image, ranks, channels, decoder, exif_rotation):
+def as_image(image, ranks, channels, decoder, exif_rotation):
     """A path, bytes or whatever NumPy takes for an array as an image, uint8 or float32."""
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, exif_rotation, decoder=decoder)
@@ -282,6 +289,11 @@ def _array(image, ranks, channels, decoder, exif_rotation):
     if high <= 1 and (array != np.rint(array)).any():
         raise UsageError(f"Expected values 0 to 255, not 0 to 1: multiply by 255. {received}")
     return array.astype(np.float32)
+
+
+def around_zero(image):
+    """Values 0 to 255 to [-1, 1), as LeNet and the graph of 2015-12-05 have them. Arrays and tensors, float32."""
+    return (image - np.float32(128)) / np.float32(128)
 
 
 def to_gray(image):

@@ -67,7 +67,7 @@ def open_records(files, labels=None, labels_offset=0):
     with Progress("indexing", sum(map(os.path.getsize, files)), "B") as progress:
         for file in files:
             shard = os.path.relpath(Path(file).absolute(), folder)
-            for number, (offset, data) in enumerate(_read_shard(file, shard, skipped)):
+            for number, (offset, data) in enumerate(read_shard(file, shard, skipped)):
                 progress.advance(_BEFORE + len(data) + _AFTER)
                 name = f"{shard}:{number}"
                 try:
@@ -91,7 +91,7 @@ def open_records(files, labels=None, labels_offset=0):
     return RecordExamples(records, numbers, class_names, names, skipped, files)
 
 
-def _read_shard(file, shard, skipped):
+def read_shard(file, shard, skipped):
     """Yields (offset of the data, data) of every record; the reason why a file ends too early goes to `skipped`."""
     import tensorflow as tf
 

@@ -55,8 +55,8 @@ def InceptionV3(
     return blocks.predictions(x, aux, classifier_activation)
 
 
-def base(inputs, depth):
-    """`inception_v3_base`: the end points from Conv2d_1a_3x3 to Mixed_7c, by name."""
+def base(inputs, depth, last_pool=None):
+    """`inception_v3_base`: the end points from Conv2d_1a_3x3 to Mixed_7c, by name. `last_pool` is in the last."""
     layers = [
         valid("Conv2d_1a_3x3", depth(32), 3, strides=2),  # 149×149×32
         valid("Conv2d_2a_3x3", depth(32), 3),  # 147×147×32
@@ -98,7 +98,7 @@ def base(inputs, depth):
             name="Mixed_7a",
         ),  # 8×8×1280
         mixed_8("Mixed_7b", depth, "Conv2d_0b_3x1"),  # 8×8×2048
-        mixed_8("Mixed_7c", depth, "Conv2d_0c_3x1"),  # 8×8×2048
+        mixed_8("Mixed_7c", depth, "Conv2d_0c_3x1", last_pool),  # 8×8×2048
     ]
     x, end_points = inputs, {}
     for layer in layers:
@@ -146,7 +146,7 @@ def mixed_17(name, depth, width):
     )
 
 
-def mixed_8(name, depth, conv_3x1):
+def mixed_8(name, depth, conv_3x1, pool=None):
     """A block of the 8×8 feature maps: 1×3 and 3×1 side by side."""
     return Mixed(
         [
@@ -160,7 +160,7 @@ def mixed_8(name, depth, conv_3x1):
                 conv("Conv2d_0b_3x3", depth(384), 3),
                 [conv("Conv2d_0c_1x3", depth(384), (1, 3)), conv("Conv2d_0d_3x1", depth(384), (3, 1))],
             ],
-            [avg_pool("AvgPool_0a_3x3"), conv("Conv2d_0b_1x1", depth(192), 1)],
+            [pool or avg_pool("AvgPool_0a_3x3"), conv("Conv2d_0b_1x1", depth(192), 1)],
         ],
         name=name,
     )

@@ -36,6 +36,7 @@ class Network:
         backbone: the layer whose output is the last feature map. Default: the one that the classifier takes.
         heads: the scopes whose variables depend on the number of classes, the classifier's first.
         top: further scopes that the classifier alone has. A new number of classes leaves them as they are.
+        shares_variables: whether another network has the same: a checkpoint is that one's, but under this scope.
         variants: options that give other variables, in the order in which a checkpoint is tried for them.
         batch_norm: the arguments of `keras.layers.BatchNormalization` that Slim's arg scope stands for, where the
             network has batch norm.
@@ -55,6 +56,7 @@ class Network:
     backbone: str = None
     heads: tuple = ("Logits", "AuxLogits")
     top: tuple = ()
+    shares_variables: bool = False
     variants: tuple = ({},)
     batch_norm: dict = None
     arg_scope_pads: bool = False

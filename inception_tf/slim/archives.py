@@ -22,7 +22,11 @@ MAX_MEMBERS = 10_000
 # A V1 checkpoint is a LevelDB table, and so is the .index of a V2 one: their last 8 bytes
 # (tensorflow/core/lib/io/format.h, kTableMagicNumber).
 _TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
-_BELONGS = re.compile(r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5}|pb)")
+_BELONGS = re.compile(
+    r"checkpoint|.+\.(index|meta|data-\d{5}-of-\d{5}|pb)"
+    r"|imagenet_2012_challenge_label_map_proto\.pbtxt|imagenet_synset_to_human_label_map\.txt"  # of the graph of 2015
+    r"|cropped_panda\.jpg|(retrained|output)_labels\.txt"
+)
 # What follows the prefix of V1 shards; the Saver's `checkpoint` file has question marks for the number.
 _SHARD = re.compile(r"-(\d{5}|\?{5})-of-\d{5}$")
 _CHUNK = 1 << 20

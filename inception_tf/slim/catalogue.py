@@ -22,8 +22,10 @@ class Published:
         member: file name of the checkpoint in it; a trailing `*` where only its beginning is known.
         classes: classes of its head: 1001 with background at 0, 1000 without.
         top1, top5: ImageNet validation accuracy in percent, one central crop, or None where none was published.
-        format: "V1", "V2", or None where not known before it is opened.
+        format: "V1", "V2", "frozen graph", or None where not known before it is opened.
         md5: of the archive, or None where not known.
+        folder: where it lies below `BASE_URL`, with its slash, or None.
+        bytes: the archive's size, or None where not known.
         provenance: the paper, and where it was published.
     """
 
@@ -37,6 +39,8 @@ class Published:
     format: str | None
     md5: str | None
     provenance: str
+    folder: str | None = None
+    bytes: int | None = None
 
     @property
     def name(self):
@@ -46,14 +50,14 @@ class Published:
     @property
     def url(self):
         """Where it was published; see `download.fetch` for mirrors."""
-        return BASE_URL + self.archive
+        return BASE_URL + (self.folder or "") + self.archive
 
 
 @functools.cache
 def catalogue():
     """Every published checkpoint, a tuple of `Published` in the catalogue's order."""
     text = resources.files("inception_tf.checkpoints").joinpath("catalogue.tsv").read_text(encoding="utf-8")
-    convert = {"classes": int, "top1": float, "top5": float}
+    convert = {"classes": int, "top1": float, "top5": float, "bytes": int}
     return tuple(
         Published(**{key: convert.get(key, str)(cell) if cell else None for key, cell in row.items()})
         for row in csv.DictReader(text.splitlines(), delimiter="\t")

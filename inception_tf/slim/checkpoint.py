@@ -7,12 +7,12 @@ from pathlib import Path
 from inception_tf.errors import CheckpointError, listed
 from inception_tf.files import refuse_lfs_pointer
 from inception_tf.slim.archives import candidates, extract_checkpoint, find_checkpoint, is_archive
-from inception_tf.slim.containers import graph_def, hdf5, keras_file, saved_model, saver
+from inception_tf.slim.containers import graph_def, hdf5, keras_file, saved_model, saver, torch_file
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.spellings import respelled
 
 # Each tries a path in turn. The last never declines: it raises the error that says what is wrong with the file.
-CONTAINERS = (keras_file, hdf5, saved_model, graph_def, saver)
+CONTAINERS = (keras_file, hdf5, saved_model, graph_def, torch_file, saver)
 
 # Names that are not Slim's, of which `translations` may know what they stand for.
 FOREIGN = re.compile(r"/\.ATTRIBUTES/VARIABLE_VALUE$|(^|/)mixed_35x35x256a/")
@@ -26,7 +26,7 @@ def open_checkpoint(path):
             file, whose latest is opened, or with one checkpoint; a frozen graph, `.pb`; a TensorFlow 1 SavedModel; a
             `.tar`, `.tar.gz` or `.tgz` holding any of these; a `.keras` file of this library; InceptionV3 or
             InceptionResNetV2 of keras.applications, as `.keras`, `.h5`, `.weights.h5`, `tf.train.Checkpoint` or
-            SavedModel; or a `Checkpoint`, which is returned as it is.
+            SavedModel; a `.pth` of the 2015 network; or a `Checkpoint`, which is returned as it is.
 
     Returns:
         A `Checkpoint`. Its names are as Slim spells them, and its `notes` say where the file's differ.

@@ -150,7 +150,7 @@ def nearest(checkpoint, network=None, scope=None):
     # A network whose own scope occurs comes first: usually it fits, and the others need no building.
     parts = {part for name in weights for part in name.split("/")[:-1]}
     infos = [find_network(name) for name in ([network] if network else networks())]
-    for info in sorted(infos, key=lambda info: info.scope not in parts):
+    for info in sorted(infos, key=lambda info: (info.scope not in parts, info.shares_variables)):
         for variant in info.variants:
             found = _fit(weights, info, scope, variant)
             if found and (best is None or found.match > best.match):

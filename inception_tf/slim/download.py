@@ -202,6 +202,8 @@ def _validation_error(published, part, target, resumed=False):
     with part.open("rb") as file:
         if resumed and not published.md5 and file.read(2) != b"\x1f\x8b":
             return "it has no checksum."
+    if published.bytes and _size(part) != published.bytes:
+        return f"it has {_size(part):,} bytes, not {published.bytes:,}."
     if published.md5 and (digest := _digest(part, "md5")) != published.md5:
         return f"its MD5 is {digest}, not {published.md5}."
     if error := _pin_error(target, part):

@@ -119,7 +119,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
     weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
     preprocessing = {**model.card.preprocessing, **checkpoint.preprocessing}
-    labels = checkpoint.labels if checkpoint.labels and len(checkpoint.labels) == model.card.classes else None
+    labels = checkpoint.labels if loads_top and include_top and background == "keep" else None
+    labels = labels if labels and len(labels) == model.card.classes else None
     model.card = dataclasses.replace(
         model.card, scope=detection.scope, weights=weights, preprocessing=preprocessing, labels=labels
     )

@@ -17,6 +17,7 @@ MODULES = ("inception_v1", "inception_v2", "inception_v3", "resnet_v1", "resnet_
 
 # Our options by the name TF-Slim's functions have for them.
 ARGUMENTS = {"aux_logits": "create_aux_logits", "classes": "num_classes"}
+NORM = ("scale", "epsilon", "decay")  # our options for batch norm's arguments are called batch_norm_scale, …
 
 
 @functools.cache
@@ -39,7 +40,13 @@ def _function(network):
     """TF-Slim's module and function for a network, or None."""
     import_tf_slim()
     modules = (importlib.import_module(f"tf_slim.nets.{module}") for module in MODULES)
-    return next(((module, getattr(module, network)) for module in modules if hasattr(module, network)), None)
+    name = _slim_name(network)
+    return next(((module, getattr(module, name)) for module in modules if hasattr(module, name)), None)
+
+
+def _slim_name(network):
+    """The name in TF-Slim; that of Inception-v3 for the network of 2015, which differs in a pooling."""
+    return "inception_v3" if network == "inception_2015" else network
 
 
 def build(network, images, options, scope):
@@ -60,9 +67,9 @@ def build(network, images, options, scope):
     # dir() finds add_arg_scope, the decorator, too.
     arg_scope = next(getattr(module, name) for name in dir(module) if name.endswith("_arg_scope") and name[:3] != "add")
     if not options.get("include_top", True):
-        function = getattr(module, network + "_base", function)
+        function = getattr(module, _slim_name(network) + "_base", function)
     accepted = inspect.signature(function).parameters
-    arguments = {ARGUMENTS.get(option, option): value for option, value in options.items()}
+    arguments = {ARGUMENTS.get(option, option): value for option, value in {"aux_logits": False, **options}.items()}
     if "spatial_squeeze" not in accepted:
         arguments["global_pool"] = options.get("spatial_squeeze", True)
     arguments = {name: value for name, value in arguments.items() if name in accepted}
@@ -70,19 +77,32 @@ def build(network, images, options, scope):
         arguments["is_training"] = False
     slim = import_tf_slim()
     first = _plain_convolution(slim) if options.get("use_separable_conv") is False else contextlib.nullcontext()
-    around, gamma = contextlib.nullcontext(), {}
-    if options.get("batch_norm", True):
-        of_scope = {option: options[option] for option in inspect.signature(arg_scope).parameters if option in options}
-        around = slim.arg_scope(arg_scope(**of_scope))
-        # The Inceptions' arg scopes leave it to batch norm itself.
-        gamma = {"scale": options["batch_norm_scale"]} if "batch_norm_scale" in options else {}
+    last = _max_pool_in_7c(slim) if network == "inception_2015" else contextlib.nullcontext()
     evaluating = slim.arg_scope([slim.batch_norm, slim.dropout], is_training=False)
-    with first, around, slim.arg_scope([slim.batch_norm], **gamma), evaluating:
+    with first, last, _arg_scope(slim, arg_scope, options), evaluating:
         end_points = function(images, scope=scope, **arguments)[1]
     if arguments.get("global_pool"):
         end_points.update(_pooled(end_points, scoped(scope, "")))
     end_points.update(_head_pooling(images.graph, f"{scoped(scope, '')}Logits/"))
     return end_points
+
+
+@contextlib.contextmanager
+def _arg_scope(slim, arg_scope, options):
+    """A network's arg scope, `arg_scope()`, with the batch norm of the options; no arg scope where they have none.
+
+    Not all of Slim's arg scopes take batch norm's arguments: they are set within it.
+    """
+    if not options.get("batch_norm", True):
+        yield
+        return
+    given = {argument: options[f"batch_norm_{argument}"] for argument in NORM if f"batch_norm_{argument}" in options}
+    scope = arg_scope()
+    own = scope[slim.arg_scope_func_key(slim.conv2d)].get("normalizer_params")
+    convolution = {"normalizer_params": {**own, **given}} if own else {}
+    inner = slim.arg_scope([slim.conv2d], **convolution), slim.arg_scope([slim.batch_norm], **given)
+    with slim.arg_scope(scope), inner[0], inner[1]:
+        yield
 
 
 @contextlib.contextmanager
@@ -99,6 +119,26 @@ def _plain_convolution(slim):
         yield
     finally:
         slim.layers.separable_conv2d = separable
+
+
+@contextlib.contextmanager
+def _max_pool_in_7c(slim):
+    """Makes the average pooling of Mixed_7c a max pooling, as the graph of 2015-12-05 has it."""
+    import tensorflow.compat.v1 as tf
+
+    layers = importlib.import_module("tf_slim.layers.layers")
+    average = layers.avg_pool2d
+
+    @slim.add_arg_scope
+    def pool(*args, **arguments):
+        is_last = tf.get_variable_scope().name.endswith("Mixed_7c/Branch_3")
+        return (layers.max_pool2d if is_last else average)(*args, **arguments)
+
+    layers.avg_pool2d = pool
+    try:
+        yield
+    finally:
+        layers.avg_pool2d = average
 
 
 def _pooled(end_points, prefix):

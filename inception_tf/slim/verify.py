@@ -7,17 +7,23 @@ import numpy as np
 
 from inception_tf import tables
 from inception_tf.errors import UsageError
+from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.model import build_model, check_model, end_points, feature_extractor
 from inception_tf.models.registry import BATCH_NORM_OPTIONS, find_network
 from inception_tf.slim import golden, reference
 from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.containers.graph_2015 import Graph2015
 from inception_tf.slim.detect import detect
+from inception_tf.slim.graph_2015 import CLASSES, NETWORK
 from inception_tf.slim.load import find_sources, load_network
 from inception_tf.slim.names import model_variables, scoped, shape_text, specification
 
 TOLERANCE = 1e-5
 CLASS_END_POINTS = ("Logits", "AuxLogits", "Predictions", "logits", "spatial_squeeze", "predictions", "fc8")
 PREDICTIONS = ("Predictions", "predictions")
+
+# What classify_image.py printed of cropped_panda.jpg: giant panda, indri, lesser panda.
+PANDA_SCORES = (0.89107, 0.00779, 0.00296)
 
 # Options that leave the layers' arithmetic as it is.
 NEUTRAL = ("include_top", "pooling", "classes", "classifier_activation", "dropout", "aux_logits")
@@ -39,7 +45,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class VerifyReport:
-    """The result of `verify`. True where every end point is within the tolerance and the top-5 are the same."""
+    """The result of `verify`. True where every end point is within the tolerance and the top-5 are the same.
+
+    `notes` are further lines for a person: what was published of the graph, and what is answered here.
+    """
 
     network: str
     reference: str
@@ -47,6 +56,7 @@ class VerifyReport:
     tolerance: float
     rows: tuple
     top5: bool | None
+    notes: tuple = ()
 
     @property
     def passed(self):
@@ -67,7 +77,7 @@ class VerifyReport:
             for state in ["ok" if row.passed else "FAILED"]
         ]
         table = tables.render(rows, ("end point", "shape", "max |difference|", "relative", ""), "<<>><")
-        return f"{table}\n{self.summary()}"
+        return "\n".join([table, self.summary(), *self.notes])
 
     def summary(self):
         """One line: what was compared, and how it went."""
@@ -102,9 +112,10 @@ def verify(
     """Compares the Keras model of a Slim checkpoint with the graph TF-Slim builds for it.
 
     Both run on the same weights and images in this process. TensorFlow's Saver restores the checkpoint into the
-    original graph; a retrained graph, one with a dense head, is the original itself. A network whose graph TF-Slim on
-    PyPI lacks is compared with golden data instead, on images and weights of its own, and the model's variables with
-    the checkpoint's tensors, bit for bit: see `verify_golden`.
+    original graph; a retrained graph, one with a dense head, is the original itself, and so is the graph of 2015-12-05,
+    from a JPEG on too: see `verify_graph_2015`. A network whose graph TF-Slim on PyPI lacks is compared with golden
+    data instead, on images and weights of its own, and the model's variables with the checkpoint's tensors, bit for
+    bit: see `verify_golden`.
 
     Args:
         checkpoint: what `open_checkpoint` takes.
@@ -135,6 +146,8 @@ def verify(
         model = load_network(checkpoint, found, {**top, **options}, ema=ema)
     elif options:
         raise UsageError(f"A model has its own options. Received: {', '.join(options)}")
+    if isinstance(checkpoint, Graph2015):
+        return verify_graph_2015(checkpoint, model, images, tolerance, batch)
     itself = checkpoint.head and checkpoint.graph.input()
     if not itself and not reference.has_graph(found.network):
         return verify_golden(checkpoint, model, found, tolerance, ema)
@@ -155,6 +168,55 @@ def verify(
         return compare_end_points(found.network, source, ours, theirs, tolerance)
     theirs = run_original(checkpoint, images, found, ema, graph)
     return compare_end_points(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
+
+
+def verify_graph_2015(checkpoint, model, images=None, tolerance=TOLERANCE, batch=1):
+    """Compares a Keras model with the graph of 2015-12-05 that it was loaded from, which TensorFlow runs.
+
+    Arguments as in `verify`, but for `checkpoint`, a `Graph2015`.
+
+    Returns:
+        A `VerifyReport`: a row for every end point; two for the graph's own way from a JPEG to its input ("images") and
+        on to its probabilities; and where the archive's `cropped_panda.jpg` is at hand, a note on the published print.
+
+    Raises:
+        UsageError: the images, or the model's, are of another size than the graph's.
+    """
+    size = checkpoint.size
+    images = noise(batch, *size) if images is None else np.asarray(images, "float32")
+    if images.shape[1:3] != size or any(own not in (None, side) for own, side in zip(model.input_shape[1:3], size)):
+        sizes = shape_text(images.shape[1:3]), shape_text(side or "any" for side in model.input_shape[1:3])
+        raise UsageError(
+            f"The graph in {checkpoint.path} takes images of {shape_text(size)}. "
+            f"Received: images of {sizes[0]}, a model for images of {sizes[1]}"
+        )
+    prepare, source = Preprocessing(NETWORK, size), f"the graph of {checkpoint.path.name} in TensorFlow"
+    files = [a_photograph(), *([checkpoint.photograph] if checkpoint.photograph else [])]
+    prepared, count = [prepare(file) for file in files], len(images)
+    ours = run_keras(model, np.concatenate([images, *prepared]))
+    report = compare_end_points(
+        NETWORK, source, {name: value[:count] for name, value in ours.items()}, checkpoint.run(images), tolerance
+    )
+    last = next(name for name in reversed(ours))  # the probabilities, but for a model without its top
+    from_file = {"images": prepared[0], last: ours[last][count : count + 1]}
+    from_file = compare_end_points(NETWORK, source, from_file, checkpoint.run_file(files[0]), tolerance)
+    rows = tuple(dataclasses.replace(row, end_point=f"DecodeJpeg to {row.end_point}") for row in from_file.rows)
+    notes = ()
+    if checkpoint.photograph and model.card.classes == CLASSES:
+        scores = np.sort(ours[last][-1])[::-1]
+        worst = max(abs(score - published) for score, published in zip(scores, PANDA_SCORES))
+        text = ", ".join(f"{score:.5f} (published {published:.5f})" for score, published in zip(scores, PANDA_SCORES))
+        notes = (f"cropped_panda.jpg: {text}: {'as published' if worst < 1e-3 else 'NOT AS PUBLISHED'}.",)
+    return dataclasses.replace(report, rows=report.rows + rows, notes=notes)
+
+
+def a_photograph():
+    """The bytes of a JPEG of 160×120 pixels, made of waves."""
+    from tensorflow.io import encode_jpeg
+
+    y, x = np.mgrid[:120, :160] / 9
+    waves = [np.sin(x + y), np.sin(x - 2 * y), np.cos(2 * x * y / 9)]
+    return encode_jpeg(np.uint8(np.round(np.stack(waves, -1) * 100 + 128))).numpy()
 
 
 def run_original(checkpoint, images, found, ema="auto", graph=None):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from inception_tf.errors import TrainingError
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.progress import Progress
 from inception_tf.training.network import copy_weights
 from inception_tf.training.run import BEST, LAST, best_row

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.models.model import check_model, end_points
 from inception_tf.models.registry import find_network
 from inception_tf.slim.detect import in_scopes

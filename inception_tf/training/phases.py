@@ -6,7 +6,7 @@ import numpy as np
 
 from inception_tf.errors import UsageError, listed
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.training import batches, features
 from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
 from inception_tf.training.optimizers import optimizer

@@ -22,7 +22,7 @@ def test_all_networks_and_all_published_checkpoints(capsys):
     found = rows(capsys)
     assert {network for network, _ in found} == set(list_models())
     assert {pair for pair in found if pair[1]} == {(entry.network, entry.weights) for entry in catalogue()}
-    assert len(catalogue()) == 18
+    assert len(catalogue()) == 19
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ CASES = {
     "inception_v1": {"input_shape": (64, 75, 3)},
     "inception_v2": {"input_shape": (64, 75, 3), "depth_multiplier": 0.1},
     "inception_v3": {"input_shape": (107, 112, 3), "depth_multiplier": 0.1, "aux_logits": True},
+    "inception_2015": {"input_shape": (107, 112, 3), "depth_multiplier": 0.1},
     "inception_v4": {"input_shape": (107, 112, 3), "aux_logits": True},
     "inception_resnet_v2": {"input_shape": (107, 112, 3), "aux_logits": True},
     **{

@@ -19,6 +19,7 @@ from inception_tf.slim.names import model_variables, scoped, specification
 
 # What proves the variables of the networks that TF-Slim on PyPI does not build, or never had.
 OTHER_PROOFS = {
+    "inception_2015": "TensorFlow's own run of a graph of its names: slim/test_graph_2015.py",
     "lenet": "golden data of research/slim's graph: test_plain_networks.py",
     "nin": "the sizes of its authors' Caffe networks: test_end_points.py",
 }

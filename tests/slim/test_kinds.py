@@ -1,5 +1,8 @@
 """Kinds of checkpoints that people bring, which are not as TF-Slim's own scripts write them."""
 
+import json
+from pathlib import Path
+
 import h5py
 import keras
 import numpy as np
@@ -14,11 +17,13 @@ from inception_tf.errors import CheckpointError, MismatchError, UsageError
 from inception_tf.exports.convert import convert
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.initialization import meta_init
+from inception_tf.slim import golden
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.names import specification
 from inception_tf.slim.summary import summarize
-from inception_tf.slim.verify import run_original, verify
+from inception_tf.slim.translations import translated
+from inception_tf.slim.verify import run_keras, run_original, verify
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +202,9 @@ def test_trainable_variables_alone(slim_checkpoint, tmp_path):
     features = np.asarray(layer.convolution_op(before, layer.kernel), "float64")
     np.testing.assert_allclose(layer.batch_norm.moving_mean, features.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(layer.batch_norm.moving_variance, features.var((0, 1, 2)), rtol=1e-3, atol=1e-4)
-    assert not model.card.weights.complete and all(
-        np.array_equal(open_checkpoint(tmp_path / "m.keras")[name], value) for name, value in kept.items()
-    )
+    written = open_checkpoint(tmp_path / "m.keras")
+    assert all(np.array_equal(written[name], value) for name, value in kept.items())
+    assert not model.card.weights.complete
 
 
 # Another network.
@@ -217,6 +222,31 @@ def test_another_network_is_named(slim_variables, tmp_path):
 def test_logits_alone(slim_variables):
     logits = {n: s for n, s in slim_variables("inception_v3").items() if n.startswith("InceptionV3/Logits/")}
     assert "the classifier of inception_v3 alone" in error(detect, Names(logits))
+
+
+@pytest.fixture(scope="module")
+def of_2016():
+    """Facts of the original graph: variables, names to shapes; images; golden end points, by Slim's later names."""
+    return json.loads(Path(__file__).with_name("names_2016.json").read_text())
+
+
+def test_names_of_2016(of_2016):
+    shapes = {n: tuple(shape) for n, shape in of_2016["variables"].items()}
+    shapes |= {f"{name}/ExponentialMovingAverage": shape for name, shape in shapes.items()}
+    checkpoint = translated(Names({**shapes, "global_step": ()}))
+    found = detect(checkpoint)
+    assert (found.network, found.classes, found.options) == ("inception_v3", 6, {"aux_logits": True})
+    assert "March 2016" in checkpoint.notes[0] and checkpoint.stored("global_step") == "global_step"
+    own = {f"InceptionV3/{name}" for name in specification("inception_v3", aux_logits=True)}
+    assert {name for name in checkpoint if name.startswith("InceptionV3") and "Exponential" not in name} == own
+
+
+@pytest.mark.slow
+def test_equal_to_the_graph_of_2016(of_2016, tmp_path):
+    weights = {n: golden.deterministic_weights(n, shape) for n, shape in of_2016["variables"].items()}
+    model = itf.create_model("inception_v3", weights=write_tensors(tmp_path / "m.ckpt", weights))
+    rows = golden.differences(of_2016, run_keras(model, golden.deterministic_images(*of_2016["images"])))
+    assert len(rows) == 15 and max(relative for *_, relative in rows) < 1e-5
 
 
 # Other files.

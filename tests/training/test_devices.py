@@ -43,7 +43,7 @@ weights, data, out = map(Path, sys.argv[1:])
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.training.finetune import finetune
 from inception_tf.training.recipe import Phase, Recipe
 

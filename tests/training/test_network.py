@@ -6,7 +6,7 @@ import pytest
 
 import inception_tf as itf
 from inception_tf.errors import MismatchError, UsageError
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.training import features, network
 from inception_tf.training.network import AUX_LOGITS, LOGITS, counted
 from inception_tf.training.recipe import Phase, Recipe

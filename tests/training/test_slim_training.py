@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
-from inception_tf.models import batch_norm
+from inception_tf.inference import batch_norm
 from inception_tf.models.blocks import Conv2D
 from inception_tf.slim import reference
 from inception_tf.slim.names import model_variables

@@ -77,7 +77,7 @@ class Renamed(Checkpoint):
         self.written_by, self.held = checkpoint.written_by, checkpoint.held
         self.notes = (*checkpoint.notes, note)
         own = {name: checkpoint.shapes[stored] for name, stored in names.items()} | self._reshaped
-        dtypes = {name: checkpoint.dtypes[stored] for name, stored in names.items()}
+        dtypes = {name: checkpoint.dtypes[stored] for name, stored in names.items() if stored in checkpoint.dtypes}
         super().__init__(checkpoint.path, checkpoint.container, own, dtypes)
 
     def stored(self, name):

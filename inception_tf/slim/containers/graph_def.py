@@ -12,6 +12,7 @@ from inception_tf.images.labels import load_labels
 from inception_tf.models.registry import networks
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.containers.graph import BATCH_NORM, CONVOLUTIONS, DENSE, PASSING, Graph, node_of, splat
+from inception_tf.slim.containers.graph_2015 import Graph2015, scope_of
 from inception_tf.slim.names import WORDS, scoped, shape_text, specification
 
 SLIM_WORDS = {*WORDS.values(), "beta", "gamma", "moving_mean", "moving_variance"}
@@ -194,7 +195,10 @@ def try_open(source, path):
         return None
     from tensorflow.compat.v1 import GraphDef
 
-    return FrozenGraph(source, parse(GraphDef, "node", path, source), "frozen GraphDef", path.stat().st_size)
+    graph_def = parse(GraphDef, "node", path, source)
+    if scope_of(node.name for node in graph_def.node) is not None:
+        return Graph2015(source, path, graph_def, "frozen GraphDef")
+    return FrozenGraph(source, graph_def, "frozen GraphDef", path.stat().st_size)
 
 
 def parse(message, field, file, source):

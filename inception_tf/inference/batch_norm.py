@@ -1,4 +1,4 @@
-"""Batch norm while fine-tuning: which statistics are used, how fast they move, and what they are over a data set.
+"""Batch norm once its kernels have moved: which statistics are used, how fast they move, what they are over a data set.
 
 Slim's moving averages, of decay 0.9997, take 10,000 steps to forget the data they came from. A fine-tuned network whose
 kernels have moved by 500 steps is then evaluated with the statistics of another one.

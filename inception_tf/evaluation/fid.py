@@ -1,0 +1,144 @@
+"""Generated images beside real ones: FID and the other measures, of whatever the two sides are."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf import tables
+from inception_tf.errors import UsageError
+from inception_tf.evaluation import generative
+from inception_tf.evaluation.feature_statistics import FeatureStatistics, check_comparable, is_statistics
+from inception_tf.evaluation.features import Features
+
+METRICS = ("fid", "kid", "is", "pr", "dc")
+FEW = 2048  # images below which a covariance of 2048 dimensions has no full rank
+
+
+@dataclasses.dataclass
+class Comparison:
+    """What was measured of generated images beside real ones.
+
+    Attributes:
+        mode: how the images were resized, one of `MODES`; None where only statistics that do not say are compared.
+        counts: the images of the two sides, None where not known.
+        fid: the Fréchet Inception distance, or None where not asked for, as all that follow.
+        kid: mean, standard deviation, and the size of its subsets.
+        inception_score: mean and standard deviation, of the generated images.
+        precision, recall, density, coverage: fractions; density may exceed 1.
+        skipped: a dict from images that could not be read to the reason.
+        warnings: texts.
+    """
+
+    mode: str | None
+    counts: tuple
+    precision_of: str = "float32"
+    fid: float | None = None
+    kid: tuple | None = None
+    inception_score: tuple | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    skipped: dict = dataclasses.field(default_factory=dict)
+    warnings: list = dataclasses.field(default_factory=list)
+
+    def to_json(self):
+        """The facts as JSON takes them."""
+        data = dataclasses.asdict(self)
+        data["computed_in"] = data.pop("precision_of")
+        if self.kid:
+            data["kid"] = dict(zip(("mean", "deviation", "subset_size"), self.kid))
+        if self.inception_score:
+            data["inception_score"] = dict(zip(("mean", "deviation"), self.inception_score))
+        return data
+
+    def __str__(self):
+        rows = [("resize", self.mode or "not recorded")]
+        rows.append(("images", " and ".join("unknown" if count is None else f"{count:,}" for count in self.counts)))
+        if self.precision_of != "float32":
+            rows.append(("computed in", self.precision_of))
+        if self.fid is not None:
+            rows.append(("FID", f"{self.fid:.6g}"))
+        if self.kid:
+            rows.append(("KID", "{:.6g} ± {:.2g} (subsets of {})".format(*self.kid)))
+        if self.inception_score:
+            rows.append(("Inception score", "{:.6g} ± {:.2g}".format(*self.inception_score)))
+        rows += [
+            (n, f"{v:.4f}")
+            for n in ("precision", "recall", "density", "coverage")
+            if (v := getattr(self, n)) is not None
+        ]
+        lines = [tables.render(rows, align="<<")]
+        if self.skipped:
+            lines.append(f"Left out, since they could not be read: {len(self.skipped)}")
+            lines += [f"  {name}: {reason}" for name, reason in list(self.skipped.items())[:10]]
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+
+
+def open_side(source, extractor=None, skip=False, cache=True):
+    """One side of a comparison: `FeatureStatistics` where it is a file of those, else `Features`.
+
+    Args:
+        source: a `.npz` with `mu` and `sigma`; what `open_image_set` takes; `Features` or `FeatureStatistics`.
+        extractor: a `FeatureExtractor`, or a function that makes one; not asked where the side is statistics.
+        skip, cache: as in `FeatureExtractor.extract`.
+    """
+    if isinstance(source, (Features, FeatureStatistics)):
+        return source
+    if isinstance(source, (str, Path)) and is_statistics(source):
+        return FeatureStatistics.load(source)
+    extractor = extractor if hasattr(extractor, "extract") else extractor()
+    label = source if isinstance(source, str) else "features"
+    return extractor.extract(source, skip, cache, label)
+
+
+def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_size=1000, splits=10, neighbors=None):
+    """Measures generated images beside real ones.
+
+    Args:
+        generated, real: `Features`, or for FID alone `FeatureStatistics`.
+        metrics: some of `METRICS`: FID, KID, Inception score, precision and recall, density and coverage.
+        kernel: the classifier's weights, `FeatureExtractor.kernel`, for the Inception score.
+        subsets, subset_size: of KID. splits: of the Inception score.
+        neighbors: the k of precision and recall, and of density and coverage. Default: their papers', 3 and 5.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        UsageError: an unknown metric; one that needs features of a side that is statistics; sides that cannot be
+            compared (`check_comparable`), or of too few images.
+    """
+    if unknown := set(metrics) - set(METRICS):
+        raise UsageError(f"The metrics are {', '.join(METRICS)}. Received: {', '.join(sorted(unknown))}")
+    first, second = (side.statistics if isinstance(side, Features) else side for side in (generated, real))
+    check_comparable(first, second)
+    result = Comparison(first.mode or second.mode, (first.count, second.count))
+    for side in (generated, real):
+        if isinstance(side, Features):
+            result.skipped |= side.skipped
+        elif set(metrics) - {"fid"}:
+            asked = ", ".join(metric for metric in METRICS if metric in metrics and metric != "fid")
+            raise UsageError(f"Saved statistics are for FID alone: {asked} needs the images of both sides.")
+    if "fid" in metrics:
+        result.fid = generative.frechet_distance(first.mu, first.sigma, second.mu, second.sigma)
+        few = [f"{count:,}" for count in result.counts if count is not None and count < FEW]
+        if few:
+            result.warnings.append(
+                f"FID of {' and '.join(few)} images is biased upward; below {FEW:,} the covariance lacks full "
+                "rank: compare only figures of as many images."
+            )
+        if not (first.mode and second.mode):
+            result.warnings.append("Statistics without a mode: whether they were resized alike cannot be checked.")
+    if "kid" in metrics:
+        result.kid = generative.kernel_distance(generated.values, real.values, subsets, subset_size)
+    if "is" in metrics:
+        if kernel is None:
+            raise UsageError("The Inception score needs the network with its classifier.")
+        result.inception_score = generative.inception_score(generated.values @ np.asarray(kernel), splits)
+    if "pr" in metrics:
+        result.precision, result.recall = generative.precision_recall(generated.values, real.values, neighbors or 3)
+    if "dc" in metrics:
+        result.density, result.coverage = generative.density_coverage(generated.values, real.values, neighbors or 5)
+    return result

@@ -1,0 +1,163 @@
+"""Images without labels, from wherever they are kept: folders, patterns, lists, arrays, TFRecords, Parquet."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from inception_tf.errors import ImageError, UsageError, reason
+from inception_tf.images.decoding import decode_image, read_image
+from inception_tf.images.files import expand, find_images
+from inception_tf.images.preprocessing import as_image
+
+_MANIFESTS = (".txt", ".lst", ".manifest")
+
+
+class ImageSet:
+    """Images that can be read in any order.
+
+    Attributes:
+        names: what each is called, a list.
+        stamp: text that changes when the images do: names, sizes and dates of files.
+    """
+
+    def __init__(self, names, read, stamp=()):
+        self.names, self._read, self.stamp = list(names), read, "\n".join(map(str, stamp))
+
+    def __len__(self):
+        return len(self.names)
+
+    def read(self, index):
+        """An image, an array H×W×3, RGB, uint8 or float32 0 to 255.
+
+        As PIL's `convert("RGB")` has them: gray is repeated, alpha dropped, of an animation the first frame is taken;
+        16 bits keep the upper 8.
+
+        Raises:
+            ImageError: it cannot be read; names it.
+        """
+        image = self._read(index)
+        try:
+            if isinstance(image, Path):
+                return read_image(image, decoder="pillow")
+            if isinstance(image, bytes):
+                return decode_image(image, decoder="pillow")
+            image = np.asarray(image)
+            image = image[:, :, np.newaxis] if image.ndim == 2 else image
+            image = image[:, :, :3] if image.shape[-1] == 4 else image
+            return as_image(np.repeat(image, 3, 2) if image.shape[-1] == 1 else image, (3,), 3, "pillow", False)
+        except UsageError as error:
+            raise ImageError(str(error)) from error
+
+
+def open_image_set(source):
+    """Images without labels.
+
+    Args:
+        source: a folder, searched to the bottom; a pattern; a file of paths, a line each (`.txt`, relative to it);
+            TFRecord files with `image/encoded`; a `.parquet` file or a pattern or folder of them, with a column of
+            images' bytes; a `.npy` or `.npz` file of images N×H×W×3 (or N×H×W); such an array; or a list of paths.
+
+    Returns:
+        An `ImageSet`.
+
+    Raises:
+        UsageError: nothing there, no images in it, an array of another shape.
+    """
+    if hasattr(source, "__array__"):
+        return _arrays(np.asarray(source), "image")
+    files = [path for _, matches in expand(source) for path in matches]
+    if not files:
+        raise UsageError("No images given. Pass a folder, a pattern, or a file of images.")
+    if len(files) == 1 and files[0].is_dir() and (tables := sorted(files[0].glob("**/*.parquet"))):
+        files = tables
+    suffixes = {file.suffix.lower() for file in files}
+    if suffixes <= {".npy", ".npz"}:
+        return _arrays(np.concatenate([_load(file) for file in files]), files[0].name, map(_stat, files))
+    if suffixes == {".parquet"}:
+        return _parquet(files)
+    if any(".tfrecord" in file.name.lower() or _is_shard(file) for file in files):
+        return _records(files)
+    if len(files) == 1 and files[0].suffix.lower() in _MANIFESTS:
+        files = [files[0].parent / line.strip() for line in files[0].read_text("utf-8").splitlines() if line.strip()]
+        if not files:
+            raise UsageError(f"{source} lists no images.")
+    else:
+        files = find_images(source)
+    return ImageSet(map(str, files), lambda index: Path(files[index]), map(_stat, files))
+
+
+def _stat(path):
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"{path} missing"
+    return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
+
+
+def _is_shard(file):
+    return "-of-" in file.name and not file.suffix
+
+
+def _load(file):
+    try:
+        loaded = np.load(file)
+        with loaded if isinstance(loaded, np.lib.npyio.NpzFile) else memoryview(b""):
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return loaded
+            names = sorted(loaded.files, key=lambda name: name not in ("images", "arr_0", "samples", "x"))
+            if not names:
+                raise UsageError(f"{file} holds no arrays.")
+            return loaded[names[0]]
+    except (ValueError, OSError, EOFError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{file} is no array of images, or damaged: {reason(error)}") from error
+
+
+def _arrays(array, name, stamp=()):
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[-1] not in (1, 3, 4):
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim not in (3, 4) or not len(array) or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4)):
+        raise UsageError(f"Expected images of shape (N, H, W, 3) or (N, H, W). Received: {array.shape}")
+    return ImageSet([f"{name}[{i}]" for i in range(len(array))], array.__getitem__, stamp)
+
+
+def _records(files):
+    from inception_tf.images.records import read_shard
+    from inception_tf.quiet import start_tensorflow
+
+    start_tensorflow()
+    import tensorflow as tf
+
+    places, names, skipped = [], [], {}
+    for file in files:
+        for number, (_, data) in enumerate(read_shard(file, file.name, skipped)):
+            example = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
+            if example:
+                places.append(example[0])
+                names.append(f"{file.name}:{number}")
+    if not places:
+        raise UsageError(f"No images in {len(files)} TFRecord files. {'; '.join(map(': '.join, skipped.items()))}")
+    return ImageSet(names, places.__getitem__, map(_stat, files))
+
+
+def _parquet(files):
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise UsageError("A .parquet file needs the package pyarrow: pip install pyarrow") from None
+    images, names = [], []
+    for file in files:
+        try:
+            table = parquet.read_table(file)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{file} is no Parquet file, or damaged: {reason(error)}") from error
+        columns = sorted(table.column_names, key=lambda name: name not in ("image", "images", "img", "bytes"))
+        rows = table.column(columns[0]).to_pylist()
+        rows = [row.get("bytes") if isinstance(row, dict) else row for row in rows]
+        if not rows or not all(isinstance(row, bytes) for row in rows):
+            raise UsageError(f"{file}: the column {columns[0]!r} holds no images' bytes.")
+        images += rows
+        names += [f"{file.name}:{i}" for i in range(len(rows))]
+    return ImageSet(names, images.__getitem__, map(_stat, files))
