@@ -41,7 +41,7 @@ def fuse_for_inference(model, siblings=True):
     weights = []  # (layer, its weights' values), for when the layers are built
     x = inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name)
     with drawn_on_host(), skip_init():
-        for layer in _fused(_chain(model), weights, siblings=siblings):
+        for layer in _fused(chain(model), weights, siblings=siblings):
             x = layer(x)
     fused = SlimModel(inputs, x, name=model.name, card=dataclasses.replace(model.card, fused=True))
     for layer, values in weights:
@@ -55,7 +55,7 @@ def refuse_fused(model, what):
         raise UsageError(f"{what} needs the model that {model.name} was fused from: its own layers are gone.")
 
 
-def _chain(model):
+def chain(model):
     """The layers from the model's input to its output, without the auxiliary head."""
     producers = {id(layer.output): layer for layer in model.layers}
     layers, tensor = [], model.outputs[0]
