@@ -5,7 +5,6 @@ import numpy as np
 
 from inception_tf.exports.driver import external_converter, image_shape
 from inception_tf.exports.portable import PortableFormat, exported_outputs
-from inception_tf.inference.jax_network import jax_network
 from inception_tf.inference.runtimes import KEY, StableHlo
 from inception_tf.inference.xla import stateless
 from inception_tf.models.fused import fuse_for_inference
@@ -49,7 +48,7 @@ class StableHloFormat(PortableFormat):
         # XLA has the siblings merged: on a GPU fewer and wider convolutions pay.
         network = fuse_for_inference(export.model) if export.options.fuse else export.model
         network = with_dtype(network, export.options.precision)
-        weights, run = (jax_network if network.card.fused else stateless)(network)
+        weights, run = stateless(network)
         weights = {name: np.asarray(value) for name, value in weights.items()}
 
         def probabilities(weights, images):

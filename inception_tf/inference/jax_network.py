@@ -16,15 +16,15 @@ import numpy as np
 from inception_tf.models.blocks import CHANNELS, Conv2D, Mixed, Repeat, Residual, Scope, Siblings, concatenate, run
 from inception_tf.models.fused import chain
 
-DIMENSIONS = ("NHWC", "OHWI", "NHWC")
 STEM = 16  # channels of the first convolution
 
 
-def jax_network(network):
+def jax_network(network, kernels="OHWI"):
     """What a fused network computes as (its weights, a pure function of them and of images).
 
     Args:
         network: of `fuse_for_inference`, on Keras's JAX backend.
+        kernels: the order of their axes; a processor reads Keras's own, "HWIO".
 
     Returns:
         A dict from the variables' paths to JAX arrays in the types that the layers compute in, and a function from such
@@ -32,7 +32,7 @@ def jax_network(network):
         those that hold them run as Keras has them.
     """
     weights = {}
-    steps = _sequence(chain(network), weights)
+    steps = _sequence(chain(network), weights, kernels)
 
     def outputs(weights, images):
         with precise(network):
@@ -51,28 +51,30 @@ def precise(network):
     return jax.default_matmul_precision("highest")
 
 
-def _sequence(steps, weights):
+def _sequence(steps, weights, kernels):
     """The function that does `steps` of a `Scope`, whose weights are added to `weights`; so are those of the others."""
     steps = [
-        _together([_step(one, weights) for one in step]) if isinstance(step, list) else _step(step, weights)
+        _together([_step(one, weights, kernels) for one in step])
+        if isinstance(step, list)
+        else _step(step, weights, kernels)
         for step in steps
     ]
     return lambda weights, x: functools.reduce(lambda x, step: step(weights, x), steps, x)
 
 
-def _step(layer, weights):
+def _step(layer, weights, kernels):
     """The function that does what a layer does."""
     kind = type(layer)
     if kind is Conv2D and layer.batch_norm is None and layer.use_bias and layer.groups == 1:
-        return _convolution(layer, weights)
+        return _convolution(layer, weights, kernels)
     if kind in (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D):
         return _pooling(layer, weights)
     if kind in (Scope, Repeat, Mixed):
-        return _sequence(layer.steps, weights)
+        return _sequence(layer.steps, weights, kernels)
     if kind is Siblings:
-        return _siblings(layer, weights)
+        return _siblings(layer, weights, kernels)
     if kind is Residual and layer.preact is None:
-        return _residual(layer, weights)
+        return _residual(layer, weights, kernels)
     return _as_keras(layer, weights)
 
 
@@ -87,16 +89,18 @@ def _as_keras(layer, weights):
     return call
 
 
-def _convolution(layer, weights):
+def _convolution(layer, weights, kernels):
     from jax import lax
 
     dtype, strides = layer.compute_dtype, layer.strides
     kernel = keras.ops.convert_to_numpy(layer.kernel).astype("float32")
     four = kernel.shape[:3] == (3, 3, 3) and (strides, layer.padding, layer.dilation_rate) == ((2, 2), "valid", (1, 1))
+    kernel = kernel.transpose(3, 0, 1, 2)
     if four:
-        kernel, strides = _four_as_one(kernel.transpose(3, 0, 1, 2), np).transpose(1, 2, 3, 0), (1, 1)
+        kernel, strides = _four_as_one(kernel, np), (1, 1)
+    kernel = kernel if kernels == "OHWI" else kernel.transpose(1, 2, 3, 0)
     names = layer.kernel.path, layer.bias.path
-    for name, value in zip(names, (kernel.transpose(3, 0, 1, 2), layer.bias)):
+    for name, value in zip(names, (kernel, layer.bias)):
         weights[name] = keras.ops.cast(value, dtype)
 
     def convolution(weights, x):
@@ -108,7 +112,7 @@ def _convolution(layer, weights):
             strides,
             layer.padding.upper(),
             rhs_dilation=layer.dilation_rate,
-            dimension_numbers=DIMENSIONS,
+            dimension_numbers=("NHWC", kernels, "NHWC"),
         )
         return layer.activation(x + bias)
 
@@ -116,7 +120,7 @@ def _convolution(layer, weights):
 
 
 def _four_as_one(x, library):
-    """N×H×W×3, zeros added to even sides, as N×H/2×W/2×STEM: the colors of 2×2 pixels, and zeros."""
+    """N×H×W×3, odd sides made even with zeros, as N×H/2×W/2×STEM: the colors of 2×2 pixels, and zeros."""
     x = library.pad(x, [(0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)])
     n, height, width, channels = x.shape
     x = library.reshape(x, (n, height // 2, 2, width // 2, 2, channels))
@@ -153,9 +157,9 @@ def _pooling(layer, weights):
     return pooling
 
 
-def _siblings(layer, weights):
-    opening = layer.opening and _step(layer.opening, weights)
-    branches = [_step(branch, weights) for branch in layer.branches]
+def _siblings(layer, weights, kernels):
+    opening = layer.opening and _step(layer.opening, weights, kernels)
+    branches = [_step(branch, weights, kernels) for branch in layer.branches]
     ends = list(itertools.accumulate(width for width in layer.widths if width))[:-1]
 
     def siblings(weights, x):
@@ -167,10 +171,10 @@ def _siblings(layer, weights):
     return siblings
 
 
-def _residual(layer, weights):
+def _residual(layer, weights, kernels):
     """A unit without normalization in front; its factor is as it is."""
-    steps = _sequence(layer.steps, weights)
-    shortcut = layer.shortcut and _step(layer.shortcut, weights)
+    steps = _sequence(layer.steps, weights, kernels)
+    shortcut = layer.shortcut and _step(layer.shortcut, weights, kernels)
     activation = keras.activations.get(layer.activation)
 
     def residual(weights, x):

@@ -78,7 +78,7 @@ def jax_compiled(network, then=lambda outputs: outputs):
     """A fused network by `jax_network`, compiled by XLA: a function from images to what `then` makes of its outputs."""
     import jax
 
-    weights, outputs = jax_network(network)
+    weights, outputs = jax_network(network, "HWIO" if jax.default_backend() == "cpu" else "OHWI")
     weights, structure = jax.tree.flatten(weights)  # once, not in every call
 
     def run(weights, images):
@@ -96,7 +96,7 @@ def graph_options():
     if jax.default_backend() != "gpu":
         return None
     try:
-        jax.jit(lambda x: x, compiler_options=GRAPH_OPTIONS)(0.0)
+        jax.jit(lambda x: x + 1, compiler_options=GRAPH_OPTIONS)(0.0)
     except jax.errors.JaxRuntimeError:
         return None
     return GRAPH_OPTIONS

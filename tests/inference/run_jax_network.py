@@ -40,7 +40,7 @@ def differences(name, sides, options):
         if "seed" not in variable.path and len(variable.shape) == 1:  # biases and statistics, which start as constants
             variable.assign(random.uniform(0.5, 1.5, variable.shape))
     network = fuse_for_inference(model)
-    weights, run = jax_network(network)
+    weights, run = jax_network(network, "OHWI" if sides[0] % 2 else "HWIO")
     same, as_keras = stateless(network)
     assert weights.keys() == same.keys()
     for count in 1, 3:
