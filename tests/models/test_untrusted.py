@@ -88,8 +88,9 @@ def test_every_road_to_keras_refuses(lenet, tmp_path, capsys):
     config["config"]["layers"].append(keras.saving.serialize_keras_object(Evil("relu")))
     path = str(write(tmp_path / "m.keras", {**lenet, "config.json": json.dumps(config)}))
     image = tmp_path / "images/a/i.png"
-    image.parent.mkdir(parents=True)
-    keras.utils.save_img(image, np.zeros((28, 28, 1)))
+    for folder in ("a", "b"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        keras.utils.save_img(tmp_path / "images" / folder / "i.png", np.zeros((28, 28, 1)))
     for command in ("classify", "export", "evaluate", "inspect", "convert", "verify"):
         arguments = {
             "classify": [path, str(image)],
