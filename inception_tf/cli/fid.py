@@ -29,7 +29,10 @@ def add_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the file when it exists")
     parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network (float32); its change of FID is measured and printed"
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the network (float32); its change of FID is measured and printed",
     )
     parser.add_argument("--kid-subsets", type=int, default=100, metavar="N", help="subsets of KID (100)")
     parser.add_argument("--kid-subset-size", type=int, default=1000, metavar="N", help="images of a subset (1000)")
