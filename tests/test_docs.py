@@ -1,6 +1,7 @@
 """The README and the site: every name is there; commands and examples run, and answer in the shape that is printed."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -52,6 +53,9 @@ def test_the_reference_has_every_public_name():
 
     page = PYTHON_PAGE.read_text("utf-8")
     described = {name: f"inception_tf.{module}.{name}" for name, module in inception_tf._PUBLIC.items()}
+    for name, module in inception_tf._MODULES.items():
+        public = importlib.import_module(f"inception_tf.{module}").__all__
+        described |= {f"{name}.{found}": f"inception_tf.{module}.{found}" for found in public}
     assert set(re.findall(r"^::: (\S+)$", page, re.MULTILINE)) == set(described.values())
     for name in set(inception_tf.__all__) - set(described):
         assert f"`{name}`" in page, name

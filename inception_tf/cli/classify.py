@@ -9,7 +9,9 @@ KERAS = model_needs_keras
 def add_arguments(parser):
     parser.add_argument("model", help=MODEL)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, patterns or directories")
-    parser.add_argument("--top", type=int, default=5, help="how many classes (5)")
+    parser.add_argument(
+        "--top", type=int, help="how many classes (5; of a model of several labels, all that reach their threshold)"
+    )
     parser.add_argument("--labels", metavar="FILE", help="the class names, a line each (default: the model's own)")
     parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
     parser.add_argument("--openvino", action="store_true", help="have OpenVINO run a SavedModel, .tflite or .onnx")
@@ -28,6 +30,7 @@ def run(args):
     results, failures = classify(engine, paths, args.top, args.batch, exif_rotation=args.exif)
     rows = []
     for path, best in results.items():
+        rows += [] if best else [(path, "none", "")]
         rows += [(path if i == 0 else "", name, f"{score:.4f}") for i, (_, name, score) in enumerate(best)]
     text = tables.render(rows, ("image", "class", "score"), "<<>")
     if failures:

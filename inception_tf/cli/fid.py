@@ -29,7 +29,10 @@ def add_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace the file when it exists")
     parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network (float32)"
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the network (float32); its change of FID is measured and printed",
     )
     parser.add_argument("--kid-subsets", type=int, default=100, metavar="N", help="subsets of KID (100)")
     parser.add_argument("--kid-subset-size", type=int, default=1000, metavar="N", help="images of a subset (1000)")
@@ -47,7 +50,7 @@ def run(args):
 
     from inception_tf.errors import UsageError
     from inception_tf.evaluation.features import FeatureExtractor, Features
-    from inception_tf.evaluation.fid import METRICS, compare, open_side
+    from inception_tf.evaluation.fid import METRICS, compare, open_side, precision_change
     from inception_tf.files import refuse_existing
 
     if not args.real and not args.save:
@@ -69,6 +72,11 @@ def run(args):
         options = args.kid_subsets, args.kid_subset_size, args.splits, args.neighbors
         comparison = compare(*sides, metrics, kernel, *options)
         comparison = dataclasses.replace(comparison, precision_of=args.precision)
+        if args.precision != "float32" and "fid" in metrics and any(isinstance(side, Features) for side in sides):
+            exact = FeatureExtractor(args.model, args.resize, "float32", args.batch)
+            comparison.precision_change = precision_change(
+                args.generated, args.real, extractor(), exact, cache=args.cache
+            )
         lines, data = [str(comparison)], comparison.to_json()
     if args.save:
         first = sides[0].statistics if isinstance(sides[0], Features) else sides[0]

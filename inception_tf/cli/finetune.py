@@ -20,7 +20,8 @@ def add_arguments(parser):
         required=True,
         nargs="+",
         metavar="PATH",
-        help="class folders; CSV or Parquet of paths and labels; WebDataset's .tar; TFRecords; hf:NAME; tfds:NAME",
+        help="class folders; CSV or Parquet of paths and a label, or labels with | between; WebDataset's .tar; "
+        "TFRecords; hf:NAME; tfds:NAME",
     )
     parser.add_argument("--val", nargs="+", metavar="PATH", help="validation images (default: a part of the data)")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="the part held out for validation (0.2)")

@@ -11,6 +11,7 @@ import numpy as np
 from inception_tf import tables
 from inception_tf.errors import CheckpointError, ImageError, UsageError, listed
 from inception_tf.evaluation import metrics
+from inception_tf.evaluation.multi_label import MultiLabelEvaluation, not_counted
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
@@ -138,12 +139,7 @@ class Evaluation:
         best = f", top-5 {top5}" if len(self.labels) > 5 else ""
         text += f"\n\n{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
         text += f"calibration error {tables.percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
-        if self.skipped:
-            first = list(self.skipped.items())[:10]
-            more = [f"  … and {len(self.skipped) - len(first)} more"] if len(first) < len(self.skipped) else []
-            lines = [f"\n\nNot counted, since they could not be read: {len(self.skipped)}"]
-            text += "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in first), *more])
-        return text
+        return text + not_counted(self.skipped)
 
 
 def _short(name, most=40):
@@ -162,15 +158,20 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
     Returns:
-        An `Evaluation`.
+        An `Evaluation`; of images with several labels, a `MultiLabelEvaluation`.
 
     Raises:
-        UsageError: `batch` below 1; classes that do not fit; a label out of range; a model without a classifier.
+        UsageError: `batch` below 1; classes that do not fit; a model for one label an image and data with several, or
+            the reverse; a label out of range; a model without a classifier.
         CheckpointError: the model's scores of an image are NaN; says of which.
         ImageError: not one image could be read.
     """
     if batch < 1:
         raise UsageError(f"batch must be at least 1. Received: {batch}")
+    several = getattr(engine.card, "multi_label", False)
+    if several != examples.multi_label:
+        one, other = ("several labels", "one label") if several else ("one label", "several labels")
+        raise UsageError(f"The model gives an image {one}. Received: data with {other} an image.")
     truth = _truth(engine, examples)
     index, found, skipped = [], [], dict(examples.skipped)
     timed, start = None, time.perf_counter()
@@ -190,7 +191,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
     with Progress("Evaluating", len(examples), "images") as progress:
         for rows, scores in answers(engine, images(progress), batch):
             scores = _checked(engine, scores, [examples.names[i] for i in rows])
-            found.append(_answers(scores, truth[list(rows)]))
+            found.append(scores if several else _answers(scores, truth[list(rows)]))
             index += rows
             if timed is None and len(index) < len(examples):
                 timed, start = len(index), time.perf_counter()
@@ -199,14 +200,16 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         raise ImageError(f"Not one of the {len(skipped)} images could be read.{''.join(reasons)}")
     seconds = time.perf_counter() - start
     counted = len(index) - timed if timed not in (None, len(index)) else len(index)
+    facts = engine.labels, np.array(index, np.int64), [examples.names[i] for i in index], truth[index]
+    speed = counted / max(seconds, 1e-9)
+    if several:
+        thresholds = engine.card.thresholds
+        return MultiLabelEvaluation(*facts, np.concatenate(found), thresholds, skipped, speed, exif_rotation)
     return Evaluation(
-        engine.labels,
-        np.array(index, np.int64),
-        [examples.names[i] for i in index],
-        truth[index],
+        *facts,
         *(np.concatenate(column) for column in zip(*found)),
         skipped,
-        counted / max(seconds, 1e-9),
+        speed,
         _published(engine, len(examples.class_names)),
         exif_rotation,
     )
@@ -269,28 +272,39 @@ def match_classes(names, labels):
 
 
 def write_predictions(evaluation, path, overwrite=False):
-    """Writes a CSV file with a row for every image of an `Evaluation`, UTF-8, in the order of the data.
+    """Writes a CSV file with a row for every image of an evaluation, UTF-8, in the order of the data.
 
-    Its columns: image, label, predicted, score (of the answer), label_score, label_rank (1 where the answer is right).
+    Its columns: image, label, predicted, score (of the answer), label_score, label_rank (1 where the answer is right);
+    of a `MultiLabelEvaluation`: image, labels and predicted (with | between), and the score of each class.
 
     Raises:
         UsageError: `path` exists, and `overwrite` is false.
         InceptionTFError: it cannot be written.
     """
     e = evaluation
-    labels = ([e.labels[i] for i in column] for column in (e.truth, e.predicted))
+    if isinstance(e, MultiLabelEvaluation):
+        header, rows = e.table()
+    else:
+        header = ("image", "label", "predicted", "score", "label_score", "label_rank")
+        labels = ([e.labels[i] for i in column] for column in (e.truth, e.predicted))
+        rows = zip(e.names, *labels, e.score, e.truth_score, e.rank)
     with (
         atomic_write(path, overwrite) as part,
         part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(("image", "label", "predicted", "score", "label_score", "label_rank"))
-        writer.writerows(zip(e.names, *labels, e.score, e.truth_score, e.rank))
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _truth(engine, examples):
-    """The model's class of each example."""
-    labels, positions = np.asarray(examples.labels, np.int64), match_classes(examples.class_names, engine.labels)
+    """The model's class of each example; of several labels each, a bool array N×classes."""
+    positions = match_classes(examples.class_names, engine.labels)
+    if examples.multi_label:
+        truth = np.zeros((len(examples), len(engine.labels)), bool)
+        truth[:, positions] = examples.labels
+        return truth
+    labels = np.asarray(examples.labels, np.int64)
     outside = np.flatnonzero((labels < 0) | (labels >= len(positions)))
     if outside.size:
         raise UsageError(

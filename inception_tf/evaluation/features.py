@@ -55,7 +55,7 @@ class FeatureExtractor:
             pytorch-fid, a `.keras` file; or an `.onnx`, `.tflite` or `.xml` that was exported with `include_top=False`
             and `pooling="avg"`. Default: the published one, downloaded.
         resize: one of `MODES`.
-        precision: of the arithmetic, one of `PRECISIONS`; for a Keras model.
+        precision: of the arithmetic, one of `PRECISIONS`; an export has its own.
         batch: images at a time.
 
     Attributes:
@@ -63,7 +63,7 @@ class FeatureExtractor:
         weights: a fingerprint of the weights, 16 hexadecimal digits.
 
     Raises:
-        UsageError: another network, an unknown mode or precision.
+        UsageError: another network, an unknown mode or precision; a precision for an export.
         CheckpointError, DownloadError: there is no such model, it is damaged, or cannot be downloaded.
     """
 
@@ -79,6 +79,8 @@ class FeatureExtractor:
             self._build(model)
 
     def _open_export(self, path):
+        if self.precision != "float32":
+            raise UsageError(f"{path} is exported in a precision of its own. Received: precision={self.precision!r}")
         run = runtime_for(path)(path)
         _check(run.card, path)
         if run.card.include_top or run.card.options.get("pooling") != "avg":

@@ -10,9 +10,11 @@ from inception_tf.errors import UsageError
 from inception_tf.evaluation import generative
 from inception_tf.evaluation.feature_statistics import FeatureStatistics, check_comparable, is_statistics
 from inception_tf.evaluation.features import Features
+from inception_tf.images.image_sets import open_image_set
 
 METRICS = ("fid", "kid", "is", "pr", "dc")
 FEW = 2048  # images below which a covariance of 2048 dimensions has no full rank
+SAMPLE = 64  # images of a side, at most, on which the change by a narrow precision is measured
 
 
 @dataclasses.dataclass
@@ -26,8 +28,9 @@ class Comparison:
         kid: mean, standard deviation, and the size of its subsets.
         inception_score: mean and standard deviation, of the generated images.
         precision, recall, density, coverage: fractions; density may exceed 1.
+        precision_change: what `precision_change` found, a dict, where the precision is not float32.
         skipped: a dict from images that could not be read to the reason.
-        warnings: texts.
+        warnings, notes: texts.
     """
 
     mode: str | None
@@ -40,8 +43,10 @@ class Comparison:
     recall: float | None = None
     density: float | None = None
     coverage: float | None = None
+    precision_change: dict | None = None
     skipped: dict = dataclasses.field(default_factory=dict)
     warnings: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
 
     def to_json(self):
         """The facts as JSON takes them."""
@@ -58,6 +63,10 @@ class Comparison:
         rows.append(("images", " and ".join("unknown" if count is None else f"{count:,}" for count in self.counts)))
         if self.precision_of != "float32":
             rows.append(("computed in", self.precision_of))
+        if self.precision_change:
+            text = "{relative:+.2%}: {fid:.6g}, in float32 {float32:.6g}, of {} and {} images"
+            counts = ("unknown" if count is None else count for count in self.precision_change["counts"])
+            rows.append(("which changes FID by", text.format(*counts, **self.precision_change)))
         if self.fid is not None:
             rows.append(("FID", f"{self.fid:.6g}"))
         if self.kid:
@@ -73,7 +82,8 @@ class Comparison:
         if self.skipped:
             lines.append(f"Left out, since they could not be read: {len(self.skipped)}")
             lines += [f"  {name}: {reason}" for name, reason in list(self.skipped.items())[:10]]
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+        texts = [("warning", text) for text in self.warnings] + [("note", text) for text in self.notes]
+        return "\n".join([*lines, *map(": ".join, texts)])
 
 
 def open_side(source, extractor=None, skip=False, cache=True):
@@ -133,6 +143,12 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
             result.warnings.append("Statistics without a mode: whether they were resized alike cannot be checked.")
     if "kid" in metrics:
         result.kid = generative.kernel_distance(generated.values, real.values, subsets, subset_size)
+        whole = [name for name, count in zip(("generated", "real"), result.counts) if count == result.kid[2]]
+        if whole:
+            result.notes.append(
+                f"Each of KID's subsets is all {result.kid[2]} {' and '.join(whole)} images: its deviation is "
+                f"{'0 by construction' if len(whole) == 2 else 'too small'}. A smaller subset size shows it."
+            )
     if "is" in metrics:
         if kernel is None:
             raise UsageError("The Inception score needs the network with its classifier.")
@@ -142,3 +158,29 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
     if "dc" in metrics:
         result.density, result.coverage = generative.density_coverage(generated.values, real.values, neighbors or 5)
     return result
+
+
+def precision_change(generated, real, narrow, exact, count=SAMPLE, cache=True):
+    """FID in a narrow precision beside float32, of the same images: some of each side, evenly spaced.
+
+    Args:
+        generated, real: as `open_side` takes them, but no `Features`. A side that is statistics is taken as it is.
+        narrow, exact: `FeatureExtractor`s, which differ in their precision.
+        count: how many images of a side, at most.
+        cache: as in `FeatureExtractor.extract`.
+
+    Returns:
+        A dict: `counts` of the two sides, `fid`, `float32`, and `relative`, the change over the latter.
+    """
+    samples = [
+        side
+        if isinstance(side, FeatureStatistics) or (isinstance(side, (str, Path)) and is_statistics(side))
+        else open_image_set(side).sample(count)
+        for side in (generated, real)
+    ]
+    found, exactly = (
+        compare(*(open_side(sample, extractor, skip=True, cache=cache) for sample in samples))
+        for extractor in (narrow, exact)
+    )
+    relative = (found.fid - exactly.fid) / exactly.fid if exactly.fid else 0.0
+    return {"counts": exactly.counts, "fid": found.fid, "float32": exactly.fid, "relative": relative}

@@ -8,6 +8,8 @@ from inception_tf.evaluation.feature_statistics import FeatureStatistics
 from inception_tf.evaluation.features import FeatureExtractor, Features
 from inception_tf.evaluation.fid import compare, open_side
 
+__all__ = ["FID", "FIDCallback"]
+
 
 class FID(keras.metrics.Metric):
     """The Fréchet Inception distance of generated images to real ones.

@@ -88,5 +88,37 @@ def log_loss(probability):
     return float(-np.log(np.clip(np.asarray(probability, np.float64), epsilon, 1 - epsilon)).mean())
 
 
+def average_precision(truth, score):
+    """The area under precision over recall, in steps: Σ (recall − the recall before) · precision, as scikit-learn's.
+
+    Args:
+        truth: bool array (N,), which images have the label.
+        score: float array (N,), its probability.
+
+    Returns:
+        A fraction; None where no image has the label.
+    """
+    hits, answers, _ = _by_threshold(truth, score)
+    return float((np.diff(hits, prepend=0) * hits / answers).sum() / hits[-1]) if hits[-1] else None
+
+
+def best_threshold(truth, score):
+    """The threshold from which on the answers have the best F1, between two scores; 0.5 where no image has the label.
+
+    Arguments as of `average_precision`. Of equally good ones the highest.
+    """
+    hits, answers, scores = _by_threshold(truth, score)
+    best = np.argmax(2 * hits / (answers + hits[-1]))
+    return float((scores[best] + np.append(scores, 0)[best + 1]) / 2) if hits[-1] else 0.5
+
+
+def _by_threshold(truth, score):
+    """For each distinct score, highest first: the images with the label at or above it, all of them, and the score."""
+    order = np.argsort(-score, kind="stable")
+    sorted_scores = score[order].astype(np.float64)
+    last = np.append(np.flatnonzero(np.diff(sorted_scores)), len(order) - 1)
+    return np.cumsum(truth[order])[last], last + 1, sorted_scores[last]
+
+
 def _fraction(part, total):
     return float(part / total) if total else None

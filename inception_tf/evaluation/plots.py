@@ -60,7 +60,9 @@ def learning_curves(rows, path, overwrite=False):
     figure = figures.figure(12, 5, dpi=_DPI)
     last = max((row["step"] for row in rows), default=1)
     lines = {}
-    for axes, (title, key, best) in zip(figure.subplots(1, 2), (("Loss", "loss", min), ("Accuracy", "accuracy", max))):
+    several = any("val_pr_auc" in row for row in rows)
+    score = ("Area under precision and recall", "pr_auc", max) if several else ("Accuracy", "accuracy", max)
+    for axes, (title, key, best) in zip(figure.subplots(1, 2), (("Loss", "loss", min), score)):
         train, val = _series(rows, key), _series(rows, f"val_{key}")
         lines |= _curves(axes, train, val)
         axes.grid()
@@ -68,7 +70,7 @@ def learning_curves(rows, path, overwrite=False):
         axes.set_title(title, loc="left", size=13, weight="bold", pad=22)
         if not train[1] + val[1]:
             axes.text(0.5, 0.5, "no values", color=_GRAY, ha="center", transform=axes.transAxes)
-        elif key == "accuracy":
+        elif key != "loss":
             low = math.floor(10 * min(train[1] + val[1]) - 1e-9) / 10
             axes.set_ylim(max(low, 0), 1 + 0.02 * (1 - low))
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value < 1.001 else "")
@@ -77,7 +79,7 @@ def learning_curves(rows, path, overwrite=False):
             axes.set_ylim(0, 1.08 * max([np.percentile(train[1] or [0], 99), *val[1]]) or 1)
         if val[1]:
             value = best(val[1])
-            step, value = val[0][val[1].index(value)], tables.percent(value) if key == "accuracy" else f"{value:.4f}"
+            step, value = val[0][val[1].index(value)], tables.percent(value) if key != "loss" else f"{value:.4f}"
             axes.set_title(f"best on validation: {value}, step {step:,}", loc="right", color=_GRAY, pad=22)
         _mark_phases(axes, rows, last)
     if lines:

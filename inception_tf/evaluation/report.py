@@ -5,6 +5,7 @@ from pathlib import Path
 
 from inception_tf.evaluation import plots
 from inception_tf.evaluation.evaluate import write_predictions
+from inception_tf.evaluation.multi_label import MultiLabelEvaluation
 from inception_tf.files import atomic_write, refuse_existing
 
 FILES = ("evaluation.json", "predictions.csv", "confusion.png", "confident_errors.png")
@@ -20,7 +21,7 @@ def write_report(evaluation, examples, directory, overwrite=False):
     """Writes evaluation.json, predictions.csv, and, with matplotlib, confusion.png and confident_errors.png.
 
     Args:
-        evaluation: an `Evaluation`.
+        evaluation: an `Evaluation`, or a `MultiLabelEvaluation`, of which there are no pictures.
         examples: the `Examples` it is of.
         directory: where to; created where it is missing.
         overwrite: whether files that are there may be replaced.
@@ -36,6 +37,8 @@ def write_report(evaluation, examples, directory, overwrite=False):
     with atomic_write(numbers, overwrite) as part:
         part.write_text(json.dumps(evaluation.to_json()) + "\n", "utf-8")
     write_predictions(evaluation, predictions, overwrite)
+    if isinstance(evaluation, MultiLabelEvaluation):
+        return paths[:2], None
     try:
         plots.confusion_matrix(evaluation, confusion, overwrite)
         plots.confident_errors(evaluation, examples, errors, overwrite=overwrite)

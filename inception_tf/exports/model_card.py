@@ -70,10 +70,12 @@ def card_text(card):
     if known and known["top1"] is not None:
         lines += ["Published for that checkpoint, on ImageNet's validation images, one central crop: "]
         lines[-1] += f"top-1 {known['top1']}%, top-5 {known['top5']}%."
-    elif measured := card.evaluation if "accuracy" in card.evaluation else None:
+    elif {"accuracy", "mean_ap"} & set(measured := card.evaluation):
+        several = "mean_ap" in measured
+        figure = f"mAP {percent(measured['mean_ap'])}" if several else f"top-1 {percent(measured['accuracy'])}"
         lines += [f"Measured on {measured['images']} images of {measured['data']} that were held out, at step "]
-        lines[-1] += f"{measured['step']} of fine-tuning: top-1 {percent(measured['accuracy'])}. The best of the run's "
-        lines[-1] += "epochs was chosen by these same images."
+        lines[-1] += f"{measured['step']} of fine-tuning: {figure}. The best of the run's epochs "
+        lines[-1] += f"{'and the thresholds were' if several else 'was'} chosen by these same images."
     else:
         lines += ["Not recorded, but for what Provenance says."]
 

@@ -30,7 +30,8 @@ class Examples:
     A subclass says in `read` and `_size` what an element of `sources` means.
 
     Attributes:
-        labels: int64 array of shape (N,), 0 to classes - 1.
+        labels: int64 array of shape (N,), 0 to classes - 1; where images have several labels, or none, a float32 array
+            N×classes of 0 and 1.
         class_names: list of str, the name of every class. TFRecords may have a class without images.
         names: list of N different str, for reports: the path within the data, "shard:record", "element 12".
         skipped: dict from names to the reason why that image, or the rest of that shard, was left out.
@@ -40,11 +41,28 @@ class Examples:
     def __init__(self, sources, labels, class_names, names, skipped=None, origins=()):
         self._sources = list(sources)
         self.origins = {os.path.realpath(path) for path in origins}
-        self.labels = np.asarray(labels, np.int64).reshape(-1)
+        several = np.ndim(labels) == 2 and getattr(labels, "dtype", None) == np.float32
+        self.labels = labels if several else np.asarray(labels, np.int64).reshape(-1)
         self.class_names, self.names, self.skipped = list(class_names), list(names), dict(skipped or {})
 
     def __len__(self):
         return len(self._sources)
+
+    @property
+    def multi_label(self):
+        """Whether an image has several labels, or none."""
+        return self.labels.ndim == 2
+
+    @property
+    def class_counts(self):
+        """int64 array (classes,): how many images a class has."""
+        if self.multi_label:
+            return self.labels.sum(axis=0).astype(np.int64)
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def members(self, label):
+        """int64 array: the indices of the images that have a class."""
+        return np.flatnonzero(self.labels[:, label] if self.multi_label else self.labels == label)
 
     def read(self, index):
         """The bytes of an image's file, as they are stored.
@@ -75,7 +93,9 @@ class Examples:
         """Splits every class by the names of its files: independent of their folder and their order.
 
         A class's images are ordered by the SHA-256 of their file name, without the folders above it. The first
-        `fraction * n` are held out, halves rounded up; at least one is, and at least one is not.
+        `fraction * n` are held out, halves rounded up; at least one is, and at least one is not. Where images have
+        several labels, the rarest class goes first, and those without a label last; what one class decided stays
+        (arXiv 1310.5288 has it so too), so that the others' numbers are about those.
 
         Args:
             fraction: the part to hold out, between 0 and 1.
@@ -88,14 +108,19 @@ class Examples:
         """
         if not 0 < fraction < 1:
             raise UsageError(f"The fraction to hold out must be between 0 and 1. Received: {fraction}")
-        held_out, single = np.zeros(len(self), bool), []
-        for label in np.unique(self.labels):
-            members = np.flatnonzero(self.labels == label)
-            if len(members) == 1:
-                single.append(self.class_names[label])
+        held_out, open_, single = np.zeros(len(self), bool), np.ones(len(self), bool), []
+        counts = self.class_counts
+        groups = [self.members(label) for label in np.argsort(counts, kind="stable") if counts[label]]
+        if self.multi_label and not self.labels.any(axis=1).all():
+            groups.append(np.flatnonzero(~self.labels.any(axis=1)))
+        single = [self.class_names[label] for label in np.flatnonzero(counts == 1)]
+        for members in groups:
             count = min(max(math.floor(fraction * len(members) + 0.5), 1), len(members) - 1)
-            keys = {i: (hashlib.sha256(_utf8(self._split_key(i))).digest(), self.names[i]) for i in members}
-            held_out[sorted(members, key=keys.get)[:count]] = True
+            count = max(count - held_out[members].sum(), 0)
+            free = members[open_[members]]
+            keys = {i: (hashlib.sha256(_utf8(self._split_key(i))).digest(), self.names[i]) for i in free}
+            held_out[sorted(free, key=keys.get)[:count]] = True
+            open_[members] = False
         if single:
             advice = "Add images, or name the validation images (--val, val=)."
             raise UsageError(f"One image cannot be split. {advice} Received: one image of {listed(single)}.")
@@ -127,10 +152,11 @@ class Examples:
                         reasons[i] = reason
         part = self.subset([i for i in range(len(self)) if i not in reasons])
         part.skipped |= {self.names[i]: reason for i, reason in reasons.items()}
-        lost = sorted(set(self.labels.tolist()) - set(part.labels.tolist()))
+        lost = np.flatnonzero((self.class_counts > 0) & (part.class_counts == 0)).tolist()
         if not len(part) or (lost and complete):
             whose = f" of {listed([self.class_names[label] for label in lost])}" if len(part) else ""
-            first = next((f" The first: {self.names[i]}: {reasons[i]}" for i in reasons if self.labels[i] in lost), "")
+            theirs = {i for label in lost for i in self.members(label)}
+            first = next((f" The first: {self.names[i]}: {reasons[i]}" for i in reasons if i in theirs), "")
             raise UsageError(f"No image{whose} can be read.{first}")
         return part
 
@@ -170,6 +196,31 @@ def named_or_numbered(raw, offset, labels, examples):
         raise UsageError(f"The data holds one class only, {names[0]!r}. Expected two or more.")
     number = {name: i for i, name in enumerate(names)}
     return np.array([number[label] for label in raw], np.int64), names
+
+
+def several_labels(raw, offset, labels):
+    """The labels float32 N×classes of 0 and 1, and the classes' names, sorted unless `labels` orders them.
+
+    Args:
+        raw: a list of names for every image.
+        offset, labels: `labels_offset` and `labels` of `sources.open_examples`.
+
+    Raises:
+        UsageError: an offset; a name that is not among `labels`; fewer than two classes.
+    """
+    if offset:
+        raise UsageError("labels_offset is for labels that are numbers. Several labels of an image are names.")
+    names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
+    there = {name for row in raw for name in row}
+    names = sorted(there) if names is None else list(names)
+    if unknown := sorted(there.difference(names)):
+        raise UsageError(f"Labels that are not among the {len(names)} classes ({listed(names)}): {listed(unknown)}.")
+    if len(names) < 2:
+        raise UsageError(f"The data holds {len(names)} classes, {listed(names) or 'no labels'}. Expected two or more.")
+    number, matrix = {name: i for i, name in enumerate(names)}, np.zeros((len(raw), len(names)), np.float32)
+    for i, row in enumerate(raw):
+        matrix[i, [number[name] for name in row]] = 1
+    return matrix, names
 
 
 def numbered_classes(raw, offset, labels, examples):

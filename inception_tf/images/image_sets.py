@@ -27,6 +27,12 @@ class ImageSet:
     def __len__(self):
         return len(self.names)
 
+    def sample(self, count):
+        """An `ImageSet` of `count` of them, evenly spaced; of all where there are not more."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int)).tolist()
+        stamp = [self.stamp, chosen] if self.stamp else ()
+        return ImageSet([self.names[i] for i in chosen], lambda index: self._read(chosen[index]), stamp)
+
     def read(self, index):
         """An image, an array H×W×3, RGB, uint8 or float32 0 to 255.
 
@@ -38,6 +44,8 @@ class ImageSet:
         """
         image = self._read(index)
         try:
+            if isinstance(image, ImageError):
+                raise image
             if isinstance(image, Path):
                 return read_image(image, decoder="pillow")
             if isinstance(image, bytes):
@@ -56,7 +64,8 @@ def open_image_set(source):
     Args:
         source: a folder, searched to the bottom; a pattern; a file of paths, a line each (`.txt`, relative to it);
             TFRecord files with `image/encoded`; a `.parquet` file or a pattern or folder of them, with a column of
-            images' bytes; a `.npy` or `.npz` file of images N×H×W×3 (or N×H×W); such an array; or a list of paths.
+            images' bytes; a `.npy` or `.npz` file of images N×H×W×3 (or N×H×W); such an array; a list of paths; or an
+            `ImageSet`. What breaks off in a TFRecord file is one image more, which cannot be read.
 
     Returns:
         An `ImageSet`.
@@ -64,6 +73,8 @@ def open_image_set(source):
     Raises:
         UsageError: nothing there, no images in it, an array of another shape.
     """
+    if isinstance(source, ImageSet):
+        return source
     if hasattr(source, "__array__"):
         return _arrays(np.asarray(source), "image")
     files = [path for _, matches in expand(source) for path in matches]
@@ -129,16 +140,23 @@ def _records(files):
 
     start_tensorflow()
     import tensorflow as tf
+    from google.protobuf.message import DecodeError
 
-    places, names, skipped = [], [], {}
+    places, names = [], []
     for file in files:
-        for number, (_, data) in enumerate(read_shard(file, file.name, skipped)):
-            example = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
-            if example:
-                places.append(example[0])
-                names.append(f"{file.name}:{number}")
-    if not places:
-        raise UsageError(f"No images in {len(files)} TFRecord files. {'; '.join(map(': '.join, skipped.items()))}")
+        broken = {}
+        for number, (_, data) in enumerate(read_shard(file, file.name, broken)):
+            try:
+                images = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
+                places.append(images[0] if images else ImageError("has no image/encoded"))
+            except DecodeError:
+                places.append(ImageError("is no tf.train.Example"))
+            names.append(f"{file.name}:{number}")
+        names += broken
+        places += map(ImageError, broken.values())
+    if all(isinstance(place, ImageError) for place in places):
+        reasons = "; ".join(f"{name}: {place}" for name, place in list(zip(names, places))[:3])
+        raise UsageError(f"No images in {len(files)} TFRecord files. {reasons}")
     return ImageSet(names, places.__getitem__, map(_stat, files))
 
 
@@ -146,7 +164,7 @@ def _parquet(files):
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise UsageError("A .parquet file needs the package pyarrow: pip install pyarrow") from None
+        raise UsageError(f"{files[0]} needs pyarrow: pip install 'inception-tf[data]'") from None
     images, names = [], []
     for file in files:
         try:

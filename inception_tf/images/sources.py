@@ -81,7 +81,7 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
         elif isinstance(val, (str, os.PathLike)) and not os.path.lexists(val) and (root / val).is_dir():
             val = root / val
     train = open_examples(data, labels, labels_offset)
-    present = np.unique(train.labels)
+    present = np.flatnonzero(train.class_counts)
     if len(present) < 2:
         raise UsageError(f"All training images are of one class, {train.class_names[present[0]]!r}.")
     if val is None:

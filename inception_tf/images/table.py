@@ -3,15 +3,17 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 from inception_tf.errors import UsageError, listed, reason
-from inception_tf.images.examples import named_or_numbered
+from inception_tf.images.examples import named_or_numbered, several_labels
 from inception_tf.images.folders import FolderExamples
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _IMAGE = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
 _LABEL = ("label", "class", "category", "class_name", "target")
+_LABELS = ("labels", "classes", "categories", "tags")
 
 
 class TableExamples(FolderExamples):
@@ -38,16 +40,22 @@ def open_table(files, labels=None, labels_offset=0):
 
     Labels are names, whose classes are sorted unless `labels` gives their order, or all of them numbers.
 
+    Where there is no such column, one called labels, classes, categories or tags has several names for an image, with |
+    or ; between, or none: in Parquet, also lists of names.
+
     Args:
         files: paths, of one kind.
         labels, labels_offset: see `sources.open_examples`.
 
     Raises:
-        UsageError: no such columns; no rows; a label that is not among `labels`; pyarrow is missing.
+        UsageError: no such columns; files with one label an image and with several; no rows; a label that is not among
+            `labels`; pyarrow is missing.
     """
-    sources, raw, names, skipped = [], [], [], {}
+    sources, raw, names, skipped, kinds = [], [], [], {}, set()
     for file in map(Path, files):
-        images, given, known = (_parquet if file.suffix.lower() == ".parquet" else _csv)(file)
+        images, given, known, several = (_parquet if file.suffix.lower() == ".parquet" else _csv)(file)
+        given, known = ([_split(label) for label in given], None) if several else (given, known)
+        kinds.add(several)
         labels = known if labels is None else labels
         for number, (image, label) in enumerate(zip(images, given), 1):
             if isinstance(image, dict):  # Hugging Face's
@@ -62,8 +70,14 @@ def open_table(files, labels=None, labels_offset=0):
             names.append(name)
     if not sources:
         raise UsageError(f"{listed(files)} has no row with an image and a label.")
+    if len(kinds) > 1:
+        raise UsageError(f"Some files have one label an image, others several. Received: {listed(files)}")
     names = _different(names)
-    examples = TableExamples(sources, *named_or_numbered(raw, labels_offset, labels, names), names, skipped, files)
+    if kinds.pop():
+        classes = several_labels(raw, labels_offset, labels)
+    else:
+        classes = named_or_numbered(raw, labels_offset, labels, names)
+    examples = TableExamples(sources, *classes, names, skipped, files)
     examples.origins |= {os.path.abspath(source) for source in sources if isinstance(source, str)}
     examples._tables = [Path(file).name for file in files]
     return examples
@@ -74,39 +88,45 @@ def _different(names):
     return names if len(set(names)) == len(names) else [f"{name} (row {i})" for i, name in enumerate(names, 1)]
 
 
+def _split(labels):
+    """The names in a cell of several, a list; each once."""
+    parts = re.split(r"[|;]", labels) if isinstance(labels, str) else map(str, labels or ())
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
 def _csv(file):
-    """(images, labels, None) of a CSV file."""
+    """(images, labels, None, whether an image has several) of a CSV file."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             rows = csv.DictReader(opened, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-            image, label = _columns(file, rows.fieldnames or [])
+            image, label, several = _columns(file, rows.fieldnames or [])
             pairs = [(row[image], row[label]) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"Cannot read {file}: {reason(error)}") from error
-    return [image for image, _ in pairs], [label for _, label in pairs], None
+    return [image for image, _ in pairs], [label for _, label in pairs], None, several
 
 
 def _parquet(file):
-    """(images, labels, names of the classes or None) of a Parquet file."""
+    """(images, labels, names of the classes or None, whether an image has several labels) of a Parquet file."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise UsageError(f"{file} needs pyarrow: pip install 'inception-tf[data]'") from None
     try:
         schema = parquet.read_schema(file)
-        columns = _columns(file, schema.names)
+        *columns, several = _columns(file, schema.names)
         images, labels = (parquet.read_table(file, columns=[name])[name].to_pylist() for name in columns)
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return images, labels, info.get("info", {}).get("features", {}).get(columns[1], {}).get("names")
+        return images, labels, info.get("info", {}).get("features", {}).get(columns[1], {}).get("names"), several
     except (OSError, ArrowException, ValueError) as error:
         raise UsageError(f"Cannot read {file}: {reason(error)}") from error
 
 
 def _columns(file, names):
-    """The names of the columns of the images and the labels."""
+    """The names of the columns of the images and the labels, and whether an image has several of these."""
     lower = {name.lower(): name for name in reversed(names) if name}
-    found = [next((lower[name] for name in kind if name in lower), None) for kind in (_IMAGE, _LABEL)]
+    found = [next((lower[name] for name in kind if name in lower), None) for kind in (_IMAGE, _LABEL + _LABELS)]
     for column, kind in zip(found, (_IMAGE, _LABEL)):
         if column is None:
             raise UsageError(f"{file} has no column called {', '.join(kind)}. Received: {listed(names, 10)}")
-    return found
+    return *found, found[1].lower() in _LABELS

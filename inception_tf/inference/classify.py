@@ -17,13 +17,14 @@ from inception_tf.progress import Progress
 _NOT_FINITE = "its scores are not finite"
 
 
-def classify(engine, paths, top=5, batch=16, exif_rotation=False):
+def classify(engine, paths, top=None, batch=16, exif_rotation=False):
     """The best classes of image files.
 
     Args:
         engine: an `Engine`, or whatever `open_engine` takes.
         paths: a sequence of files; or one path, a pattern or a directory, as `find_images` takes it.
-        top: how many classes of each.
+        top: how many classes of each. Default: 5; of a model that gives an image several labels, all whose probability
+            reaches their threshold, perhaps none.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
@@ -32,13 +33,18 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
         could not be read, or to which the model answers NaN or infinity, to the reason.
 
     Raises:
-        UsageError: `top` or `batch` below 1; a path that matches nothing.
+        UsageError: `top` or `batch` below 1; `top` of a model of several labels; a path that matches nothing.
         CheckpointError, MismatchError: there is no such model; or the model answers NaN or infinity to every image.
     """
-    if top < 1 or batch < 1:
+    if (top is not None and top < 1) or batch < 1:
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
     paths = find_images(paths) if isinstance(paths, (str, os.PathLike)) else paths
     engine = engine if isinstance(engine, Engine) else open_engine(engine)
+    several = getattr(engine.card, "multi_label", False)
+    if several and top is not None:
+        raise UsageError(
+            f"The model answers with all labels that reach their threshold: leave out --top (top). Received: {top}"
+        )
     results, failures = {}, {}
 
     def prepare(path):
@@ -55,7 +61,10 @@ def classify(engine, paths, top=5, batch=16, exif_rotation=False):
     with Progress("Classifying", len(paths), "images") as progress:
         for files, scores in answers(engine, images(progress), batch):
             finite = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
-            decoded = decode_predictions(scores[finite], top, engine.labels)
+            decoded = decode_predictions(scores[finite], len(engine.labels) if several else top or 5, engine.labels)
+            if several:
+                thresholds = engine.card.thresholds
+                decoded = [[label for label in row if label[2] >= thresholds[label[0]]] for row in decoded]
             results.update(zip(itertools.compress(files, finite), decoded))
             failures.update(dict.fromkeys(itertools.compress(files, ~finite), _NOT_FINITE))
     if not results and _NOT_FINITE in failures.values():

@@ -47,6 +47,8 @@ class Card:
         scope: the Slim scope of its variables.
         preprocessing: how its images are prepared, a dict of "kind", "size" and "channels"; None where not known.
         labels: one class name a logit, a list, or None.
+        thresholds: of a model that gives an image several labels, the probability from which on each class is answered,
+            a list; else None.
         weights: the `Weights`.
         fused: whether `fuse_for_inference` made it.
         evaluation: what was measured of it, a dict.
@@ -58,6 +60,7 @@ class Card:
     scope: str = ""
     preprocessing: dict | None = None
     labels: list | None = None
+    thresholds: list | None = None
     weights: Weights = Weights()
     fused: bool = False
     evaluation: dict = dataclasses.field(default_factory=dict)
@@ -72,6 +75,11 @@ class Card:
     def classes(self):
         """The number of classes, or None for a model without a classifier."""
         return self.options["classes"] if self.include_top else None
+
+    @property
+    def multi_label(self):
+        """Whether an image has several labels, or none, so that each probability is one of its own."""
+        return self.include_top and self.thresholds is not None
 
     @property
     def gives_logits(self):

@@ -100,7 +100,7 @@ class Targets:
     """What `fit` compares the outputs with: for an example, a one-hot label and a weight for every head.
 
     Attributes:
-        labels: int64 array, the class of every example.
+        labels: int64 array, the class of every example; or float32 N×classes, of several.
         classes: how many there are.
         heads: the names of the outputs that have a loss.
         factors: float32 array, a factor for every class on the weight, or None.
@@ -114,8 +114,8 @@ class Targets:
     def __call__(self, inputs, index, weight=1.0):
         """(inputs, {labels}, {weights}) of the examples at `index`, an int64 tensor."""
         labels = tf.gather(self.labels, index)
-        weights = tf.ones_like(labels, tf.float32) if self.factors is None else tf.gather(self.factors, labels)
-        one_hot = tf.one_hot(labels, self.classes)
+        weights = tf.ones_like(index, tf.float32) if self.factors is None else tf.gather(self.factors, labels)
+        one_hot = labels if np.ndim(self.labels) == 2 else tf.one_hot(labels, self.classes)
         return inputs, dict.fromkeys(self.heads, one_hot), dict.fromkeys(self.heads, weights * weight)
 
 

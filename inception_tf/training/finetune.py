@@ -27,7 +27,7 @@ from inception_tf.training.loop import Loop
 from inception_tf.training.network import rebuilt
 from inception_tf.training.phases import PhaseBuilder, check, check_batch
 from inception_tf.training.recipe import Recipe
-from inception_tf.training.run import BEST, Run, best_row
+from inception_tf.training.run import BEST, LAST, Run, best_row, measure
 from inception_tf.training.state import Position, read_position
 from inception_tf.zoo import create_model, load_model, resolve
 
@@ -41,7 +41,7 @@ class Result:
         history: a dict of metrics for every epoch, in order: step, phase, epoch, loss (cross-entropy), accuracy (a
             count, whatever the class weights), objective (all that is minimized), learning_rate, val_loss,
             val_accuracy, images_per_second, seconds (of training so far); of more than five classes, top_5 and
-            val_top_5.
+            val_top_5. Where images have several labels, pr_auc and val_pr_auc are in the accuracies' place.
         best: the row of `history` that `model` belongs to.
         skipped: the images that could not be read, and why.
         path: the run's directory, or None.
@@ -54,15 +54,16 @@ class Result:
     path: Path
 
     def __str__(self):
+        name_of = f"val_{measure(self.best)}"
         rows, starts = [], [0.0, *(row["seconds"] for row in self.history)]
         for name in dict.fromkeys(row["phase"] for row in self.history):
             phase = [row for row in self.history if row["phase"] == name]
             top = best_row(phase)
             minutes = sum(row["seconds"] - before for row, before in zip(self.history, starts) if row in phase) / 60
-            rows.append((name, len(phase), f"{minutes:.1f}", f"{top['val_accuracy']:.4f}", f"{top['val_loss']:.4f}"))
-        text = tables.render(rows, ("phase", "epochs", "minutes", "best val_accuracy", "val_loss"), "<>>>>")
+            rows.append((name, len(phase), f"{minutes:.1f}", f"{top[name_of]:.4f}", f"{top['val_loss']:.4f}"))
+        text = tables.render(rows, ("phase", "epochs", "minutes", f"best {name_of}", "val_loss"), "<>>>>")
         text += f"\n\nBest: {self.best['phase']}, epoch {self.best['epoch']}, step {self.best['step']}: "
-        text += f"val_accuracy {self.best['val_accuracy']:.4f}, val_loss {self.best['val_loss']:.4f}"
+        text += f"{name_of} {self.best[name_of]:.4f}, val_loss {self.best['val_loss']:.4f}"
         if self.skipped:
             some = [f"\n  {name}: {reason}" for name, reason in list(self.skipped.items())[:10]]
             text += f"\n\nLeft out, since they could not be read: {len(self.skipped)}{''.join(some)}"
@@ -96,7 +97,8 @@ def finetune(
 
     A run that was killed resumes at the step where it was when it is called again with the same arguments; with more
     epochs, or a phase more, a run goes on from its last step. Where the weights have another number of classes than the
-    data, the heads are new.
+    data, the heads are new. Where images have several labels (`table.open_table`), the head is a sigmoid for each
+    class, and the model's card has the thresholds of the best F1 on the validation images.
 
     Args:
         weights: a model of this library; a Slim checkpoint, a `.keras` file or a run's directory; the name of a
@@ -136,9 +138,11 @@ def finetune(
     devices = find_devices(devices)
     recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
+    if train.multi_label != held_out.multi_label:
+        raise UsageError("Training or validation images have one label each, the others several. Give both alike.")
     keras.utils.set_random_seed(recipe.seed)
     model = _opened(weights, len(train.class_names), network, loading)
-    product = _started(model, len(train.class_names), recipe, new_head)
+    product = _started(model, len(train.class_names), recipe, new_head, train.multi_label)
     if product.card.labels:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
     recipe = recipe.filled(len(train), pretrained=weights is not None)
@@ -156,7 +160,10 @@ def finetune(
         run.begin()
         _list_skipped(run, train, held_out)
         tuned = dataclasses.replace(product.card.weights, fine_tuned_on=len(train))
-        product.card = dataclasses.replace(product.card, labels=list(train.class_names), weights=tuned)
+        thresholds = [0.5] * len(train.class_names) if train.multi_label else None
+        product.card = dataclasses.replace(
+            product.card, labels=list(train.class_names), thresholds=thresholds, weights=tuned
+        )
         if command:
             run.text("command.txt", shlex.join(command) + "\n")
         run.text("labels.txt", "".join(f"{name}\n" for name in train.class_names))
@@ -171,6 +178,8 @@ def finetune(
             log(f"Resuming at step {position.total} of {loop.steps}.")
         history = loop.train()
         devices.leave()
+        if train.multi_label and run.writes:
+            _set_thresholds(run, held_out)
         model = load_model(run.path / BEST) if run.writes else None
         if report and out is not None and run.writes:
             _report(run, model, held_out, history, log)
@@ -201,7 +210,12 @@ def _in_order_of(model, examples):
             "New heads are trained with --new-head (new_head=True)."
         )
     part = examples.subset(np.arange(len(examples)))
-    part.labels = np.array([known.index(name) for name in examples.class_names])[examples.labels]
+    numbers = np.array([known.index(name) for name in examples.class_names])
+    if examples.multi_label:
+        part.labels = np.zeros_like(examples.labels, shape=(len(examples), len(known)))
+        part.labels[:, numbers] = examples.labels
+    else:
+        part.labels = numbers[examples.labels]
     part.class_names = list(known)
     return part
 
@@ -222,7 +236,7 @@ def _opened(weights, classes, name, loading):
     return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
 
 
-def _started(model, classes, recipe, new_head):
+def _started(model, classes, recipe, new_head, multi_label):
     """The float32 model to train: with heads for so many classes, an auxiliary one among them where it counts."""
     info = find_network(model.card.network)
     sides = model.input_shape[1:3]
@@ -232,6 +246,8 @@ def _started(model, classes, recipe, new_head):
     options = {"include_top": True, "pooling": None, "classes": classes, "spatial_squeeze": True}
     options = {name: value for name, value in options.items() if name in info.options}
     options["input_shape"] = (*sides, model.input_shape[-1])
+    if multi_label or model.card.multi_label:
+        options["classifier_activation"] = "sigmoid" if multi_label else "softmax"
     new = info.heads if new_head or classes != model.card.options["classes"] else ()
     if "aux_logits" in info.options and recipe.aux_loss:
         try:
@@ -239,6 +255,16 @@ def _started(model, classes, recipe, new_head):
         except UsageError:  # too small an image for the auxiliary head
             options["aux_logits"] = False
     return rebuilt(model, new=new, **options)
+
+
+def _set_thresholds(run, held_out):
+    """Writes into the cards of the run's models the mAP on the validation images, and the thresholds of the best F1."""
+    for name in (LAST, BEST):
+        model = load_model(run.path / name)
+        found = evaluate(KerasEngine(model), held_out)
+        measured = {**model.card.evaluation, "mean_ap": found.mean_ap}
+        model.card = dataclasses.replace(model.card, thresholds=found.best_thresholds(), evaluation=measured)
+        run.save(name, model)
 
 
 def _report(run, model, held_out, history, log):

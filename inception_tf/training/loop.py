@@ -14,7 +14,7 @@ from inception_tf.errors import TrainingError
 from inception_tf.inference import batch_norm
 from inception_tf.progress import Progress
 from inception_tf.training.network import copy_weights
-from inception_tf.training.run import BEST, LAST, best_row
+from inception_tf.training.run import BEST, LAST, best_row, measure
 from inception_tf.training.state import Position, read_position, restore_state, save_state
 
 
@@ -184,9 +184,10 @@ class Loop(keras.callbacks.Callback):
         position.epoch, position.step = phase.epochs if self.model.stop_training else position.epoch + 1, 0
         self.run.metrics(position.rows)
         self.save()
+        name = measure(row)
         self.log(
-            f"{phase.name} {row['epoch']}/{phase.epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.4f}, "
-            f"val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}, {self._speed:.1f} images/s"
+            f"{phase.name} {row['epoch']}/{phase.epochs}: loss {row['loss']:.4f}, {name} {row[name]:.4f}, "
+            f"val_loss {row['val_loss']:.4f}, val_{name} {row[f'val_{name}']:.4f}, {self._speed:.1f} images/s"
         )
         self._stop_if_interrupted()
 
@@ -200,11 +201,12 @@ class Loop(keras.callbacks.Callback):
     def _save_model(self, name, row):
         """Saves the weights as they are as a model, whose card says what was measured of it."""
         copy_weights(self.network, self.product)
-        held_out = self.builder.held_out
+        held_out, kind = self.builder.held_out, measure(row)
+        score = row[f"val_{kind}"]
         measured = {
             "data": held_out.described(),
             "images": len(held_out),
-            "accuracy": round(row["val_accuracy"] * len(held_out)) / len(held_out),
+            kind: round(score * len(held_out)) / len(held_out) if kind == "accuracy" else round(score, 6),
             "loss": round(row["val_loss"], 6),
             "step": self.position.total,
         }
@@ -214,7 +216,8 @@ class Loop(keras.callbacks.Callback):
     def save(self):
         """Saves the state."""
         position = self.position
-        position.metrics = [np.asarray(value).item() for value in self.model.metrics_variables] if position.step else []
+        metrics = self.model.metrics_variables if position.step else []
+        position.metrics = [np.asarray(value).tolist() for value in metrics]
         position.callbacks = [
             (type(callback).__name__, {name: v for name, v in _counts(callback).items() if initial.get(name) is not v})
             for callback, initial in zip(self.user_callbacks, self._initial)
@@ -294,6 +297,7 @@ def averaged(training, keep=False):
 def named(logs, prefix=""):
     """Keras's metrics under our names: the loss is the plain cross-entropy, the objective all that is minimized."""
     names = {"logits_cross_entropy": "loss", "logits_accuracy": "accuracy", "logits_top_5": "top_5"}
+    names["logits_pr_auc"] = "pr_auc"
     names |= {name.removeprefix("logits_"): ours for name, ours in names.items()}  # of a model without auxiliary head
     found = {prefix + names[name]: float(value) for name, value in logs.items() if name in names}
     return found if prefix else {**found, "objective": float(logs["loss"])}

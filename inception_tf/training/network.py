@@ -90,18 +90,26 @@ def with_losses(model, recipe):
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
-def compile_for(training, recipe, optimizer):
-    """Compiles what `with_losses` or `features.heads_on` gave: cross-entropies, and the accuracy, a count."""
+def compile_for(training, recipe, optimizer, multi_label=False):
+    """Compiles what `with_losses` or `features.heads_on` gave: cross-entropies, and the accuracy, a count.
+
+    Of several labels an image, these are binary, and the mean area under precision and recall is in the accuracy's
+    place: Keras's, of 200 thresholds.
+    """
+    kind = "Binary" if multi_label else "Categorical"
 
     def cross_entropy():
-        return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+        loss = getattr(keras.losses, f"{kind}Crossentropy")
+        return loss(from_logits=True, label_smoothing=recipe.label_smoothing)
 
     classes = training.output[LOGITS].shape[-1]
-    metrics = [
-        keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        counted(keras.metrics.CategoricalAccuracy)(name="accuracy"),
-    ]
-    if classes > 5:
+    metrics = [getattr(keras.metrics, f"{kind}Crossentropy")(from_logits=True, name="cross_entropy")]
+    if multi_label:
+        options = {"curve": "PR", "multi_label": True, "num_labels": classes, "from_logits": True}
+        metrics.append(counted(keras.metrics.AUC)(**options, name="pr_auc"))
+    else:
+        metrics.append(counted(keras.metrics.CategoricalAccuracy)(name="accuracy"))
+    if classes > 5 and not multi_label:
         metrics.append(counted(keras.metrics.TopKCategoricalAccuracy)(5, name="top_5"))
     factors = {LOGITS: 1.0, AUX_LOGITS: recipe.aux_loss}
     training.compile(
@@ -120,6 +128,8 @@ def counted(metric):
         def update_state(self, y_true, y_pred, sample_weight=None):
             if sample_weight is not None:
                 sample_weight = keras.ops.cast(keras.ops.not_equal(sample_weight, 0), "float32")
+                if getattr(self, "multi_label", False):  # it takes a weight for every label
+                    sample_weight = keras.ops.broadcast_to(sample_weight[:, None], keras.ops.shape(y_pred))
             return super().update_state(y_true, y_pred, sample_weight)
 
     return Counted

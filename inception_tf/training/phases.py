@@ -68,7 +68,8 @@ class PhaseBuilder:
             training = with_losses(self.model, recipe)
             heads, inputs = self._cached_features(training, phase)
             training = heads or training
-            compile_for(training, recipe, optimizer(recipe, phase, self.order.steps_per_epoch))
+            steps = self.order.steps_per_epoch
+            compile_for(training, recipe, optimizer(recipe, phase, steps), self.train.multi_label)
         inputs = inputs or (
             batches.images(self.decoded, self.preprocessing, recipe),
             batches.images(self.val_decoded, self.preprocessing),
@@ -116,6 +117,11 @@ def check(product, train, recipe, devices):
     if recipe.batch_size % devices.replicas:
         raise UsageError(f"A batch of {recipe.batch_size} cannot be split among {devices.replicas} devices.")
     devices.check(recipe)
+    if train.multi_label and (recipe.mixup or recipe.class_weights is not None):
+        raise UsageError(
+            "mixup and class_weights are for one label an image. Received: data with several, "
+            f"mixup={recipe.mixup}, class_weights={recipe.class_weights!r}"
+        )
     class_factors(recipe.class_weights, train.labels, train.class_names)
     with_losses(product, recipe)
     for phase in recipe.phases:
@@ -134,15 +140,15 @@ def check_batch(recipe, train):
 
 def warnings(train, held_out):
     """Lines on what makes the figures of a run less telling: an imbalance, few validation images."""
-    counts, held = (np.bincount(part.labels, minlength=len(train.class_names)) for part in (train, held_out))
+    counts, held = train.class_counts, held_out.class_counts
     most, least = np.argmax(counts), np.argmin(counts)
     lines = []
-    if not counts[0] and counts[1:].all():
+    if not counts[0] and counts[1:].all() and not train.multi_label:
         lines.append(
             f"No training image is of {train.class_names[0]}, number 0. Where the data counts from 1, "
             "--labels-offset 1 (labels_offset=1) is subtracted."
         )
-    if counts.all() and counts[most] > 2 * counts[least]:
+    if counts.all() and counts[most] > 2 * counts[least] and not train.multi_label:
         lines.append(
             f"Imbalance: {counts[most]} training images of {train.class_names[most]}, {counts[least]} of "
             f"{train.class_names[least]}. class_weights (--class-weights balanced) makes classes count alike."

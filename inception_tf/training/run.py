@@ -161,8 +161,13 @@ class _Events:
 
 
 def best_row(rows):
-    """The row of metrics with the best validation accuracy; of equal ones that with the lowest loss, or the first."""
-    return max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    """The row of metrics with the best validation `measure`; of equal ones that with the lowest loss, or the first."""
+    return max(rows, key=lambda row: (row[f"val_{measure(row)}"], -row["val_loss"]))
+
+
+def measure(row):
+    """The name of what tells how good an epoch is: accuracy; where images have several labels, pr_auc."""
+    return "pr_auc" if "val_pr_auc" in row else "accuracy"
 
 
 def _with_epochs_of(before, now):

@@ -14,7 +14,7 @@ from inception_tf.errors import CheckpointError, UsageError
 from inception_tf.evaluation import features, generative
 from inception_tf.evaluation.feature_statistics import FeatureStatistics
 from inception_tf.evaluation.features import FeatureExtractor
-from inception_tf.evaluation.fid import compare, open_side
+from inception_tf.evaluation.fid import compare, open_side, precision_change
 from inception_tf.images.decoding import read_image
 from inception_tf.images.resize_2015 import resize_2015
 
@@ -173,10 +173,10 @@ def test_features_are_the_networks(model, extractor, folders):
     images = [read_image(file, decoder="pillow") for file in sorted(folders[0].iterdir())]
     network = itf.load_model(model)
     prepared = np.stack([resize_2015(image, side=75) for image in images])
-    expected = keras.Model(network.inputs, network.features).predict_on_batch(prepared)[:, 0, 0]
+    expected, logits = keras.Model(network.inputs, [network.features, network.logits]).predict_on_batch(prepared)
+    expected = expected[:, 0, 0]
     found = extractor.extract(folders[0])
     assert np.abs(found.values - expected).max() < 1e-5 * np.abs(expected).max() and found.mode == "tensorflow"
-    logits = keras.Model(network.inputs, network.logits).predict_on_batch(prepared)
     bias = network.classifier.weights[1].numpy()
     np.testing.assert_allclose(found.values @ extractor.kernel + bias, logits, atol=1e-4 * np.abs(logits).max())
 
@@ -223,6 +223,28 @@ def test_sides_of_all_kinds(extractor, folders, tmp_path):
         assert np.array_equal(extractor.extract(tmp_path / name).values, extractor(images))
 
 
+def test_a_tfrecord_that_breaks_off(extractor, folders, tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "roses.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for file in sorted(folders[0].iterdir()):
+            value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.read_bytes()]))
+            features = tf.train.Features(feature={"image/encoded": value})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+        writer.write(b"\xff")
+    with pytest.raises(UsageError, match=r"1 of 9 .*roses\.tfrecord:8: is no tf\.train\.Example"):
+        extractor.extract(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UsageError, match=r"cannot be read.*roses\.tfrecord: breaks off after record \d: truncated"):
+        extractor.extract(path)
+    found = extractor.extract(path, skip=True)
+    assert list(found.skipped) == ["roses.tfrecord"] and 0 < len(found.values) < 8
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UsageError, match=r"No images in 1 TFRecord files\. roses\.tfrecord: not a TFRecord file"):
+        extractor.extract(path)
+
+
 def resize_array(image):
     from PIL import Image
 
@@ -239,7 +261,8 @@ def test_the_command(model, extractor, folders, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(features, "FeatureExtractor", lambda model, resize, *_: opened[resize])
     found = json.loads(capsys.readouterr().out)
     assert found["mode"] == "tensorflow" and found["counts"] == [8, 8] and found["fid"] > 0
-    assert found["kid"]["subset_size"] == 8 and found["inception_score"]["mean"] >= 1
+    assert found["kid"]["subset_size"] == 8 and found["kid"]["deviation"] < 1e-9 and "all 8" in found["notes"][0]
+    assert found["inception_score"]["mean"] >= 1
     assert all(found[name] is not None for name in ("precision", "recall", "density", "coverage"))
     assert "2,048" in found["warnings"][0]
     stats = tmp_path / "roses.npz"
@@ -291,12 +314,25 @@ def test_bad_input(extractor, folders, tmp_path):
         FeatureExtractor(itf.create_model("inception_v3", depth_multiplier=0.1, input_shape=(75, 75, 3)))
 
 
-def test_a_network_that_answers_nan(model, folders):
-    broken = itf.load_model(model)
-    beta = next(v for v in broken.weights if "Mixed_7c/Branch_0" in v.path and v.path.endswith("beta"))
-    beta.assign(beta + np.inf)
+def test_a_network_that_answers_nan(extractor, folders):
+    broken = copy.copy(extractor)
+    broken._run = lambda images: np.full((len(images), 203), np.inf)
     with pytest.raises(CheckpointError, match="NaN"):
-        FeatureExtractor(broken, batch=8).extract(folders[0])
+        broken.extract(folders[0])
+
+
+def test_a_precision_tells_its_change_of_fid(extractor, folders):
+    """Of the same images of each side, a side of statistics as it is; the narrow one is float32 rounded here."""
+    narrow = copy.copy(extractor)
+    narrow.precision, narrow._run = "float16", lambda images: extractor._run(images).astype("float16")
+    found = precision_change(*folders, narrow, extractor, count=5)
+    five = [extractor.extract(sorted(map(str, folder.iterdir()))[0:8]).values[[0, 1, 3, 5, 7]] for folder in folders]
+    exact = compare(*(FeatureStatistics().update(values) for values in five)).fid
+    rounded = compare(*(FeatureStatistics().update(values.astype("float16")) for values in five)).fid
+    assert found["counts"] == (5, 5) and (found["float32"], found["fid"]) == pytest.approx((exact, rounded), rel=1e-9)
+    assert 0 < abs(found["relative"]) < 0.01
+    real = extractor.extract(folders[1]).statistics
+    assert precision_change(folders[0], real, narrow, extractor)["counts"] == (8, 8)
 
 
 def test_the_keras_metric(extractor, folders):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,14 +62,14 @@ def test_slims_own_graph_with_that_pool(model, tmp_path):
     assert report and "TF-Slim" in report.reference and len(report.rows) == 21, report
 
 
-def test_a_checkpoint_of_it_is_told_from_inception_v3(model, tmp_path, slim_checkpoint):
+def test_a_checkpoint_of_it_is_told_from_inception_v3(model, tmp_path):
     itf.save_slim(model, tmp_path / "model.ckpt")
     assert itf.detect(tmp_path / "model.ckpt").network == "inception_2015"
     itf.save_slim(model, tmp_path / "other.ckpt", scope="mine")
     assert itf.detect(tmp_path / "other.ckpt").network == "inception_v3"
-    assert itf.detect(slim_checkpoint()).network == "inception_v3"
 
 
+@pytest.mark.slow
 def test_a_scope_and_another_epsilon(graph, model, tmp_path):
     from tensorflow.compat.v1 import GraphDef
 
@@ -86,6 +87,7 @@ def test_a_scope_and_another_epsilon(graph, model, tmp_path):
     assert itf.verify(tmp_path / "other.pb", other)
 
 
+@pytest.mark.slow
 def test_the_graph_of_retrain(tmp_path):
     """The head of retrain.py and its labels, through the command that converts."""
     graph = write_graph_2015(tmp_path / "output_graph.pb", head="final_result", **{**SMALL, "classes": 5})
@@ -94,24 +96,32 @@ def test_the_graph_of_retrain(tmp_path):
     assert itf.load_model(tmp_path / "m.keras").card.labels == NAMES
 
 
-def test_the_archive(graph, tmp_path, capsys, monkeypatch):
-    (tmp_path / "a").mkdir()
-    shutil.copy(graph, tmp_path / "a")
-    with tarfile.open(tmp_path / "inception-2015-12-05.tgz", "w:gz") as tar:
-        tar.add(tmp_path / "a", ".")
-    assert main(["inspect", str(tmp_path / "inception-2015-12-05.tgz"), "--json"]) == 0
+@pytest.fixture(scope="module")
+def archive(graph):
+    with tarfile.open(graph.with_name("inception-2015-12-05.tgz"), "w:gz") as tar:
+        tar.add(graph, f"./{graph.name}")
+    return Path(tar.name)
+
+
+def test_the_archive(archive, capsys):
+    assert main(["inspect", str(archive), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["container"] == "frozen GraphDef of 2015-12-05 in a tar archive"
     assert (found["detection"]["network"], found["detection"]["classes"]) == ("inception_2015", 20)
-    # Put in its place it is the published network; from a mirror it must have the published size.
-    monkeypatch.setenv("INCEPTION_TF_MIRROR", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_archive_in_its_place(archive, tmp_path, monkeypatch):
+    """It is the published network; from a mirror it must have the published size."""
+    monkeypatch.setenv("INCEPTION_TF_MIRROR", str(archive.parent))
     monkeypatch.setenv("INCEPTION_TF_HOME", str(tmp_path / "home"))
     with pytest.raises(DownloadError, match=r"bytes, not 88,931,400.*\n.*inception_2015/inception-2015-12-05\.tgz"):
         itf.create_model("inception_2015", "imagenet")
-    shutil.copy(tmp_path / "inception-2015-12-05.tgz", tmp_path / "home/inception_2015")
+    shutil.copy(archive, tmp_path / "home/inception_2015")
     assert itf.create_model("inception_2015", "imagenet").output_shape == (None, 20)
 
 
+@pytest.mark.slow
 def test_the_label_map_and_the_published_print(tmp_path, shared, monkeypatch):
     """With the archive's files beside it: names in the map's order, and what was printed of the panda is compared."""
     graph = write_graph_2015(tmp_path / "g.pb", **{**SMALL, "classes": 1008})
@@ -166,5 +176,6 @@ def test_damaged_graphs(graph, tmp_path):
 
 def test_in_the_catalogue():
     published = catalogue.find("inception_2015", "imagenet")
-    assert published.url == "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
+    assert published.url.startswith("https://")
+    assert published.url.endswith("/download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz")
     assert (published.archive, published.bytes, published.classes) == ("inception-2015-12-05.tgz", 88931400, 1008)
