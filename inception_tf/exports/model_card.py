@@ -90,6 +90,13 @@ def card_text(card):
     lines[-1] += f"Computed in {export['precision']}. " if export["precision"] else ""
     lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
 
+    if fastest := export.get("fastest"):
+        lines += ["", "## Chosen by measurement", ""]
+        lines += [f"{fastest['chosen']}, the fastest of {len(fastest['candidates'])} candidates on "]
+        lines[-1] += (
+            f"{fastest['machine']['processor']} at batch {fastest['batch']}; `inception_tf.json` has the table."
+        )
+
     lines += ["", "## Verification", ""]
     found = export["verification"]
     if found is None:
