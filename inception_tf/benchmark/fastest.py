@@ -77,10 +77,10 @@ class Fastest:
         """The table that it was chosen from."""
         header = ("candidate", "images/s", "ratio", "peak memory", "first answer", "files")
         header += ("same best class", "accuracy", "score change", "")
-        where = f"{self.photographs} photographs" if self.photographs else "noise"
+        where = f"batch {self.batch}, answers on {f'{self.photographs} photographs' if self.photographs else 'noise'}"
         return "\n".join(
             [
-                f"On {self.machine['processors']} × {self.machine['processor']}, batch {self.batch}, answers on {where}.",
+                f"On {self.machine['processors']} × {self.machine['processor']}, {where}.",
                 tables.render([self._cells(row) for row in self.candidates], header, "<" + ">" * 8 + "<"),
                 *self.notes,
                 f"Chosen: {self.chosen}, the fastest with {self.measure} of at most {self.max_change:.2%}.",
