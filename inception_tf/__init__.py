@@ -21,6 +21,7 @@ _PUBLIC = {
     "end_points": "models.model",
     "evaluate": "evaluation.evaluate",
     "export": "exports.formats",
+    "export_fastest": "benchmark.fastest",
     "export_savedmodel": "exports.savedmodel",
     "feature_extractor": "models.model",
     "finetune": "training.finetune",

@@ -8,7 +8,7 @@ from inception_tf.errors import ExportError, UsageError
 from inception_tf.exports.driver import image_shape
 from inception_tf.exports.encoded import example
 from inception_tf.exports.fresh_process import run_fresh
-from inception_tf.exports.tolerance import checked_difference, tolerance_of
+from inception_tf.exports.tolerance import advice, checked_difference, tolerance_of
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.slim.verify import noise
 
@@ -47,9 +47,14 @@ def check_savedmodel(model, path, names, top=5, precision=None):
         for key, wanted in outputs.items():
             name = f"{signature}/{key}"
             if wanted is not None:
-                differences[name] = checked_difference(name, got[key], wanted, tolerance)
+                differences[name] = checked_difference(name, got[key], wanted, tolerance, precision)
             if "classes" in got and key in by_class:
-                worst = _difference_by_class(name, got["classes"], got[key], by_class[key], names, tolerance)
+                worst = _difference_by_class(name, got["classes"], got[key], by_class[key], names)
+                if not worst <= tolerance:
+                    raise ExportError(
+                        f"The export's {name} gives a class a value that differs from the Keras model's by {worst:.1e} "
+                        f"of the maximum (limit {tolerance:g}).{advice(precision)}"
+                    )
                 differences.setdefault(name, worst)
     return {"tolerance": tolerance, "differences": differences, "broken_image": broken}
 
@@ -65,7 +70,7 @@ def _last_is_broken(signature, got):
     return None if status is None else status[-1].decode()
 
 
-def _difference_by_class(what, classes, got, wanted, names, tolerance):
+def _difference_by_class(what, classes, got, wanted, names):
     """The largest difference over an image's largest value, where every class must have the value beside its name.
 
     Several classes may have one name, and equal scores may come in any order.
@@ -79,11 +84,12 @@ def _difference_by_class(what, classes, got, wanted, names, tolerance):
         scale = np.abs(row).max()
         for name, value in zip(best, found, strict=True):
             same_name = [other for other, own in zip(row, names) if own == name.decode() and other.shape == value.shape]
-            difference = min((np.abs(value - other).max() / scale for other in same_name), default=np.inf)
-            if not difference <= tolerance:
-                raise ExportError(f"The export's {what} gives {name.decode()!r} a value that the Keras model does not.")
-            worst = max(worst, float(difference))
-    return worst
+            if not same_name:
+                raise ExportError(
+                    f"The export's {what} names a class {name.decode()!r}, which the model does not have."
+                )
+            worst = np.maximum(worst, min(np.abs(value - other).max() / scale for other in same_name))
+    return float(worst)
 
 
 def class_maps_of(model):

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import io
 import logging
+import shutil
 import warnings
 from pathlib import Path
 
@@ -159,6 +160,20 @@ class Format:
 
     def add_card(self, export, network, path, card):
         """Writes the card, where the format can hold one."""
+
+    def replace_card(self, path, card):
+        """Puts another card into what was written, which stays as it is otherwise."""
+        raise NotImplementedError
+
+    def place(self, written, target, overwrite=False):
+        """Moves what was written to `target`, whole or not at all. Returns the `Path` of the result."""
+        export = Export(None, Path(target), self, Options(overwrite=overwrite), None)
+
+        def move(part):
+            for source, place in zip(self.files(written) or [written], self.files(part) or [part]):
+                shutil.move(source, place)
+
+        return self.write_atomically(export, move)
 
     def outputs_on_noise(self, export, path):
         """The runtime's outputs, None without a runtime: the file with its card must give the same."""

@@ -178,8 +178,12 @@ def export(model, target, format="savedmodel", **options):
         ImageError: no image of `calibrate` or `held_out` could be read.
         ExportError: it cannot be converted or written, or gives other outputs than the model.
     """
+    return implementation(format).export(model, target, **options)
+
+
+def implementation(format):
+    """The `Format` of a name of `FORMATS`. Raises a `UsageError` where there is none."""
     if format not in FORMATS:
         raise UsageError(f"There is no format {format!r}. There are: {', '.join(FORMATS)}.")
     module, name = FORMATS[format].implementation.split(":")
-    implementation = getattr(importlib.import_module(f"inception_tf.exports.{module}"), name)
-    return implementation().export(model, target, **options)
+    return getattr(importlib.import_module(f"inception_tf.exports.{module}"), name)()

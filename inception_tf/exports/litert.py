@@ -63,5 +63,12 @@ class LiteRTFormat(PortableFormat):
     def add_card(self, export, network, path, card):
         with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
             archive.writestr(CARD, card.to_json())
-            if export.names:
-                archive.writestr(LABELS, "".join(f"{name}\n" for name in export.names))
+            if card.labels:
+                archive.writestr(LABELS, "".join(f"{name}\n" for name in card.labels))
+
+    def replace_card(self, path, card):
+        with zipfile.ZipFile(path) as archive:
+            network = min(entry.header_offset for entry in archive.infolist())
+        with path.open("r+b") as file:
+            file.truncate(network)
+        self.add_card(None, None, path, card)

@@ -96,6 +96,13 @@ def card_text(card):
     lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read. "
     lines[-1] += f"The oldest TensorFlow under which such an export was tried is {OLDEST_TENSORFLOW}."
 
+    if fastest := export.get("fastest"):
+        lines += ["", "## Chosen by measurement", ""]
+        lines += [f"{fastest['chosen']}, the fastest of {len(fastest['candidates'])} candidates on "]
+        lines[-1] += (
+            f"{fastest['machine']['processor']} at batch {fastest['batch']}; `inception_tf.json` has the table."
+        )
+
     lines += ["", "## Verification", ""]
     found = export["verification"]
     if found is None:

@@ -70,6 +70,11 @@ class OnnxFormat(PortableFormat):
         onnx.helper.set_model_props(network, {KEY: card.to_json()})
         onnx.save(network, path)
 
+    def replace_card(self, path, card):
+        import onnx
+
+        self.add_card(None, onnx.load(path), path, card)
+
 
 def _quantized(export, network):
     """The network in integers."""

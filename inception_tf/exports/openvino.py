@@ -1,5 +1,7 @@
 """Keras models to OpenVINO files, for Intel's processors, graphics and neural units."""
 
+from xml.etree import ElementTree
+
 from inception_tf.errors import ExportError, reason
 from inception_tf.exports.driver import external_converter, image_shape
 from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
@@ -14,8 +16,10 @@ def to_openvino(model, target, **options):
 
     Args:
         target: the `.xml` file.
-        **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". The file does not decide
-            whether OpenVINO computes in bfloat16: INFERENCE_PRECISION_HINT does, where the processor can.
+        **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". Of "bfloat16" the weights are
+            written in float16, which is finer, and computed with in bfloat16 where the processor has instructions for
+            it: this library sets OpenVINO's INFERENCE_PRECISION_HINT as the card says, another program sets it itself.
+            Where the processor has none, the check runs in float32, and the card's "computed_in" says so.
 
     Other arguments, result (the `.xml`) and errors are those of `to_litert`.
     """
@@ -27,7 +31,11 @@ class OpenVinoFormat(PortableFormat):
 
     name, suffix, weights_suffix = "openvino", ".xml", ".bin"
     packages, int8_packages = ("openvino",), ("nncf",)
+    precisions = ("float32", "float16", "bfloat16", "int8")
     runtime = OpenVino
+
+    def run(self, export, path):
+        return OpenVino(path, export.options.precision)
 
     def convert(self, export):
         import openvino
@@ -49,10 +57,15 @@ class OpenVinoFormat(PortableFormat):
         import openvino
 
         try:
-            openvino.save_model(network, path, compress_to_fp16=export.options.precision == "float16")
+            openvino.save_model(network, path, compress_to_fp16=export.options.precision in ("float16", "bfloat16"))
         except RuntimeError as error:
             raise ExportError(f"OpenVINO cannot write {export.target}: {reason(error)}") from error
 
     def add_card(self, export, network, path, card):
         network.set_rt_info(card.to_json(), [KEY])
         self.save(export, network, path)
+
+    def replace_card(self, path, card):
+        tree = ElementTree.parse(path)
+        tree.find(f"rt_info/{KEY}").set("value", card.to_json())
+        tree.write(path)

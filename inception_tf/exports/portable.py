@@ -12,7 +12,7 @@ import numpy as np
 
 from inception_tf.errors import ExportError, ImageError, UsageError
 from inception_tf.exports.driver import Format, image_shape
-from inception_tf.exports.tolerance import TOLERANCES, checked_difference
+from inception_tf.exports.tolerance import TOLERANCES, advice, checked_difference
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import read_image
 from inception_tf.images.files import find_images
@@ -71,10 +71,14 @@ class PortableFormat(Format):
         return dataclasses.replace(export, calibration=calibration, held_out=held_out)
 
     def check(self, export, network, path):
-        return compare_with_model(export, self.runtime(path))
+        return compare_with_model(export, self.run(export, path))
 
     def outputs_on_noise(self, export, path):
-        return self.runtime(path)(noise_images(export.model))
+        return self.run(export, path)(noise_images(export.model))
+
+    def run(self, export, path):
+        """The `Runtime` of what was written, whether or not its card is in it yet."""
+        return self.runtime(path)
 
 
 def output_name(export):
@@ -137,7 +141,7 @@ def compare_with_model(export, runtime):
     Returns:
         A JSON-like dict: "difference" and its "tolerance", what was "compared", and on photographs the number of
         "images", how many of them were "calibrated_on", whether they were all "held_out", their "top1_agreement"
-        (0 to 1) and "worst_score_change".
+        (0 to 1) and "worst_score_change". Also what floats were "computed_in", where the runtime tells.
 
     Raises:
         ExportError: other shapes, a difference beyond the tolerance, outputs that are not finite.
@@ -150,7 +154,8 @@ def compare_with_model(export, runtime):
     def outputs(images):
         return runtime(images), keras.ops.convert_to_numpy(exported_outputs(model, model, images))
 
-    difference, on = checked_difference("output on noise", *outputs(noise_images(model)), limit), "noise"
+    precision = export.options.precision
+    difference, on = checked_difference("output on noise", *outputs(noise_images(model)), limit, precision), "noise"
     photographs = readable(model, export.held_out) if export.held_out else iter(calibration.items())
     paths, batches, details = [], [], {}
     while some := list(itertools.islice(photographs, export.options.batch or 8)):
@@ -158,7 +163,7 @@ def compare_with_model(export, runtime):
         batches.append(outputs(np.stack([image for _, image in some])))
     if batches:
         got, wanted = map(np.concatenate, zip(*batches))
-        difference = max(difference, checked_difference("output on photographs", got, wanted, limit))
+        difference = max(difference, checked_difference("output on photographs", got, wanted, limit, precision))
         on, calibrated_on = "noise and photographs", sum(path in calibration for path in paths)
         details = {"images": len(paths), "calibrated_on": calibrated_on, "held_out": not calibrated_on}
         if export.names:
@@ -170,8 +175,11 @@ def compare_with_model(export, runtime):
         difference, compared = float(np.mean(moved / total)), "fraction of the scores that moved, on photographs"
         if not difference <= tolerance:
             found = f"{compared}, {difference:.1e} (limit {tolerance})"
-            raise ExportError(f"The export differs from the Keras model: {found}.")
-    return {"difference": difference, "compared": compared, "tolerance": tolerance, **details}
+            if export.names:
+                found += f"; the same best class on {details['top1_agreement']:.1%} of {len(got)}"
+            raise ExportError(f"The export differs from the Keras model: {found}.{advice(precision)}")
+    computed = {"computed_in": runtime.computes} if getattr(runtime, "computes", None) else {}
+    return {"difference": difference, "compared": compared, "tolerance": tolerance, **details, **computed}
 
 
 def noise_images(model):
@@ -190,6 +198,7 @@ def calibration_batches(export):
 def verdict(found):
     """What `compare_with_model` found, in a line or two."""
     text = f"{found['compared']}: {found['difference']:.1e} (limit {found['tolerance']:g})"
+    text += f", computed in {found['computed_in']}" if "computed_in" in found else ""
     if "top1_agreement" in found:
         images, known = found["images"], found["calibrated_on"]
         of_them = " that it was calibrated on" if known == images else f", {known} of which it was calibrated on"

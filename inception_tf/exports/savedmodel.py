@@ -126,6 +126,9 @@ class UnversionedSavedModel(Format):
         facts = {"name": export.target.resolve().name, "signatures": list(network[1])}
         write_card(dataclasses.replace(card, export={**card.export, **facts}), path)
 
+    def replace_card(self, path, card):
+        write_card(card, path)
+
 
 class SavedModel(UnversionedSavedModel):
     """The next version in a servable's directory."""

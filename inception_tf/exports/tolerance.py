@@ -23,8 +23,27 @@ def relative_difference(got, wanted):
     return float(np.abs(got - wanted).max() / max(np.abs(wanted).max(), np.finfo("float32").tiny))
 
 
-def checked_difference(what, got, wanted, tolerance):
+def advice(precision):
+    """What to do where an export of `precision` differs too much, to go behind what moved; empty for float32."""
+    if precision == "int8":
+        return (
+            " Calibrate on more photographs, of the kind that the model will see (up to 200 are taken), keep the "
+            "network unfused, or export in 16 bits or in float32."
+        )
+    if precision in ("float16", "bfloat16"):
+        finer = " in float16, which is finer, or" if precision == "bfloat16" else ""
+        return (
+            f" {precision} rounds too coarsely for these weights, as for a classifier that was not trained: export"
+            f"{finer} in float32. Or write it unchecked (--no-check, check=False), and evaluate it on photographs."
+        )
+    return ""
+
+
+def checked_difference(what, got, wanted, tolerance, precision=None):
     """The `relative_difference` of what an export gives and what its model gives.
+
+    Args:
+        precision: the export's, for the `advice`.
 
     Raises:
         ExportError: it is larger than `tolerance`; other shapes or types; values that are not finite.
@@ -39,6 +58,6 @@ def checked_difference(what, got, wanted, tolerance):
     if not difference <= tolerance:
         raise ExportError(
             f"The export's {what} differs from the Keras model's by {difference:.1e} of its maximum "
-            f"(limit {tolerance:g})."
+            f"(limit {tolerance:g}).{advice(precision)}"
         )
     return difference

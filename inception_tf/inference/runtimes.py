@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -27,10 +28,10 @@ class Runtime:
     Attributes:
         card: the model's `Card` that the file carries; None where it has none.
         batch: how many images the network takes at a time, None for any number. `__call__` takes any number always.
+        computes: what floats are computed in, where that is known.
     """
 
-    card = None
-    batch = None
+    card = batch = computes = None
 
     def __call__(self, images):
         """The network's output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
@@ -104,10 +105,17 @@ class OnnxRuntime(Runtime):
 class OpenVino(Runtime):
     """What OpenVINO reads, on the CPU: an `.xml` file with its `.bin`; also `.onnx`, `.tflite` and a SavedModel.
 
-    It computes in float32 wherever the processor could do it in bfloat16 too: a Xeon's default is the latter.
+    It computes in bfloat16 what was exported in bfloat16, where the processor has instructions for that; all else in
+    float32, though a Xeon's own default is bfloat16.
+
+    Args:
+        precision: that of the export. Default: what its card says.
+
+    Attributes:
+        computes: "float32" or "bfloat16", what floats are computed in here.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, precision=None):
         try:
             import openvino
         except ImportError:
@@ -118,14 +126,24 @@ class OpenVino(Runtime):
             model = core.read_model(path)
             (given,) = model.inputs
             batch = given.partial_shape[0]
-            compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self.card = _openvino_card(model, path)
+            precision = precision or (self.card and self.card.export.get("precision"))
+            able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            self.computes = "bfloat16" if precision == "bfloat16" and able else "float32"
+            hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.computes == "bfloat16" else "f32"}
+            compiled = core.compile_model(model, "CPU", hint)
             outputs = [output for output in compiled.outputs if "probabilities" in output.names] or compiled.outputs
         if not given.element_type.is_real():
             raise UsageError(
                 f"{path} takes {given.element_type.get_type_name()}, and OpenVINO does not scale images to integers. "
                 "LiteRT does: leave --openvino (openvino=True) out."
             )
-        self.card = _openvino_card(model, path)
+        if precision == "bfloat16" and not able:
+            warnings.warn(
+                f"{path} was exported to compute in bfloat16, which this processor has no instructions for: OpenVINO "
+                "computes in float32.",
+                stacklevel=2,
+            )
         self.batch = None if batch.is_dynamic else batch.get_length()
         self._request, self._output = compiled.create_infer_request(), outputs[0]
 

@@ -1,6 +1,8 @@
 """`.tflite`, `.onnx` and OpenVINO's files, each run by its own engine, asked without this library."""
 
+import dataclasses
 import json
+import warnings
 import zipfile
 
 import numpy as np
@@ -9,12 +11,14 @@ from random_weights import randomized
 
 from inception_tf import files
 from inception_tf.errors import CheckpointError, ExportError, ImageError, UsageError
-from inception_tf.exports.formats import export
+from inception_tf.exports.formats import export, implementation
 from inception_tf.exports.litert import LiteRTFormat, to_litert
 from inception_tf.exports.onnx import to_onnx
 from inception_tf.exports.openvino import to_openvino
+from inception_tf.exports.portable import noise_images
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.inference.runtimes import RUNTIMES, LiteRT
+from inception_tf.inference.engines import open_engine
+from inception_tf.inference.runtimes import RUNTIMES, LiteRT, OpenVino, export_card
 from inception_tf.slim.golden import deterministic_images
 from inception_tf.zoo import create_model
 
@@ -231,3 +235,61 @@ def test_a_full_disk_is_reported(lenet, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"OpenVINO cannot write .*digits.xml: No space left\."):
         write(lenet, tmp_path, "openvino")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(lenet, tmp_path_factory):
+    """The path of an OpenVINO export of bfloat16."""
+    pytest.importorskip("openvino")
+    path = tmp_path_factory.mktemp("bfloat16") / "lenet.xml"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a processor without instructions for it
+        return to_openvino(lenet, path, precision="bfloat16")
+
+
+def test_openvino_computes_in_the_precision_of_the_card(lenet, in_bfloat16):
+    """As OpenVINO itself with that hint, and not as with another."""
+    import openvino
+
+    core, images = openvino.Core(), noise_images(lenet)
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no instructions for bfloat16")
+    bf16, f32 = (
+        core.compile_model(in_bfloat16, "CPU", {"INFERENCE_PRECISION_HINT": hint})(images)["probabilities"]
+        for hint in ("bf16", "f32")
+    )
+    engine = open_engine(in_bfloat16)
+    assert np.array_equal(engine(images), bf16) and not np.array_equal(bf16, f32)
+    assert engine.card.export["precision"] == engine.card.export["verification"]["computed_in"] == "bfloat16"
+
+
+def test_openvino_on_a_processor_without_bfloat16(lenet, in_bfloat16, monkeypatch):
+    import openvino
+
+    class Old(openvino.Core):
+        def get_property(self, device, name):
+            return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else super().get_property(device, name)
+
+    monkeypatch.setattr(openvino, "Core", Old)
+    with pytest.warns(UserWarning, match="this processor has no instructions for"):
+        found = OpenVino(in_bfloat16)
+    assert found.computes == "float32"
+    assert np.array_equal(found(noise_images(lenet)), run_openvino(in_bfloat16, noise_images(lenet)))
+
+
+@ALL
+def test_another_card_changes_nothing_else(format, lenet, tmp_path):
+    suffix, run, packages = FORMATS[format]
+    for package in packages:
+        pytest.importorskip(package)
+    path = export(lenet, tmp_path / f"lenet{suffix}", format, labels=NAMES, check=False)
+    images, card = noise_images(lenet), export_card(path)
+    before, form = run(path, images), implementation(format)
+    form.replace_card(path, dataclasses.replace(card, export={**card.export, "note": 'Löwenzahn <&"> \n'}))
+    assert export_card(path).export == {**card.export, "note": 'Löwenzahn <&"> \n'}
+    assert np.array_equal(run(path, images), before)
+    if format == "litert":
+        with zipfile.ZipFile(path) as archive:
+            assert sorted(archive.namelist()) == ["inception_tf.json", "labels.txt"]
+    placed = form.place(path, tmp_path / "there" / f"placed{suffix}")
+    assert not path.exists() and np.array_equal(open_engine(placed)(images), before)

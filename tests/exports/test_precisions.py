@@ -42,6 +42,7 @@ def photographs(tmp_path_factory):
         ("litert", "float16", 1e-2),
         ("onnx", "float16", 1e-2),
         ("openvino", "float16", 1e-2),
+        ("openvino", "bfloat16", 8e-2),
         ("litert", "int8", 0.1),
         ("onnx", "int8", 0.1),
         ("openvino", "int8", 0.1),
