@@ -33,6 +33,7 @@ _PUBLIC = {
     "open_checkpoint": "slim.checkpoint",
     "open_engine": "inference.engines",
     "open_examples": "images.sources",
+    "pipeline": "inference.pipeline",
     "preprocess_input": "images.preprocessing",
     "profile": "analysis.profile",
     "save_slim": "slim.save",

@@ -33,14 +33,18 @@ class Runtime:
     batch = None
 
     def __call__(self, images):
-        """The network's output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
+        """The network's first output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
+        return self.outputs(images)[0]
+
+    def outputs(self, images):
+        """All of the network's outputs, a list: of a classifier the probabilities, and features where it has them."""
         images = np.ascontiguousarray(images, np.float32)
         if self.batch is None:
             return self._run(images)
         spare = -len(images) % self.batch
         padded = np.concatenate([images, np.zeros((spare, *images.shape[1:]), np.float32)]) if spare else images
-        outputs = [self._run(padded[i : i + self.batch]) for i in range(0, len(padded), self.batch)]
-        return np.concatenate(outputs)[: len(images)]
+        parts = [self._run(padded[i : i + self.batch]) for i in range(0, len(padded), self.batch)]
+        return [np.concatenate(output)[: len(images)] for output in zip(*parts)]
 
     def _run(self, images):
         raise NotImplementedError
@@ -59,7 +63,7 @@ class LiteRT(Runtime):
                 raise _missing("A .tflite file", "ai-edge-litert", "litert") from None
         with _damaged(path, "LiteRT"), suppress_stderr():
             self._interpreter = interpreter(model_path=str(path), num_threads=_processors())
-            (self._input,), (self._output,) = (
+            (self._input,), self._outputs = (
                 self._interpreter.get_input_details(),
                 self._interpreter.get_output_details(),
             )
@@ -75,7 +79,7 @@ class LiteRT(Runtime):
             self._size = len(images)
         self._interpreter.set_tensor(self._input["index"], _quantized(images, self._input))
         self._interpreter.invoke()
-        return _dequantized(self._interpreter.get_tensor(self._output["index"]), self._output)
+        return [_dequantized(self._interpreter.get_tensor(one["index"]), one) for one in self._outputs]
 
 
 class OnnxRuntime(Runtime):
@@ -98,7 +102,7 @@ class OnnxRuntime(Runtime):
         self.batch = given.shape[0] if isinstance(given.shape[0], int) else None
 
     def _run(self, images):
-        return self._session.run(None, {self._name: images})[0]
+        return self._session.run(None, {self._name: images})
 
 
 class OpenVino(Runtime):
@@ -119,7 +123,7 @@ class OpenVino(Runtime):
             (given,) = model.inputs
             batch = given.partial_shape[0]
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-            outputs = [output for output in compiled.outputs if "probabilities" in output.names] or compiled.outputs
+            self._outputs = sorted(compiled.outputs, key=lambda output: "probabilities" not in output.names)
         if not given.element_type.is_real():
             raise UsageError(
                 f"{path} takes {given.element_type.get_type_name()}, and OpenVINO does not scale images to integers. "
@@ -127,10 +131,11 @@ class OpenVino(Runtime):
             )
         self.card = _openvino_card(model, path)
         self.batch = None if batch.is_dynamic else batch.get_length()
-        self._request, self._output = compiled.create_infer_request(), outputs[0]
+        self._request = compiled.create_infer_request()
 
     def _run(self, images):
-        return np.array(self._request.infer([images])[self._output])
+        found = self._request.infer([images])
+        return [np.array(found[output]) for output in self._outputs]
 
 
 class StableHlo(Runtime):
@@ -152,7 +157,7 @@ class StableHlo(Runtime):
         self.batch = batch if isinstance(batch, int) else None
 
     def _run(self, images):
-        return np.asarray(self._call(self._weights, images))
+        return [np.asarray(self._call(self._weights, images))]
 
 
 RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino, ".stablehlo": StableHlo}

@@ -48,13 +48,13 @@ def test_round_trip(model, trained, tmp_path, format):
 
 @pytest.mark.parametrize("scope", ["", "net", "a/InceptionV3"])
 def test_another_scope(model, trained, tmp_path, scope):
-    names = save_slim(model, tmp_path / "model.ckpt", scope=scope)
-    assert all(name.startswith(scope) for name in names) and "Conv2d_1a_3x3/weights" in names[-1] + " ".join(names)
+    names = set(open_checkpoint(save_slim(model, tmp_path / "model.ckpt", scope=scope)))
+    assert all(name.startswith(scope) for name in names) and any(n.endswith("Conv2d_1a_3x3/weights") for n in names)
     again = itf.create_model("inception_v3", weights=tmp_path / "model.ckpt")
     assert again.card.scope == scope
     # A model keeps the scope it was loaded from.
     save_slim(again, tmp_path / "again.ckpt")
-    assert set(read_tensors(tmp_path / "again.ckpt")) == set(names)
+    assert set(read_tensors(tmp_path / "again.ckpt")) == names
 
 
 def test_an_existing_checkpoint_is_kept(model, tmp_path):
@@ -94,7 +94,7 @@ def test_a_model_that_is_not_ours(tmp_path):
     dense = keras.Model(inputs, keras.layers.Dense(2, name="fc")(inputs), name="mine")
     with pytest.raises(UsageError, match="mine is no model of this library: give the variable scope"):
         save_slim(dense, tmp_path / "model.ckpt")
-    assert save_slim(dense, tmp_path / "model.ckpt", scope="net") == ["net/fc/biases", "net/fc/weights"]
+    assert set(open_checkpoint(save_slim(dense, tmp_path / "model.ckpt", scope="net"))) == {"net/fc/biases", "net/fc/weights"}
 
 
 def test_arguments_out_of_range(model, tmp_path):
