@@ -38,7 +38,7 @@ def matmul(device, precision, side, count):
 
 def inference(device, precision, batch, size, classes, fused=False, count=1):
     """Logits of a batch of images, by XLA."""
-    from inception_tf.inference.xla import stateless
+    from inception_tf.inference.xla import jax_compiled, stateless
 
     _start(device, precision)
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
@@ -48,6 +48,9 @@ def inference(device, precision, batch, size, classes, fused=False, count=1):
     images = ops.cast(_examples(batch, size, classes)[0], dtype)
     if BACKEND == "tensorflow":
         run = _compiled(lambda images: model(images, training=False))
+        return _repeated(lambda: run(images), device, count, **facts)
+    if fused:
+        run = jax_compiled(model)
         return _repeated(lambda: run(images), device, count, **facts)
     weights, run = stateless(model)
     run = _compiled(run)

@@ -4,15 +4,16 @@
     python tools/bench_gpu.py --device cpu --modes full head --torch-python PYTHON
     python tools/bench_gpu.py --device cpu --small                            # tries the tool itself
 
-- Inference: ours is Keras on JAX, and on TensorFlow with XLA, as built and fused (`fuse_for_inference`); torch's is
-  timm's network: eager, channels_last, and channels_last compiled, in torch.compile's default mode, with CUDA graphs
-  (mode="reduce-overhead", batch 1) and with mode="max-autotune" (last of all).
+- Inference: ours is Keras on JAX, and on TensorFlow with XLA, as built and fused (`fuse_for_inference`; on JAX by plain
+  JAX, as `classify` runs it); torch's is timm's network: eager, channels_last, and channels_last compiled, in
+  torch.compile's default mode, with CUDA graphs (mode="reduce-overhead", batch 1) and with mode="max-autotune" (last).
 - A training step: 5 classes, softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp with momentum as Slim, of
   the whole network ("full") or of a new head. Ours is what `finetune` runs on every batch; keras.applications' is plain
   Keras. "ours Slim's recipe" is what `finetune` does by default where the network has its auxiliary head: that head's
   loss and L2 come on top. "ours on features" is the head alone without augmentation: the backbone has run before.
 - Precisions: float32 proper, TF32, and bfloat16: weights too for inference; for training mixed, weights in float32.
 - Images are random and on the device already. Compilation and warm-up are in the first answer and in no other column.
+- `--only` takes a row of one mode too, such as "full ours JAX".
 - A framework is one process, and its networks take turns with the others'. A row is printed on standard error, and
   saved, after its first turn; the medians follow. "of matmul": multiply-adds of the network a second, over those of a
   large matrix product in that precision. Training counts three times those of inference.
@@ -86,7 +87,14 @@ def run(args):
     args.batch = batches or sizes("1")
     options, report = settings(args), Report("inception_v3")
     modes = args.modes or (list(MODES) if args.device == "cpu" else ["inference", "full"])
-    rows = {mode: {name: row for name, row in MODES[mode].items() if wanted(name, args.only)} for mode in modes}
+    rows = {
+        mode: {
+            name: row
+            for name, row in MODES[mode].items()
+            if wanted(name, args.only) or wanted(f"{mode} {name}", args.only)
+        }
+        for mode in modes
+    }
     if args.device == "gpu":
         rows = {
             mode: {name: row for name, row in found.items() if name != "torch eager"} for mode, found in rows.items()

@@ -11,6 +11,9 @@ from inception_tf.tables import percent
 
 TEXT = "assets.extra/MODEL_CARD.md"
 
+# The oldest under which `tools/old_tensorflow.py` had every signature of an export answer as here.
+OLDEST_TENSORFLOW = "2.12.1"
+
 SIGNATURES = {
     "serving_default": "`images` (float32, prepared as below) to `logits` and `probabilities`",
     "features": "`images` to `features`, what the classifier takes",
@@ -88,7 +91,8 @@ def card_text(card):
     compiled = "compiled by XLA, which has to be enabled in the server" if export["xla"] else "no XLA"
     lines += ["", f"Any batch size; warmed up for {', '.join(map(str, export['batch']))}; {compiled}. "]
     lines[-1] += f"Computed in {export['precision']}. " if export["precision"] else ""
-    lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read."
+    lines[-1] += f"Images of more than {export['max_pixels']:,} pixels are not read. "
+    lines[-1] += f"The oldest TensorFlow under which such an export was tried is {OLDEST_TENSORFLOW}."
 
     lines += ["", "## Verification", ""]
     found = export["verification"]

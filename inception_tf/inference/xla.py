@@ -1,20 +1,29 @@
 """The network as one program of XLA, by Keras's JAX or TensorFlow backend."""
 
+import functools
+
 import keras
 import numpy as np
 
+from inception_tf.inference.jax_network import jax_network, precise
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.model import with_dtype
+
+# Of few images every launch of a kernel counts: one CUDA graph, and what is independent in it side by side.
+GRAPH_OPTIONS = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONVOLUTION,DYNAMIC_SLICE_FUSION",
+    "xla_gpu_graph_min_graph_size": 1,
+    "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
+}
+GRAPH_BATCH = 8
 
 
 def stateless(network):
     """A Keras network on the JAX backend as (its weights, a function of them and of images).
 
-    The weights are a dict from paths to JAX arrays; the function computes as in inference, and what is float32 in
-    float32, unless JAX's `jax_default_matmul_precision` says otherwise: a GPU's own default is TF32, of ten bits.
+    The weights are a dict from paths to JAX arrays; the function computes as in inference, and in the precision that
+    `jax_network.precise` says.
     """
-    import jax
-
     trainable = [variable.path for variable in network.trainable_variables]
     others = {variable.path: variable.value for variable in network.non_trainable_variables}
     # Generators of dropout have a state, which inference does not use.
@@ -24,8 +33,7 @@ def stateless(network):
     def run(weights, images):
         known = {**constants, **weights}
         states = [[known[path] for path in paths] for paths in (trainable, others)]
-        default = "highest" if network.compute_dtype == "float32" else "default"
-        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or default):
+        with precise(network):
             return network.stateless_call(*states, images, training=False)[0]
 
     return weights, run
@@ -63,8 +71,32 @@ def compiled(model, precision=None):
 
         run = tf.function(lambda x: probabilities(network(x, training=False)), autograph=False, jit_compile=True)
         return lambda images: run(tf.constant(images))
+    return jax_compiled(network, probabilities)
+
+
+def jax_compiled(network, then=lambda outputs: outputs):
+    """A fused network by `jax_network`, compiled by XLA: a function from images to what `then` makes of its outputs."""
     import jax
 
-    weights, outputs = stateless(network)
-    run = jax.jit(lambda weights, images: probabilities(outputs(weights, images)))
-    return lambda images: run(weights, images)
+    weights, outputs = jax_network(network, "HWIO" if jax.default_backend() == "cpu" else "OHWI")
+    weights, structure = jax.tree.flatten(weights)  # once, not in every call
+
+    def run(weights, images):
+        return then(outputs(jax.tree.unflatten(structure, weights), images))
+
+    plain, graph = jax.jit(run), jax.jit(run, compiler_options=graph_options())
+    return lambda images: (graph if len(images) <= GRAPH_BATCH else plain)(weights, images)
+
+
+@functools.cache
+def graph_options():
+    """The options by which XLA launches a whole program at once, on a GPU; None where it does not know them."""
+    import jax
+
+    if jax.default_backend() != "gpu":
+        return None
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=GRAPH_OPTIONS)(0.0)
+    except jax.errors.JaxRuntimeError:
+        return None
+    return GRAPH_OPTIONS

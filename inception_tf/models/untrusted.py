@@ -29,30 +29,36 @@ _BY_HAND = "If you trust it, open it with keras.saving.load_model yourself."
 def check_keras_file(path):
     """Raises a `CheckpointError` for a `.keras` file that is none, unsafe, or a bomb; see above."""
     with damage(path, "Keras model"), zipfile.ZipFile(path) as archive:
-        size = path.stat().st_size
-        for member in archive.infolist():
-            name = member.filename
-            parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
-            if name.startswith(("/", "\\")) or ".." in parts or PureWindowsPath(name).drive:
-                raise CheckpointError(
-                    f"{path} is unsafe: it holds the path {name!r}, which leads out of it. {_BY_HAND}"
-                )
-        if sum(member.file_size for member in archive.infolist()) > _TIMES * size + _SPARE:
-            raise CheckpointError(f"{path} is unsafe: it unpacks to more than {_TIMES} times its size. {_BY_HAND}")
-        if archive.getinfo("config.json").file_size > _MAX_CONFIG:
-            raise CheckpointError(f"{path} is unsafe: its config.json is larger than any model's. {_BY_HAND}")
+        check_members(archive, path)
         config = json.loads(archive.read("config.json"))
         check_config(config, path)
+        size = path.stat().st_size
         if "model.weights.h5" in archive.namelist():
             with archive.open("model.weights.h5") as weights:
                 _check_hdf5(weights, path, size)
         _check_size(config, path, size)
 
 
-def check_weights_file(path):
-    """Raises a `CheckpointError` for an HDF5 file, of weights or of a whole Keras model, that is none, or unsafe."""
-    with damage(path, "HDF5 file"):
-        _check_hdf5(path, path, path.stat().st_size)
+def check_members(archive, path):
+    """Raises a `CheckpointError` for a zip archive of which a path leads out, or that unpacks to more than it holds."""
+    members = archive.infolist()
+    for name in (member.filename for member in members):
+        parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
+        if name.startswith(("/", "\\")) or ".." in parts or PureWindowsPath(name).drive:
+            raise CheckpointError(f"{path} is unsafe: it holds the path {name!r}, which leads out of it. {_BY_HAND}")
+    if sum(member.file_size for member in members) > _TIMES * path.stat().st_size + _SPARE:
+        raise CheckpointError(f"{path} is unsafe: it unpacks to more than {_TIMES} times its size. {_BY_HAND}")
+    if archive.getinfo("config.json").file_size > _MAX_CONFIG:
+        raise CheckpointError(f"{path} is unsafe: its config.json is larger than any model's. {_BY_HAND}")
+
+
+def check_weights_file(path, source=None):
+    """Raises a `CheckpointError` for an HDF5 file that is none, reads others, or holds less than it says.
+
+    `source` is what the message calls it.
+    """
+    with damage(source or path, "HDF5 file"):
+        _check_hdf5(path, source or path, path.stat().st_size)
 
 
 def check_config(config, path):
@@ -80,8 +86,6 @@ def _check_hdf5(file, path, size):
     import h5py
 
     with h5py.File(file) as root:
-        if config := root.attrs.get("model_config"):
-            check_config(json.loads(config), path)
         total, waiting, seen = 0, [root], set()
         while waiting:
             group = waiting.pop()

@@ -59,8 +59,8 @@ def test_a_keras_file_that_is_none_is_not_called_missing(command, tmp_path, cont
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--network", "inception_v3"), "does not hold inception_v3. Nearest: lenet"),
-        (("--scope", "Nope"), "under the scope Nope. Nearest: lenet under the scope LeNet"),
+        (("--network", "inception_v3"), "does not hold inception_v3, but lenet under the scope LeNet"),
+        (("--scope", "Nope"), "under the scope Nope, but lenet under the scope LeNet"),
     ],
 )
 def test_another_networks_checkpoint_says_which(lenet, command, tmp_path, arguments, words):

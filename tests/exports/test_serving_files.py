@@ -121,7 +121,14 @@ def test_card(tmp_path, checked_here):
     scores = {"predict_image_bytes/scores", "classify/scores"}
     assert set(differences) == {"serving_default/logits", "serving_default/probabilities", "features/features"} | scores
     assert max(differences.values()) <= export["verification"]["tolerance"]
-    for part in ("# digits", "inception_v3_2016_08_28.tar.gz", '`{"top1": 0.9}`', "kind: lenet", "classify/scores: "):
+    for part in (
+        "# digits",
+        "inception_v3_2016_08_28.tar.gz",
+        '`{"top1": 0.9}`',
+        "kind: lenet",
+        "classify/scores: ",
+        "2.12.1",
+    ):
         assert part in text
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from inception_tf.errors import CheckpointError, reason
+from inception_tf.models.untrusted import check_weights_file
 from inception_tf.slim.containers.base import Checkpoint
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -17,13 +18,13 @@ class HDF5Weights(Checkpoint):
     def __init__(self, path, file, container):
         import h5py
 
+        check_weights_file(file, path)
         self.path, self.layers, found = path, [], {}
         with self._errors():
             self._file = h5py.File(file)
 
             def visit(name, item):
-                # One with external storage, or virtual, would read other files.
-                if isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual:
+                if isinstance(item, h5py.Dataset):
                     found[name] = item
 
             self._file.visititems(visit)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import CheckpointError, reason
-from inception_tf.slim.archives import MAX_BYTES
+from inception_tf.models.untrusted import check_members
 from inception_tf.slim.containers import hdf5
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.names import model_variables, scoped
@@ -38,11 +38,8 @@ def try_open(source, path):
         folder = tempfile.TemporaryDirectory(prefix="inception_tf_")
         file = Path(folder.name, "model.weights.h5")
         try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.getinfo(file.name).file_size > MAX_BYTES:
-                    raise CheckpointError(f"{source} unpacks to more than {MAX_BYTES:,} bytes.")
-                with archive.open(file.name) as weights, file.open("wb") as out:
-                    shutil.copyfileobj(weights, out)
+            with zipfile.ZipFile(path) as archive, archive.open(file.name) as weights, file.open("wb") as out:
+                shutil.copyfileobj(weights, out)
         except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
             raise CheckpointError(f"{source} is no Keras model, or damaged: {reason(error)}") from error
         checkpoint = hdf5.open_weights(source, file, "Keras")
@@ -57,6 +54,7 @@ def is_application(path):
     """Whether a `.keras` file holds a model of keras.applications that is read here. Nothing of it is run."""
     try:
         with zipfile.ZipFile(path) as archive:
+            check_members(archive, path)
             config = archive.read("config.json")
     except Exception:  # what is damaged, `open_keras_file` reports
         return False
