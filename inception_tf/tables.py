@@ -1,6 +1,7 @@
 """Tables, the one way this library prints rows."""
 
 from decimal import ROUND_HALF_UP, Decimal
+from html import escape
 
 
 def render(rows, header=None, align=None):
@@ -33,6 +34,17 @@ def markdown(rows, header, left=1):
     """A Markdown table, the first `left` columns to the left and the others to the right."""
     lines = [header, ("---",) * left + ("---:",) * (len(header) - left), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def html(rows, header=None, notes=()):
+    """An HTML table for a notebook, then `notes`, a paragraph each. Every text is escaped; None is an empty cell."""
+
+    def line(cells, tag):
+        texts = (escape("" if cell is None else str(cell)) for cell in cells)
+        return "<tr>" + "".join(f'<{tag} style="text-align: left">{text}</{tag}>' for text in texts) + "</tr>"
+
+    lines = ([line(header, "th")] if header else []) + [line(row, "td") for row in rows]
+    return "<table>" + "".join(lines) + "</table>" + "".join(f"<p>{escape(note)}</p>" for note in notes)
 
 
 def percent(fraction, digits=1):

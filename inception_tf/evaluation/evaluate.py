@@ -21,6 +21,7 @@ from inception_tf.slim.catalogue import Published, published_source
 
 # More classes than this are not all printed, but the worst.
 _TABLE_ROWS, _WORST = 40, 20
+_HEADER = ("class", "images", "precision", "recall", "F1")
 
 
 @dataclasses.dataclass
@@ -117,6 +118,18 @@ class Evaluation:
         }
 
     def __str__(self):
+        rows, notes = self._table()
+        text = tables.render(rows, _HEADER, "<>>>>")
+        text += f"\n({'; '.join(notes)})" if notes else ""
+        return f"{text}\n\n{self._summary()}{not_counted(self.skipped)}"
+
+    def _repr_html_(self):
+        rows, notes = self._table()
+        unread = [f"Not counted, since they could not be read: {len(self.skipped)}"] if self.skipped else []
+        return tables.html(rows, _HEADER, [*notes, self._summary(), *unread])
+
+    def _table(self):
+        """The rows of the table of classes, and what there is to say of it."""
         shown = [scores for scores in self.classes if scores.support]
         notes = []
         if len(shown) > _TABLE_ROWS:
@@ -129,17 +142,17 @@ class Evaluation:
             (_short(s.name), s.support, tables.percent(s.precision), tables.percent(s.recall), tables.percent(s.f1))
             for s in shown
         ]
-        text = tables.render(rows, ("class", "images", "precision", "recall", "F1"), "<>>>>")
-        text += f"\n({'; '.join(notes)})" if notes else ""
+        return rows, notes
 
+    def _summary(self):
         top1, top5 = tables.percent(self.top1), tables.percent(self.top5)
         if self.published:
             top1 += f" (published {self.published.top1:.1f} %)"
             top5 += f" (published {self.published.top5:.1f} %)"
         best = f", top-5 {top5}" if len(self.labels) > 5 else ""
-        text += f"\n\n{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
+        text = f"{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
         text += f"calibration error {tables.percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
-        return text + not_counted(self.skipped)
+        return text
 
 
 def _short(name, most=40):

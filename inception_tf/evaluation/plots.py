@@ -4,12 +4,13 @@ import bisect
 import contextlib
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 
 from inception_tf import figures, tables
 from inception_tf.errors import ImageError
-from inception_tf.images.decoding import decode_image
+from inception_tf.images.decoding import decode_image, read_image
 
 _GRAY, _BLUE, _ORANGE = "#6b7280", "#2f6db3", "#d1571f"
 _STYLE = {
@@ -225,23 +226,52 @@ def confident_errors(evaluation, examples, path, count=24, overwrite=False):
         count: the most images to show.
     """
     e, rows = evaluation, evaluation.errors[:count]
-    across = max(min(len(rows), 6), 3)
-    down = math.ceil(len(rows) / across)
-    figure = figures.figure(2.2 * across, 0.7 + 2.5 * down, dpi=_DPI)
     shown = f"{len(rows)} of {len(e.errors):,} errors; {_summary(e)}. True class → prediction and its score."
-    figure.suptitle(f"Most confident errors\n{shown}" if len(rows) else f"No errors\n{_summary(e)}", size=9)
-    for position, i in enumerate(rows):
+    title = f"Most confident errors\n{shown}" if len(rows) else f"No errors\n{_summary(e)}"
+
+    def read(i):
+        return decode_image(examples.read(e.index[i]), e.exif_rotation)
+
+    def tiles():
+        for i in rows:
+            answer = f"→ {_fit(e.labels[e.predicted[i]], 1.4, 9)} {e.score[i]:.2f}"
+            text = f"{_fit(e.labels[e.truth[i]], 1.9, 9)}\n{answer}"
+            yield partial(read, i), text, e.names[i]
+
+    _draw_sheet(tiles(), len(rows), path, title, max(min(len(rows), 6), 3), overwrite)
+
+
+@_style()
+def sheet(tiles, path, title, across=6, overwrite=False):
+    """Draws a sheet of image files, row by row.
+
+    Args:
+        tiles: a list of (image file, the text above it).
+        path, overwrite: as in `learning_curves`, errors too.
+        title: the text above all.
+        across: how many in a row.
+    """
+    tiles_of = (
+        (partial(read_image, file), "\n".join(_fit(t, 1.9, 9) for t in text.split("\n")), file) for file, text in tiles
+    )
+    _draw_sheet(tiles_of, len(tiles), path, title, across, overwrite)
+
+
+def _draw_sheet(tiles, count, path, title, across, overwrite):
+    """Draws (what reads the pixels, the text above, the file's name), `count` of them."""
+    down = math.ceil(count / across)
+    figure = figures.figure(2.2 * across, 0.7 + 2.5 * down, dpi=_DPI)
+    figure.suptitle(title, size=9)
+    for position, (read, text, name) in enumerate(tiles):
         axes = figure.add_subplot(down, across, position + 1, xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         try:
-            image = decode_image(examples.read(e.index[i]), e.exif_rotation)
+            image = read()
             axes.imshow(image[:: len(image) // 400 + 1, :: len(image[0]) // 400 + 1])
         except (ImageError, OSError):  # it was there a moment ago
             axes.text(0.5, 0.5, "cannot be read", color=_GRAY, ha="center", transform=axes.transAxes)
-        answer = f"→ {_fit(e.labels[e.predicted[i]], 1.4, 9)} {e.score[i]:.2f}"
-        axes.set_title(f"{_fit(e.labels[e.truth[i]], 1.9, 9)}\n{answer}", color=_ORANGE)
-        name = e.names[i].replace("\\", "/").rpartition("/")[2]
-        axes.set_xlabel(_fit(name, 1.9, 6.5), size=6.5, color=_GRAY)
+        axes.set_title(text, color=_ORANGE)
+        axes.set_xlabel(_fit(name.replace("\\", "/").rpartition("/")[2], 1.9, 6.5), size=6.5, color=_GRAY)
     figures.save(figure, path, overwrite)
 
 

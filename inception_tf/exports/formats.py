@@ -87,6 +87,8 @@ class Options:
             than the model's: whoever reads them by path exports without. Default: yes, unless in int8. A quantizer
             gives a pooling's input and the ReLU after it one range, so where a convolution was moved before the
             pooling, what is below zero would be cut before it is averaged.
+        features: whether a classifier gives `features` too, its second output: PreLogits, float32 N×C. A SavedModel has
+            a signature of that name in any case. Not for int8.
         xla: whether to have XLA compile the network (not the decoding), once for every batch size. TensorFlow Serving
             then needs --xla_cpu_compilation_enabled, or --xla_gpu_compilation_enabled, or every call fails.
         top: how many classes `predict_image_bytes` and `classify` return, at most.
@@ -104,6 +106,7 @@ class Options:
     held_out: object = None
     full_integer: bool = False
     fuse: bool | None = None
+    features: bool = False
     xla: bool = False
     top: int = 5
     max_pixels: int = 2**25
@@ -138,6 +141,8 @@ def validate(format, given):
         raise UsageError("The precision int8 needs images to calibrate on (--calibrate DIR), and no other does.")
     if options.full_integer and precision != "int8":
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")
+    if options.features and precision == "int8":
+        raise UsageError("Features lose their meaning in int8: export them in float32 or float16.")
     if options.background not in (None, "keep", "drop"):
         raise UsageError(f'background must be "keep", "drop" or None. Received: background={options.background!r}')
     for name in ("top", "max_pixels"):

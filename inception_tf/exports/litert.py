@@ -20,7 +20,7 @@ def to_litert(model, target, **options):
         model: a model of this library, in float32, on Keras's TensorFlow backend.
         target: the file to write.
         **options: of `formats.Options`: labels, batch, precision ("float32", "float16" or "int8"), calibrate, held_out,
-            full_integer, check, overwrite, fuse.
+            full_integer, check, overwrite, fuse, features.
 
     Returns:
         The `Path` written.

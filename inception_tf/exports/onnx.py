@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from inception_tf.exports.driver import external_converter
-from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_names
 from inception_tf.inference.runtimes import KEY, OnnxRuntime
 
 # The newest that tf2onnx 1.17 writes.
@@ -38,12 +38,12 @@ class OnnxFormat(PortableFormat):
 
         with external_converter(f"tf2onnx cannot convert {export.model.name}"):
             function = frozen(export)
-            given, result = function.inputs[0].name, function.outputs[0].name
+            given, results = function.inputs[0].name, [output.name for output in function.outputs]
             network, _ = tf2onnx.convert.from_graph_def(
                 function.graph.as_graph_def(),
                 input_names=[given],
-                output_names=[result],
-                tensors_to_rename={given: "images", result: output_name(export)},
+                output_names=results,
+                tensors_to_rename={given: "images", **dict(zip(results, output_names(export)))},
                 opset=OPSET,
             )
             for value in (*network.graph.input, *network.graph.output):

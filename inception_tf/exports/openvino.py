@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 from inception_tf.errors import ExportError, reason
 from inception_tf.exports.driver import external_converter, image_shape
-from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_name
+from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_names
 from inception_tf.inference.runtimes import KEY, OpenVino
 
 
@@ -44,7 +44,8 @@ class OpenVinoFormat(PortableFormat):
             shape = (export.options.batch or -1, *image_shape(export.model))
             network = openvino.convert_model(frozen(export).graph, input=[shape])
         network.inputs[0].set_names({"images"})
-        network.outputs[0].set_names({output_name(export)})
+        for output, name in zip(network.outputs, output_names(export)):
+            output.set_names({name})
         if export.options.precision != "int8":
             return network
         import nncf

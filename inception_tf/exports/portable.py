@@ -33,7 +33,7 @@ class PortableFormat(Format):
     Without the top, to `features`.
     """
 
-    options = ("labels", "batch", "precision", "calibrate", "held_out", "check", "overwrite", "fuse")
+    options = ("labels", "batch", "precision", "calibrate", "held_out", "check", "overwrite", "fuse", "features")
     precisions, precision = ("float32", "float16", "int8"), "float32"
     backend = "tensorflow"
     weights_suffix = None  # of a file beside the first
@@ -59,6 +59,8 @@ class PortableFormat(Format):
         export = super().prepare(model, target, options)
         if any(layer.compute_dtype != "float32" for layer in model.layers):
             raise UsageError(f"The format {self.name} needs a float32 model. {model.name} computes in 16 bits.")
+        if options.features and not model.has_top:
+            raise UsageError(f"{model.name} has no top: its output is the features already. Leave features out.")
         calibration, held_out = options.calibrate, options.held_out
         if preprocessing_of(model) is None and (calibration or held_out):
             raise UsageError(f"No preprocessing is known for images of {model.input_shape[-1]} channels.")
@@ -81,9 +83,11 @@ class PortableFormat(Format):
         return self.runtime(path)
 
 
-def output_name(export):
-    """The name of the output in the file."""
-    return "probabilities" if export.names else "features"
+def output_names(export):
+    """The names of the outputs in the file."""
+    if not export.names:
+        return ["features"]
+    return ["probabilities", *(["features"] if export.options.features else [])]
 
 
 def readable(model, paths):
@@ -109,8 +113,17 @@ def exported_outputs(network, model, images):
     return model.as_probabilities(outputs) if model.has_top else outputs
 
 
+def all_outputs(export, network, images):
+    """The `exported_outputs`, and with the option `features` PreLogits, N×C, the mean where that is a map. A list."""
+    if not export.options.features:
+        return [exported_outputs(network, export.model, images)]
+    outputs, features = keras.Model(network.inputs[0], [network.outputs[0], network.features])(images, training=False)
+    features = keras.ops.mean(features, (1, 2)) if len(features.shape) == 4 else features
+    return [export.model.as_probabilities(outputs), features]
+
+
 def frozen(export):
-    """A concrete TensorFlow function of the network with its weights as constants, from `images` to one output.
+    """A concrete TensorFlow function of the network with its weights as constants, from `images` to `output_names`.
 
     Frozen first, since a converter that is given Keras's variables may leave them out silently.
     """
@@ -122,7 +135,7 @@ def frozen(export):
 
     @tf.function(input_signature=signature, autograph=False)
     def run(images):
-        return {output_name(export): exported_outputs(network, export.model, images)}
+        return all_outputs(export, network, images)
 
     return convert_variables_to_constants_v2(run.get_concrete_function())
 
@@ -154,8 +167,12 @@ def compare_with_model(export, runtime):
     def outputs(images):
         return runtime(images), keras.ops.convert_to_numpy(exported_outputs(model, model, images))
 
-    precision = export.options.precision
-    difference, on = checked_difference("output on noise", *outputs(noise_images(model)), limit, precision), "noise"
+    images, on, precision = noise_images(model), "noise", export.options.precision
+    pairs = zip(output_names(export), runtime.outputs(images), all_outputs(export, model, images), strict=True)
+    difference = max(
+        checked_difference(f"{name} on noise", got, keras.ops.convert_to_numpy(wanted), limit, precision)
+        for name, got, wanted in pairs
+    )
     photographs = readable(model, export.held_out) if export.held_out else iter(calibration.items())
     paths, batches, details = [], [], {}
     while some := list(itertools.islice(photographs, export.options.batch or 8)):

@@ -51,7 +51,7 @@ def decode_image(data, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tens
     if decoder == "tensorflow" and header.format in ("JPEG", "MPO", "PNG"):
         pixels = _decode_tensorflow(data, header.format)
     else:
-        pixels = _decode_pillow(header)
+        pixels = decode_pillow(header)
     return _rotated(pixels, header) if exif_rotation else pixels
 
 
@@ -115,8 +115,9 @@ def _decode_tensorflow(data, kind):
         raise ImageError(f"The {kind} image is truncated or corrupted.") from error
 
 
-def _decode_pillow(image):
-    kind = image.format
+def decode_pillow(image):
+    """The pixels of a `PIL.Image`, uint8 H×W×3; see `decode_image`, errors too."""
+    kind = image.format or "PIL"
     try:
         if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip, not scale
             gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)

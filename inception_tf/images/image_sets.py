@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import ImageError, UsageError, reason
-from inception_tf.images.decoding import decode_image, read_image
+from inception_tf.images.decoding import decode_pillow
 from inception_tf.images.files import expand, find_images
 from inception_tf.images.preprocessing import as_image
 
@@ -43,19 +43,28 @@ class ImageSet:
             ImageError: it cannot be read; names it.
         """
         image = self._read(index)
-        try:
-            if isinstance(image, ImageError):
-                raise image
-            if isinstance(image, Path):
-                return read_image(image, decoder="pillow")
-            if isinstance(image, bytes):
-                return decode_image(image, decoder="pillow")
+        if isinstance(image, ImageError):
+            raise image
+        return pixels(image)
+
+
+def pixels(image, decoder="pillow", exif_rotation=False):
+    """The pixels of a path, bytes, a PIL image or an array H×W, H×W×1, H×W×3 or H×W×4, 0 to 255: H×W×3.
+
+    Raises:
+        ImageError: it cannot be read, or is none of these.
+    """
+    try:
+        if hasattr(image, "convert") and hasattr(image, "mode"):
+            image = decode_pillow(image)
+        if not isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)):
             image = np.asarray(image)
             image = image[:, :, np.newaxis] if image.ndim == 2 else image
-            image = image[:, :, :3] if image.shape[-1] == 4 else image
-            return as_image(np.repeat(image, 3, 2) if image.shape[-1] == 1 else image, (3,), 3, "pillow", False)
-        except UsageError as error:
-            raise ImageError(str(error)) from error
+            if image.ndim == 3 and image.shape[-1] in (1, 4):
+                image = np.repeat(image, 3, 2) if image.shape[-1] == 1 else image[:, :, :3]
+        return as_image(image, (3,), 3, decoder, exif_rotation)
+    except (UsageError, ValueError) as error:  # NumPy's, of ragged lists
+        raise ImageError(str(error)) from error
 
 
 def open_image_set(source):

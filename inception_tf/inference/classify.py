@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import operator
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ from inception_tf.images.labels import decode_predictions
 from inception_tf.inference.engines import Engine, open_engine
 from inception_tf.progress import Progress
 
-_NOT_FINITE = "its scores are not finite"
+NOT_FINITE = "its scores are not finite"
 
 
 def classify(engine, paths, top=None, batch=16, exif_rotation=False):
@@ -66,13 +67,13 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
                 thresholds = engine.card.thresholds
                 decoded = [[label for label in row if label[2] >= thresholds[label[0]]] for row in decoded]
             results.update(zip(itertools.compress(files, finite), decoded))
-            failures.update(dict.fromkeys(itertools.compress(files, ~finite), _NOT_FINITE))
-    if not results and _NOT_FINITE in failures.values():
+            failures.update(dict.fromkeys(itertools.compress(files, ~finite), NOT_FINITE))
+    if not results and NOT_FINITE in failures.values():
         raise CheckpointError("The model answers NaN or infinity to every image: are its weights broken?")
     return results, failures
 
 
-def answers(engine, images, batch):
+def answers(engine, images, batch, start=None):
     """Yields (keys, scores) of batches; an engine that can computes one while the next is prepared.
 
     All batches are of one size, since for another the network would be traced, or compiled, once more: the last one is
@@ -82,8 +83,9 @@ def answers(engine, images, batch):
         engine: an `Engine`.
         images: yields (key, image), preprocessed, float32 1×H×W×C.
         batch: how many at a time.
+        start: what is run in place of `engine.start`.
     """
-    running = collections.deque()
+    running, start = collections.deque(), start or engine.start
 
     def finish():
         keys, scores = running.popleft()
@@ -95,7 +97,7 @@ def answers(engine, images, batch):
         pixels = np.concatenate(pixels)
         if not first and len(pixels) < batch:
             pixels = np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), pixels.dtype)])
-        running.append((keys, engine.start(pixels)))
+        running.append((keys, start(pixels)))
         first = False
         if len(running) > engine.ahead:
             yield finish()
@@ -116,7 +118,7 @@ def prepared(prepare, items, ahead):
         except (ImageError, OSError) as error:
             return error
 
-    workers = min(os.cpu_count() or 1, 16, len(items) or 1)
+    workers = min(os.cpu_count() or 1, 16, operator.length_hint(items, 16) or 1)
     pool, coming = ThreadPoolExecutor(workers), collections.deque()
     try:
         for item in items:

@@ -2,6 +2,7 @@
 scores out. Keras and TensorFlow are imported where a model needs them, since most exports need neither.
 """
 
+import functools
 import importlib.util
 
 import numpy as np
@@ -16,28 +17,28 @@ from inception_tf.zoo import load_trained, resolve
 
 
 class Engine:
-    """A loaded classifier.
+    """A loaded classifier, or with `classifier=False` also a network without its top, for its features alone.
 
     Attributes:
         card: the model's `Card`.
         preprocessing: the `Preprocessing` of its images.
-        labels: its classes' names.
+        labels: its classes' names; None without a top.
         decoder: the `decoder` for its image files; see `decode_image`.
         ahead: how many batches it can have in work while others are prepared.
     """
 
     decoder, ahead = "tensorflow", 0
 
-    def __init__(self, path, card, labels=None):
+    def __init__(self, path, card, labels=None, classifier=True):
         if card is None:
             raise CheckpointError(
                 f"{path} was not exported by this library: it does not say how its images are prepared."
             )
-        if not card.include_top or card.preprocessing is None:
+        if (classifier and not card.include_top) or card.preprocessing is None:
             raise UsageError(f"{path} is no classifier of images: it has no top, or no preprocessing is known for it.")
-        self.card = card
+        self.path, self.card = path, card
         self.preprocessing = Preprocessing.from_config(dict(card.preprocessing))
-        self.labels = class_names(card.classes, labels or card.labels)
+        self.labels = class_names(card.classes, labels or card.labels) if card.include_top else None
 
     def __call__(self, images):
         """Probabilities float32 N×classes of preprocessed images, float32 N×H×W×C."""
@@ -47,6 +48,23 @@ class Engine:
         """A function that returns what `__call__` does. An engine with `ahead` computes meanwhile."""
         answer = self(images)
         return lambda: answer
+
+    def embed(self, images):
+        """PreLogits, the input of the classifier, float32 N×C, of preprocessed images; the mean of a feature map.
+
+        Raises:
+            UsageError: an export that carries no features.
+        """
+        features = np.asarray(self._features(images), np.float32)
+        return features.mean((1, 2)) if features.ndim == 4 else features
+
+    def start_embedding(self, images):
+        """`embed` as `start` is `__call__`."""
+        answer = self.embed(images)
+        return lambda: answer
+
+    def _features(self, images):
+        raise UsageError(f"{self.path} gives no features.")
 
 
 class KerasEngine(Engine):
@@ -58,16 +76,16 @@ class KerasEngine(Engine):
             where a precision is given.
     """
 
-    def __init__(self, model, labels=None, precision=None, xla=None):
+    def __init__(self, model, labels=None, precision=None, xla=None, classifier=True):
         if getattr(model, "card", None) is None:
             raise UsageError(f"{model.name} is no model of this library.")
-        super().__init__(model.name, model.card, labels)
+        super().__init__(model.name, model.card, labels, classifier)
         from inception_tf.inference import xla as programs
 
         self.model, self._run = model, None
         if importlib.util.find_spec("tensorflow") is None:
             self.decoder = ExportedEngine.decoder
-        if precision or (programs.pays() if xla is None else xla):
+        if self.labels and (precision or (programs.pays() if xla is None else xla)):
             self._run, self.ahead = programs.compiled(model, precision), 1
 
     def __call__(self, images):
@@ -82,12 +100,21 @@ class KerasEngine(Engine):
         running = self._run(images)
         return lambda: np.array(running)
 
+    @functools.cached_property
+    def _body(self):
+        import keras
+
+        return keras.Model(self.model.inputs[0], self.model.features if self.labels else self.model.outputs[0])
+
+    def _features(self, images):
+        return self._body.predict_on_batch(images)
+
 
 class SavedModelEngine(Engine):
     """A SavedModel that this library exported. Keras is not asked."""
 
-    def __init__(self, path, labels=None):
-        super().__init__(path, read_card(path), labels)
+    def __init__(self, path, labels=None, classifier=True):
+        super().__init__(path, read_card(path), labels, classifier)
         start_tensorflow()
         import tensorflow as tf
 
@@ -99,6 +126,10 @@ class SavedModelEngine(Engine):
 
     def __call__(self, images):
         return self._run(images=images)["probabilities"].numpy()
+
+    def _features(self, images):
+        run = self._loaded.signatures["features"] if self.labels else self._run
+        return run(images=images)["features"].numpy()
 
 
 class ExportedEngine(Engine):
@@ -113,12 +144,20 @@ class ExportedEngine(Engine):
 
     decoder = "pillow"
 
-    def __init__(self, path, labels=None, runtime=None):
+    def __init__(self, path, labels=None, runtime=None, classifier=True):
         self._run = (runtime or runtime_for(path))(path)
-        super().__init__(path, self._run.card, labels)
+        super().__init__(path, self._run.card, labels, classifier)
 
     def __call__(self, images):
         return self._run(images)
+
+    def _features(self, images):
+        if self.labels and not self.card.export.get("features"):
+            raise UsageError(
+                f"{self.path} carries no features. Export it once more with --features (features=True) to .onnx, "
+                ".tflite or .xml; a .keras file and a SavedModel have them."
+            )
+        return self._run.outputs(images)[-1]
 
 
 def needs_keras(path):
@@ -126,7 +165,7 @@ def needs_keras(path):
     return resolve(path).kind not in ("savedmodel", "exported")
 
 
-def open_engine(path, labels=None, openvino=False, precision=None):
+def open_engine(path, labels=None, openvino=False, precision=None, classifier=True):
     """Opens a classifier.
 
     Args:
@@ -135,20 +174,21 @@ def open_engine(path, labels=None, openvino=False, precision=None):
         labels: the class names, a list or a file. Default: the model's own.
         openvino: whether OpenVINO is to run a SavedModel, `.tflite` or `.onnx`, as it does an `.xml`.
         precision: "float32" or "bfloat16", of a Keras model; see `KerasEngine`. An export has its own.
+        classifier: whether it must be one. False takes models without their top too, for `Engine.embed`.
 
     Raises:
         CheckpointError, MismatchError: it is none of these, or damaged.
         UsageError: it has no classifier, the labels do not fit, or what runs it is not installed.
     """
     if hasattr(path, "predict_on_batch"):
-        return KerasEngine(path, labels, precision)
+        return KerasEngine(path, labels, precision, classifier=classifier)
     found = resolve(path)
     if openvino and found.kind not in ("savedmodel", "exported"):
         raise UsageError(f"OpenVINO runs a SavedModel, .tflite, .onnx or .xml. Received: {path}")
     if precision and found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{path} was exported in a precision of its own; --precision (precision=) is a Keras model's.")
     if openvino or found.kind == "exported":
-        return ExportedEngine(found.value, labels, OpenVino if openvino else None)
+        return ExportedEngine(found.value, labels, OpenVino if openvino else None, classifier)
     if found.kind == "savedmodel":
-        return SavedModelEngine(found.value, labels)
-    return KerasEngine(load_trained(path), labels, precision)
+        return SavedModelEngine(found.value, labels, classifier)
+    return KerasEngine(load_trained(path), labels, precision, classifier=classifier)

@@ -34,14 +34,18 @@ class Runtime:
     card = batch = computes = None
 
     def __call__(self, images):
-        """The network's output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
+        """The network's first output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
+        return self.outputs(images)[0]
+
+    def outputs(self, images):
+        """All of the network's outputs, a list: of a classifier the probabilities, and features where it has them."""
         images = np.ascontiguousarray(images, np.float32)
         if self.batch is None:
             return self._run(images)
         spare = -len(images) % self.batch
         padded = np.concatenate([images, np.zeros((spare, *images.shape[1:]), np.float32)]) if spare else images
-        outputs = [self._run(padded[i : i + self.batch]) for i in range(0, len(padded), self.batch)]
-        return np.concatenate(outputs)[: len(images)]
+        parts = [self._run(padded[i : i + self.batch]) for i in range(0, len(padded), self.batch)]
+        return [np.concatenate(output)[: len(images)] for output in zip(*parts)]
 
     def _run(self, images):
         raise NotImplementedError
@@ -60,7 +64,7 @@ class LiteRT(Runtime):
                 raise _missing("A .tflite file", "ai-edge-litert", "litert") from None
         with _damaged(path, "LiteRT"), suppress_stderr():
             self._interpreter = interpreter(model_path=str(path), num_threads=_processors())
-            (self._input,), (self._output,) = (
+            (self._input,), self._outputs = (
                 self._interpreter.get_input_details(),
                 self._interpreter.get_output_details(),
             )
@@ -76,7 +80,7 @@ class LiteRT(Runtime):
             self._size = len(images)
         self._interpreter.set_tensor(self._input["index"], _quantized(images, self._input))
         self._interpreter.invoke()
-        return _dequantized(self._interpreter.get_tensor(self._output["index"]), self._output)
+        return [_dequantized(self._interpreter.get_tensor(one["index"]), one) for one in self._outputs]
 
 
 class OnnxRuntime(Runtime):
@@ -99,7 +103,7 @@ class OnnxRuntime(Runtime):
         self.batch = given.shape[0] if isinstance(given.shape[0], int) else None
 
     def _run(self, images):
-        return self._session.run(None, {self._name: images})[0]
+        return self._session.run(None, {self._name: images})
 
 
 class OpenVino(Runtime):
@@ -132,7 +136,7 @@ class OpenVino(Runtime):
             self.computes = "bfloat16" if precision == "bfloat16" and able else "float32"
             hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.computes == "bfloat16" else "f32"}
             compiled = core.compile_model(model, "CPU", hint)
-            outputs = [output for output in compiled.outputs if "probabilities" in output.names] or compiled.outputs
+            self._outputs = sorted(compiled.outputs, key=lambda output: "probabilities" not in output.names)
         if not given.element_type.is_real():
             raise UsageError(
                 f"{path} takes {given.element_type.get_type_name()}, and OpenVINO does not scale images to integers. "
@@ -145,10 +149,11 @@ class OpenVino(Runtime):
                 stacklevel=2,
             )
         self.batch = None if batch.is_dynamic else batch.get_length()
-        self._request, self._output = compiled.create_infer_request(), outputs[0]
+        self._request = compiled.create_infer_request()
 
     def _run(self, images):
-        return np.array(self._request.infer([images])[self._output])
+        found = self._request.infer([images])
+        return [np.array(found[output]) for output in self._outputs]
 
 
 class StableHlo(Runtime):
@@ -170,7 +175,7 @@ class StableHlo(Runtime):
         self.batch = batch if isinstance(batch, int) else None
 
     def _run(self, images):
-        return np.asarray(self._call(self._weights, images))
+        return [np.asarray(self._call(self._weights, images))]
 
 
 RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino, ".stablehlo": StableHlo}

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from inception_tf import tables
 from inception_tf.errors import CheckpointError
 
 # Where a SavedModel has it, among the extra files that TensorFlow Serving leaves alone.
@@ -85,6 +86,13 @@ class Card:
     def gives_logits(self):
         """Whether the classifier has no last activation, so that the model's output is its logits."""
         return self.options.get("classifier_activation") in (None, "linear")
+
+    def _repr_html_(self):
+        def text(value):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            return text if len(text) <= 200 else text[:199] + "…"
+
+        return tables.html([(name.replace("_", " "), text(value)) for name, value in self.to_dict().items() if value])
 
     def to_dict(self):
         """The card as JSON-like dicts, lists, numbers and strings."""

@@ -22,7 +22,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         overwrite: whether an existing checkpoint may be replaced.
 
     Returns:
-        The names written, sorted.
+        The `Path` written, a prefix where it is a V2 checkpoint.
 
     Raises:
         UsageError: unknown format, the path exists, no scope is known, or the model is fused.
@@ -50,13 +50,13 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         # A V2 checkpoint of the same name would be read in its place.
         index.unlink(missing_ok=True)
         data.unlink(missing_ok=True)
-        return names
+        return path
     # The index is renamed last: a reader finds the checkpoint by it.
     with atomic_write(index, overwrite) as index_part, atomic_write(data, True) as data_part, _disk_errors():
         prefix = index_part.with_suffix("")
         tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
         prefix.with_name(prefix.name + ".data-00000-of-00001").rename(data_part)
-    return names
+    return path
 
 
 def v2_files(path):

@@ -176,6 +176,13 @@ def test_text(answers):
     assert "the 20 of 60 classes with the lowest F1" in text and "\nc7 " in text and "\nc59 " not in text
 
 
+def test_html(answers):
+    html = answers[2]._repr_html_()
+    assert html.startswith("<table>") and ">ant<" in html and "200 images: top-1 " in html
+    odd = evaluate(Oracle(np.eye(2, dtype=np.float32), ["<b>", "c"]), Grays([0, 1], ["<b>", "c"]))._repr_html_()
+    assert "<b>" not in odd and "&lt;b&gt;" in odd
+
+
 def test_images_that_cannot_be_read_are_left_out(tmp_path):
     for name in NAMES[:2]:
         (tmp_path / name).mkdir()

@@ -162,7 +162,7 @@ def test_a_file_that_answers_otherwise_is_not_written(lenet, tmp_path, monkeypat
             object.__setattr__(export, "model", lenet)
 
     monkeypatch.setattr(LiteRTFormat, "convert", of_another)
-    with pytest.raises(ExportError, match="output on noise differs from the Keras model's"):
+    with pytest.raises(ExportError, match="probabilities on noise differs from the Keras model's"):
         write(lenet, tmp_path, "litert")
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,33 @@
+"""The feature vectors (PreLogits) of photographs, as a Parquet or .npz file with the columns path and vector."""
+
+from inception_tf.cli.options import MODEL, model_needs_keras
+from inception_tf.cli.outcome import Outcome
+
+KERAS = model_needs_keras
+
+
+def add_arguments(parser):
+    parser.add_argument("model", help=f"{MODEL}; an export of --features")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, patterns or directories")
+    parser.add_argument("--out", required=True, metavar="FILE", help="a .parquet, which needs pyarrow, or a .npz")
+    parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
+    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+    parser.add_argument("--force", action="store_true", help="replace the file when it exists")
+
+
+def run(args):
+    from inception_tf.files import refuse_existing
+    from inception_tf.inference.embed import check_target, embed
+
+    check_target(args.out)
+    refuse_existing(args.out, args.force)
+    vectors, failures = embed(args.model, args.images, args.batch, args.exif)
+    vectors.save(args.out, args.force)
+    count, size = vectors.values.shape
+    text = f"Written: {args.out} ({count} vectors of {size} values)."
+    if failures:
+        lines = [f"  {path}: {reason}" for path, reason in failures.items()]
+        text += "\n".join([f"\n\n{len(failures)} images could not be read:", *lines])
+    failed = [{"image": path, "error": reason} for path, reason in failures.items()]
+    data = {"file": args.out, "images": count, "size": size, "failed": failed}
+    return Outcome(text, data, 1 if failures else 0)
