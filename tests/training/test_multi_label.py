@@ -146,3 +146,19 @@ def test_what_does_not_go_together(result, table, pictures, tmp_path):
     (tmp_path / "val.csv").write_text("path,label\na.png,bright\nb.png,striped\n")
     with pytest.raises(UsageError, match="Give both alike"):
         run(table, val=tmp_path / "val.csv")
+
+
+@pytest.mark.slow
+def test_weights_of_several_labels_go_on_with_one(result, pictures):
+    """Through a softmax, without thresholds; and on the same table, its classes in another order."""
+    one = finetune(result.model, pictures, recipe=RECIPE, new_head=True, log=lambda line: None)
+    assert one.model.card.thresholds is None and one.model.card.options["classifier_activation"] == "softmax"
+    assert "val_accuracy" in one.best
+
+
+@pytest.mark.slow
+def test_classes_in_another_order(result, table):
+    """The head keeps its order, so the run begins as good as the other ended."""
+    recipe = dataclasses.replace(RECIPE, phases=(Phase("all", 1, ("*",), 1e-6),))
+    again = finetune(result.model, table, recipe=recipe, labels=CLASSES[::-1], log=lambda line: None)
+    assert again.model.card.labels == CLASSES and again.best["val_loss"] < 1.2 * result.best["val_loss"]
