@@ -19,7 +19,9 @@ def add_arguments(parser):
     parser.add_argument("--model", help=f"that of embed: {MODEL}")
     parser.add_argument("--top", type=int, default=5, help="how many neighbors of each (5)")
     parser.add_argument("--duplicates", action="store_true", help="find pairs of nearly the same photograph")
-    parser.add_argument("--threshold", type=float, default=0.95, help="of --duplicates: the least cosine (0.95)")
+    parser.add_argument("--threshold", type=float, default=0.98, help="of --duplicates: the cosine that is one (0.98)")
+    ratio = "of --duplicates: their distance as a fraction of that to the next nearest, at most (0.7)"
+    parser.add_argument("--ratio", type=float, default=0.7, help=ratio)
     parser.add_argument("--mislabeled", action="store_true", help="find photographs among those of another class")
     parser.add_argument("--neighbors", type=int, default=10, help="of --mislabeled: how many have a vote (10)")
     parser.add_argument("--out", metavar="FILE", help="draw what is found: a .png, .pdf or .svg")
@@ -70,7 +72,9 @@ def _neighbors(args, vectors):
 def _duplicates(args, vectors):
     from inception_tf.evaluation.similar import duplicates
 
-    pairs = [(vectors.paths[i], vectors.paths[j], c) for i, j, c in duplicates(vectors.values, args.threshold)]
+    pairs = [
+        (vectors.paths[i], vectors.paths[j], c) for i, j, c in duplicates(vectors.values, args.threshold, args.ratio)
+    ]
     tiles = [(path, f"{cosine:.3f}") for first, second, cosine in pairs for path in (first, second)]
     data = [{"images": [first, second], "cosine": cosine} for first, second, cosine in pairs]
     rows = [(first, second, f"{cosine:.4f}") for first, second, cosine in pairs]

@@ -252,7 +252,8 @@ def sheet(tiles, path, title, across=6, overwrite=False):
         across: how many in a row.
     """
     tiles_of = (
-        (partial(read_image, file), "\n".join(_fit(t, 1.9, 9) for t in text.split("\n")), file) for file, text in tiles
+        (partial(read_image, file, decoder="pillow"), "\n".join(_fit(t, 1.9, 9) for t in text.split("\n")), file)
+        for file, text in tiles
     )
     _draw_sheet(tiles_of, len(tiles), path, title, across, overwrite)
 
@@ -267,7 +268,8 @@ def _draw_sheet(tiles, count, path, title, across, overwrite):
         axes.spines[:].set_visible(False)
         try:
             image = read()
-            axes.imshow(image[:: len(image) // 400 + 1, :: len(image[0]) // 400 + 1])
+            step = max(image.shape) // 400 + 1
+            axes.imshow(image[::step, ::step])
         except (ImageError, OSError):  # it was there a moment ago
             axes.text(0.5, 0.5, "cannot be read", color=_GRAY, ha="center", transform=axes.transAxes)
         axes.set_title(text, color=_ORANGE)

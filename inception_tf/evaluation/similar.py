@@ -57,26 +57,42 @@ def nearest(values, queries, count):
     return np.stack(indices), np.stack(cosines)
 
 
-def duplicates(values, threshold=0.95):
-    """Pairs of vectors as similar as copies, scaled or saved once more, are.
+def duplicates(values, threshold=0.98, ratio=0.7):
+    """Pairs of vectors that look like copies of one photograph, scaled or saved once more.
+
+    How similar a copy's features are depends on the network and on the photograph. So what counts is how much nearer
+    two are to one another than to the rest: Lowe's ratio test, of local features, for whole photographs.
 
     Args:
-        threshold: the least cosine similarity, up to 1.
+        threshold: a cosine similarity, up to 1, from which on a pair is one in any case, several copies too.
+        ratio: two that are each other's nearest are a pair where their distance (1 - cosine) is at most this fraction
+            of that to the next nearest, the larger one of both. 0: by `threshold` alone.
 
     Returns:
-        A list of (row, later row, cosine similarity), the most similar first.
+        A list of (row, later row, cosine similarity), the surest first: those above the threshold by similarity, then
+        by the ratio.
 
     Raises:
-        UsageError: a threshold outside of (0, 1].
+        UsageError: a threshold outside of (0, 1], a ratio outside of [0, 1).
     """
-    if not 0 < threshold <= 1:
-        raise UsageError(f"The threshold is a cosine similarity above 0, at most 1. Received: {threshold}")
-    known, pairs = unit(values), []
+    if not 0 < threshold <= 1 or not 0 <= ratio < 1:
+        raise UsageError(
+            f"The threshold is above 0, at most 1, the ratio below 1. Received: threshold={threshold}, ratio={ratio}"
+        )
+    known, found = unit(values), {}
     for start in range(0, len(known), _BLOCK):
-        found = known[start : start + _BLOCK] @ known[start:].T
-        rows, columns = np.nonzero(np.triu(found >= threshold - 1e-6, 1))
-        pairs += zip((rows + start).tolist(), (columns + start).tolist(), found[rows, columns].tolist())
-    return sorted(pairs, key=lambda pair: -pair[2])
+        cosines = known[start : start + _BLOCK] @ known[start:].T
+        rows, columns = np.nonzero(np.triu(cosines >= threshold - 1e-6, 1))
+        for row, column in zip(rows.tolist(), columns.tolist()):
+            found[start + row, start + column] = -float(cosines[row, column]), float(cosines[row, column])
+    if ratio and len(values) > 2:
+        nearest_rows, cosines = nearest(values, None, 2)
+        for row, (other, cosine, following) in enumerate(zip(nearest_rows[:, 0], cosines[:, 0], cosines[:, 1])):
+            if row < other and nearest_rows[other, 0] == row:
+                rest = 1 - min(following, cosines[other, 1])
+                if 1 - cosine <= ratio * rest:
+                    found.setdefault((row, int(other)), (float((1 - cosine) / max(rest, 1e-9)), float(cosine)))
+    return [(*pair, cosine) for pair, (_, cosine) in sorted(found.items(), key=lambda item: item[1][0])]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,9 @@ def test_the_commands(folder, tmp_path, monkeypatch, command):
     }
     assert len(found["similar"]) == 5 and found["similar"][0]["cosine"] == pytest.approx(1, abs=1e-5)
     pytest.importorskip("matplotlib")
-    code, out, _ = command("similar", file, "--duplicates", "--threshold", 0.99999, "--out", sheet, "--json")
+    code, out, _ = command(
+        "similar", file, "--duplicates", "--ratio", 0, "--threshold", 0.99999, "--out", sheet, "--json"
+    )
     assert [sorted(pair["images"]) for pair in json.loads(out)["duplicates"]] == [
         [str(path) for path in map(load_vectors(file).paths.__getitem__, (11, 16))]
     ]

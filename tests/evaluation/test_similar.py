@@ -35,9 +35,9 @@ def test_planted_duplicates(monkeypatch):
     values = rng.normal(size=(40, 64)).astype("float32")
     values[33] = 3 * values[2]  # in another block, and of another length
     values[5] = values[4] + 0.1 * values[9]
-    (first, second), least = similar.duplicates(values), 0.999
+    (first, second), least = similar.duplicates(values, 0.999), 0.999
     assert first[:2] == (2, 33) and second[:2] == (4, 5) and first[2] > least > second[2] > 0.95
-    assert [pair[:2] for pair in similar.duplicates(values, 1.0)] == [(2, 33)]
+    assert [pair[:2] for pair in similar.duplicates(values, 1.0, 0)] == [(2, 33)]
     with pytest.raises(UsageError, match="1.5"):
         similar.duplicates(values, 1.5)
 

@@ -99,6 +99,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         body = json.dumps({"id": "owner/tiny", "sha": commit, "siblings": [{"rfilename": n} for n in names]}).encode()
+        if "/tree/" in self.path:
+            body = json.dumps([{"type": "file", "path": n, "size": 1, "oid": n} for n in names]).encode()
         if "/resolve/" in self.path:
             body = (self.folder / name).read_bytes()
         self.send_response(200)
@@ -118,10 +120,9 @@ def test_from_a_hub(model, saved, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Hub, saved))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    get = functools.partial(hub.snapshot_download, endpoint=hub.constants.ENDPOINT, cache_dir=tmp_path)
-    monkeypatch.setattr(hub, "snapshot_download", get)
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    download = functools.partial(hub.snapshot_download, endpoint=endpoint, cache_dir=tmp_path)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     try:
         assert same(model, itf.from_pretrained("hf://owner/tiny"))
         with pytest.raises(DownloadError, match="hf://owner/none"):
