@@ -127,7 +127,7 @@ def _readme(card, name, license):
 
     task, measured = "image-classification" if card.include_top else "image-feature-extraction", card.evaluation
     front = {"library_name": "inception_tf", "pipeline_tag": task, "tags": ["inception_tf", "keras", card.network]}
-    lines = [f"# {name}", "", f"A {card.network} of [TF-Slim's](https://github.com/google-research/tf-slim) kind."]
+    lines = [f"# {name}", "", f"The network {card.network} of [TF-Slim](https://github.com/google-research/tf-slim)."]
     lines += ["", f"- weights: {card.weights.source}"]
     if license:
         front["license"] = license
