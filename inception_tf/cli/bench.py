@@ -20,6 +20,8 @@ def add_arguments(parser):
     )
     parser.add_argument("--engines", metavar="NAME,…", help="of those installed only these (see above; keras-xla, …)")
     add_precision(parser)
+    precisions = "a row for each, such as float32,bfloat16, of every engine that has it, in place of --precision"
+    parser.add_argument("--precisions", metavar="P,…", help=precisions)
     parser.add_argument("--no-fuse", action="store_true", help="export without fusing first")
     add_benchmark_arguments(parser)
 
@@ -52,6 +54,7 @@ def settings(args):
 
 
 def run(args):
+    import itertools
     import tempfile
     from pathlib import Path
 
@@ -62,13 +65,20 @@ def run(args):
 
     if len(set(args.models)) < len(args.models):
         raise UsageError(f"A model is named twice: {', '.join(args.models)}")
+    if args.precisions and (args.precision or not all(map(engines.needs_keras, args.models))):
+        raise UsageError("--precisions is of models of Keras, in place of --precision. An export has its own.")
     options, report = settings(args), Report(Path(args.models[0]).name)
     names, fuse = args.engines.split(",") if args.engines else engines.ENGINES, False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:
-        found = []
-        for number, model in enumerate(args.models):
-            folder, prefix = Path(scratch, str(number)), model if len(args.models) > 1 else ""
-            found += engines.candidates(model, names, folder, fuse, prefix, args.precision, log=report.left_out.append)
+        if args.precisions and "keras" in names:
+            names = [name for name in names if name != "keras"]
+            report.left_out.append("keras: it computes as the model is, and has no row a precision; keras-xla has")
+        found, precisions = [], args.precisions.split(",") if args.precisions else [args.precision]
+        for model, precision in itertools.product(args.models, precisions):
+            folder = Path(scratch, str(len(list(Path(scratch).iterdir()))))
+            several = [(model, len(args.models)), (precision, len(precisions))]
+            prefix = " ".join(name for name, count in several if count > 1)
+            found += engines.candidates(model, names, folder, fuse, prefix, precision, log=report.left_out.append)
         counts, parameters = zip(*map(engines.costs, args.models))
         report.multiply_adds = counts[0] if len(set(counts)) == 1 else None
         benchmark(report, engines.sections(found, args.batch, report.multiply_adds, max(parameters)), **options)

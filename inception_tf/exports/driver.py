@@ -36,8 +36,7 @@ class Export:
         format: the `Format`.
         options: the validated `Options`.
         names: the class names, None for a model without its top and in formats without labels.
-        calibration: a dict from the real paths of images to calibrate on to the preprocessed images, float32 H×W×C;
-            None but for int8.
+        calibration: the real paths of images to calibrate on, which can be read; None but for int8.
         held_out: paths of images to compare on, or None.
     """
 
@@ -46,7 +45,7 @@ class Export:
     format: "Format"
     options: Options
     names: list | None
-    calibration: dict | None = None
+    calibration: list | None = None
     held_out: list | None = None
 
     @property

@@ -3,7 +3,7 @@
 import zipfile
 
 from inception_tf.exports.driver import external_converter
-from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen
+from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen
 from inception_tf.inference.runtimes import CARD, LiteRT
 
 LABELS = "labels.txt"
@@ -51,7 +51,7 @@ class LiteRTFormat(PortableFormat):
             if export.options.precision == "float16":
                 converter.target_spec.supported_types = [tf.float16]
             if export.calibration is not None:
-                converter.representative_dataset = lambda: ([images] for images in calibration_batches(export))
+                converter.representative_dataset = lambda: ([images] for images in CalibrationBatches(export))
             if export.options.full_integer:
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
                 converter.inference_input_type = converter.inference_output_type = tf.int8

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from inception_tf.exports.driver import external_converter
-from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_names
+from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen, output_names
 from inception_tf.inference.runtimes import KEY, OnnxRuntime
 
 # The newest that tf2onnx 1.17 writes.
@@ -83,7 +83,7 @@ def _quantized(export, network):
 
     class Images(quantization.CalibrationDataReader):
         def __init__(self):
-            self.batches = iter(calibration_batches(export))
+            self.batches = iter(CalibrationBatches(export))
 
         def get_next(self):
             images = next(self.batches, None)

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 from inception_tf.errors import ExportError, reason
 from inception_tf.exports.driver import external_converter, image_shape
-from inception_tf.exports.portable import PortableFormat, calibration_batches, frozen, output_names
+from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen, output_names
 from inception_tf.inference.runtimes import KEY, OpenVino
 
 
@@ -50,7 +50,7 @@ class OpenVinoFormat(PortableFormat):
             return network
         import nncf
 
-        images = nncf.Dataset(list(calibration_batches(export)))
+        images = nncf.Dataset(CalibrationBatches(export))
         with external_converter(f"NNCF cannot quantize {export.model.name}"):
             return nncf.quantize(network, images, subset_size=images.get_length())
 

@@ -21,6 +21,8 @@ from inception_tf.slim.verify import noise
 
 # As many images as a calibration's ranges settle with; taken evenly from a folder, and so from all of its classes.
 CALIBRATION = 200
+# On so many of them an export is compared with the model where no others are given.
+COMPARED = 64
 # How much of the scores' sum an int8 network may move, on average, before it counts as broken rather than coarse. Of an
 # Inception-v3 fine-tuned on flowers it was 0.014 to 0.028 on LiteRT, ONNX Runtime and OpenVINO, with the same best
 # class on 70 or 71 of 71 photographs; and 0.44, with 40 of 71, where LiteRT's quantizer had broken it.
@@ -66,7 +68,7 @@ class PortableFormat(Format):
             raise UsageError(f"No preprocessing is known for images of {model.input_shape[-1]} channels.")
         if calibration is not None:
             paths = find_images(calibration)
-            calibration = dict(readable(model, paths[:: -(-len(paths) // CALIBRATION)]))
+            calibration = [path for path, _ in readable(model, paths[:: -(-len(paths) // CALIBRATION)])]
         if held_out:
             held_out = find_images(held_out)
             next(readable(model, held_out))
@@ -159,7 +161,7 @@ def compare_with_model(export, runtime):
     Raises:
         ExportError: other shapes, a difference beyond the tolerance, outputs that are not finite.
     """
-    model, calibration = export.model, export.calibration or {}
+    model, calibration = export.model, export.calibration or []
     int8 = export.options.precision == "int8"
     tolerance = TOLERANCE_INT8 if int8 else TOLERANCES[export.options.precision]
     limit = np.inf if int8 else tolerance  # integers must be finite, and are judged by their sums
@@ -173,7 +175,8 @@ def compare_with_model(export, runtime):
         checked_difference(f"{name} on noise", got, keras.ops.convert_to_numpy(wanted), limit, precision)
         for name, got, wanted in pairs
     )
-    photographs = readable(model, export.held_out) if export.held_out else iter(calibration.items())
+    compared = export.held_out or calibration[:: -(-len(calibration) // COMPARED) or 1]
+    photographs = readable(model, compared) if compared else iter(())
     paths, batches, details = [], [], {}
     while some := list(itertools.islice(photographs, export.options.batch or 8)):
         paths += [path for path, _ in some]
@@ -205,11 +208,23 @@ def noise_images(model):
     return preprocessing(np.random.default_rng(0).integers(0, 256, shape, np.uint8)) if preprocessing else noise(*shape)
 
 
-def calibration_batches(export):
-    """Yields the images to calibrate on in batches of the network's own size; the last is filled up with the first."""
-    images, size = list(export.calibration.values()), export.options.batch or 1
-    for start in range(0, len(images), size):
-        yield np.stack([images[i % len(images)] for i in range(start, start + size)])
+class CalibrationBatches:
+    """The images to calibrate on in batches of the network's own size, read anew each time it is iterated over.
+
+    The last is filled up with the first.
+    """
+
+    def __init__(self, export):
+        self._model, self._paths, self._size = export.model, export.calibration, export.options.batch or 1
+
+    def __len__(self):
+        return -(-len(self._paths) // self._size)
+
+    def __iter__(self):
+        paths = itertools.islice(itertools.cycle(self._paths), len(self) * self._size)
+        images = (image for _, image in readable(self._model, list(paths)))
+        while some := list(itertools.islice(images, self._size)):
+            yield np.stack(some)
 
 
 def verdict(found):

@@ -34,6 +34,7 @@ def bench(command):
         (["lenet", "--seconds", "inf"], "--seconds more than 0"),
         (["lenet", "lenet"], "A model is named twice: lenet, lenet"),
         (["lenet", "--engines", "keras,tpu"], "There is no engine tpu. There are: keras, keras-xla, savedmodel"),
+        (["lenet", "--precision", "float32", "--precisions", "float32"], "in place of --precision"),
         (["lenett"], "lenett"),
         (["missing.onnx", "--batch", "1"], "There is no model at missing.onnx"),
         (["broken.onnx", "--batch", "1"], "Nothing could be measured.\nbatch 1: broken.onnx: "),
@@ -79,6 +80,13 @@ def test_two_models_of_one_name(bench, tmp_path):
     lenet, nin = data["batches"][0]["engines"]
     assert [row["engine"] for row in (lenet, nin)] == [f"{path} litert" for path in paths]
     assert data["left_out"] == [] and nin["peak_memory"] > lenet["peak_memory"]
+
+
+@pytest.mark.slow
+def test_a_row_a_precision(bench):
+    data = bench("lenet", "--engines", "keras,litert", "--precisions", "float32,float16", *BRIEF)
+    assert [row["engine"] for row in data["batches"][0]["engines"]] == ["float32 litert", "float16 litert"]
+    assert [line.partition(":")[0] for line in data["left_out"]] == ["keras"]
 
 
 @pytest.mark.slow
