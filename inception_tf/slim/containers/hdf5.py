@@ -72,6 +72,8 @@ def _layers(names):
 
 def is_hdf5(path):
     """Whether a file is HDF5, by its first bytes."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
