@@ -8,6 +8,7 @@ import pytest
 from inception_tf.errors import ExportError, ImageError
 from inception_tf.exports.formats import validate
 from inception_tf.exports.portable import PortableFormat, compare_with_model, noise_images, verdict
+from inception_tf.inference.runtimes import Runtime
 from inception_tf.models.card import Card
 from inception_tf.zoo import create_model
 
@@ -22,10 +23,14 @@ def prepare(model, folder, **options):
     return format.prepare(model, folder / "model", validate(format, {"batch": 4, **options}))
 
 
-def answering(model, offsets=()):
+class Answering(Runtime):
     """A runtime that answers as the model; the i-th time off by offsets[i]."""
-    offsets = iter(offsets)
-    return lambda images: model.predict_on_batch(images) + np.float32(next(offsets, 0))
+
+    def __init__(self, model, offsets=()):
+        self.model, self.offsets = model, iter(offsets)
+
+    def _run(self, images):
+        return [self.model.predict_on_batch(images) + np.float32(next(self.offsets, 0))]
 
 
 def test_noise_is_in_the_range_of_the_preprocessing(lenet):
@@ -38,11 +43,11 @@ def test_noise_is_in_the_range_of_the_preprocessing(lenet):
 
 def test_photographs_held_out_count(lenet, six, tmp_path):
     export = prepare(lenet, tmp_path, held_out=six)
-    found = compare_with_model(export, answering(lenet))
+    found = compare_with_model(export, Answering(lenet))
     assert found["difference"] < 1e-6 and found["compared"].endswith("on noise and photographs")
     assert found["images"] == 6 and found["held_out"] and found["top1_agreement"] == 1
     with pytest.raises(ExportError, match="on photographs differs"):
-        compare_with_model(export, answering(lenet, [0, 0, 0.01]))  # right on noise and the first four
+        compare_with_model(export, Answering(lenet, [0, 0, 0.01]))  # right on noise and the first four
 
 
 @pytest.mark.parametrize(
@@ -51,16 +56,16 @@ def test_photographs_held_out_count(lenet, six, tmp_path):
 )
 def test_integers_are_judged_by_the_scores_that_moved(lenet, six, tmp_path, offset, answer):
     export = prepare(lenet, tmp_path, precision="int8", calibrate=six)
-    assert compare_with_model(export, answering(lenet, [0.2]))["difference"] < 1e-6  # noise does not count
+    assert compare_with_model(export, Answering(lenet, [0.2]))["difference"] < 1e-6  # noise does not count
     with pytest.raises(ExportError, match=answer):
-        compare_with_model(export, answering(lenet, [0, offset, offset]))
+        compare_with_model(export, Answering(lenet, [0, offset, offset]))
 
 
 def test_broken_weights_are_not_the_exports_fault(tmp_path):
     model = create_model("lenet", classes=3)
     model.get_layer("conv1").kernel.assign(np.full((5, 5, 1, 32), np.nan))
-    with pytest.raises(ExportError, match="The Keras model's own output .* holds NaN"):
-        compare_with_model(prepare(model, tmp_path), answering(model))
+    with pytest.raises(ExportError, match="The Keras model's own .* holds NaN"):
+        compare_with_model(prepare(model, tmp_path), Answering(model))
 
 
 def test_images_that_it_was_calibrated_on_are_counted(lenet, six, tmp_path):
@@ -70,7 +75,7 @@ def test_images_that_it_was_calibrated_on_are_counted(lenet, six, tmp_path):
         (six[3:], "On 3 images held out:"),
     ]:
         export = prepare(lenet, tmp_path, precision="int8", calibrate=six[:3], held_out=held_out)
-        found = compare_with_model(export, answering(lenet))
+        found = compare_with_model(export, Answering(lenet))
         assert found["held_out"] == ("held out" in text) and text in verdict(found)
 
 
