@@ -69,7 +69,9 @@ def build(network, images, options, scope):
     if not options.get("include_top", True):
         function = getattr(module, _slim_name(network) + "_base", function)
     accepted = inspect.signature(function).parameters
-    arguments = {ARGUMENTS.get(option, option): value for option, value in {"aux_logits": False, **options}.items()}
+    # The graph of 2015 is Slim's v3 without the head that it has by default.
+    options = {"aux_logits": False, **options} if network == "inception_2015" else options
+    arguments = {ARGUMENTS.get(option, option): value for option, value in options.items()}
     if "spatial_squeeze" not in accepted:
         arguments["global_pool"] = options.get("spatial_squeeze", True)
     arguments = {name: value for name, value in arguments.items() if name in accepted}

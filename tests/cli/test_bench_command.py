@@ -43,7 +43,7 @@ def bench(command):
 def test_bad_input(arguments, said, command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    code, _, err = command("bench", *arguments)
+    code, _, err = command("bench", "--rounds", 1, "--seconds", 0.05, *arguments)
     assert code == (1 if ".onnx" in arguments[0] else 2) and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]
 

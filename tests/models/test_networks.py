@@ -186,13 +186,12 @@ def test_slim_checkpoint(model, tmp_path):
     import tensorflow as tf
 
     network, given = model.card.network, model.card.options
-    names = itf.save_slim(model, tmp_path / "model.ckpt")
+    itf.save_slim(model, tmp_path / "model.ckpt")
     found = tf.train.load_checkpoint(str(tmp_path / "model.ckpt")).get_variable_to_shape_map()
     options = {"input_shape": model.input_shape[1:], **given}
     assert {name: tuple(shape) for name, shape in found.items()} == {
         scoped(model.card.scope, name): shape for name, shape in specification(network, **options).items()
     }
-    assert sorted(found) == names
     not_read_off = ("include_top", "fully_connected", "activation", "activation_scales", "align_feature_maps")
     options = {name: given[name] for name in not_read_off if name in given}
     loaded = itf.create_model(network, tmp_path / "model.ckpt", input_shape=model.input_shape[1:], **options)

@@ -73,6 +73,6 @@ def test_learns(fully_connected):
     images[labels == 1, :, ::4] += 1
     options = {"layout": "cifar10", "convolutions_1x1": 1, "rectified_logits": False, "input_shape": (16, 16, 1)}
     model = itf.NetworkInNetwork(classes=2, fully_connected=fully_connected, **options)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(0.001), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(images, labels, batch_size=16, epochs=8, verbose=0)
     assert model.evaluate(images, labels, verbose=0)[1] > 0.95
