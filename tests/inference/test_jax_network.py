@@ -12,10 +12,10 @@ import pytest
 @pytest.mark.parametrize(
     "names",
     [
-        "inception_v3",
         *(
             pytest.param(names, marks=pytest.mark.slow)
             for names in (
+                "inception_v3",
                 "inception_v1 inception_v2",
                 "inception_v4 inception_resnet_v2",
                 "resnet_v1_50 resnet_v2_50 nin",

@@ -66,7 +66,7 @@ def plain_file(name, folder):
 
 @pytest.mark.parametrize(
     "backend, names",
-    [("tensorflow", FAST), ("jax", FAST), slow("tensorflow", SOME), slow("jax", SOME), slow("torch", FAST + SOME)],
+    [("tensorflow", FAST), slow("tensorflow", SOME), slow("jax", FAST + SOME), slow("torch", FAST + SOME)],
 )
 def test_opens_without_this_library(backend, names, tmp_path):
     expected = {}
