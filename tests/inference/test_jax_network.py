@@ -9,18 +9,14 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
-        *(
-            pytest.param(names, marks=pytest.mark.slow)
-            for names in (
-                "inception_v3",
-                "inception_v1 inception_v2",
-                "inception_v4 inception_resnet_v2",
-                "resnet_v1_50 resnet_v2_50 nin",
-            )
-        ),
+        "inception_v3",
+        "inception_v1 inception_v2",
+        "inception_v4 inception_resnet_v2",
+        "resnet_v1_50 resnet_v2_50 nin",
     ],
 )
 def test_it_computes_what_keras_does(names):
