@@ -90,7 +90,7 @@ def test_tensorflows_saver_restores_names_that_end_in_0(slim_checkpoint, tmp_pat
     tensors = read_tensors(slim_checkpoint("inception_v2", depth_multiplier=0.1))
     path = write_tensors(tmp_path / "m.ckpt", {f"tower_0/{name}:0": value for name, value in tensors.items()})
     report = verify(path, batch=1)
-    assert report and len(report.rows) == 17
+    assert report and len(report.rows) == 18
     assert detect(path).scope == "tower_0/InceptionV2"
 
 
