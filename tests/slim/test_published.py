@@ -38,7 +38,7 @@ def test_downloaded_converted_once_and_cached(mirror, tmp_path, monkeypatch, wei
     model = itf.create_model("inception_v3", weights=weights)
     home = tmp_path / "home" / published.name
     names = {path.name for path in home.iterdir() if path.name[0] != "."}
-    assert names == {published.archive, f"{published.name}-1.keras"}
+    assert names == {published.archive, f"{published.archive}.sha256", f"{published.name}-1.keras"}
     checkpoint = open_checkpoint(mirror / published.archive)
     assert checkpoint.container == f"{published.format} in a tar archive"
     for name, variable in model_variables(model).items():
