@@ -74,7 +74,9 @@ def _drawn(initializer, shape):
         return _truncated(generator, shape) * np.float32(initializer.stddev) + np.float32(initializer.mean)
     if call is not initializers.VarianceScaling.__call__:
         return None
-    fan_in, fan_out = compute_fans(shape, input_axes=initializer.input_axes, output_axes=initializer.output_axes)
+    # Not every Keras knows of axes.
+    axes = {axes: getattr(initializer, axes) for axes in ("input_axes", "output_axes") if hasattr(initializer, axes)}
+    fan_in, fan_out = compute_fans(shape, **axes)
     fan = {"fan_in": fan_in, "fan_out": fan_out}.get(initializer.mode, (fan_in + fan_out) / 2)
     deviation = math.sqrt(initializer.scale / max(1.0, fan))
     if initializer.distribution == "truncated_normal":
