@@ -11,7 +11,6 @@ import warnings
 from inception_tf import __version__
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import InceptionTFError, UsageError
-from inception_tf.machine import PACKAGES, machine
 from inception_tf.progress import Progress
 from inception_tf.quiet import start_keras
 
@@ -52,6 +51,8 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser, *_):
+        from inception_tf.machine import PACKAGES, machine
+
         found = {"inception-tf": __version__} | machine(PACKAGES)["packages"]
         print(", ".join(f"{name} {version}" for name, version in found.items()))
         parser.exit()

@@ -179,3 +179,16 @@ def test_in_the_catalogue():
     assert published.url.startswith("https://")
     assert published.url.endswith("/download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz")
     assert (published.archive, published.bytes, published.classes) == ("inception-2015-12-05.tgz", 88931400, 1008)
+
+
+def test_a_strangers_graph_does_what_networks_do_alone(graph, tmp_path):
+    from tensorflow.compat.v1 import GraphDef
+
+    changed = GraphDef.FromString(graph.read_bytes())
+    node = next(node for node in changed.node if node.name == "ResizeBilinear/size")
+    changed.node.add(name="read", op="ReadFile", input=["path"])
+    node.input.append("^read")
+    changed.node.add(name="path", op="Placeholder")
+    (tmp_path / "graph.pb").write_bytes(changed.SerializeToString())
+    with pytest.raises(CheckpointError, match="ReadFile"):
+        open_checkpoint(tmp_path / "graph.pb").run_file(b"")

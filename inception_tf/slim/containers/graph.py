@@ -20,7 +20,17 @@ BATCH_NORM = re.compile(r"_?FusedBatchNorm(V2|V3|Ex)?")
 # What a network computes with, and nothing that reads or writes a file or calls back: a stranger's graph may be run.
 RUNNABLE = {
     *(*SHAPING, *POOLING, *CONVOLUTIONS, *DENSE, *ADDING, *ACTIVATIONS),
-    *("AddN", "ConcatV2", "Const", "ExpandDims", "Fill", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
+    *(
+        "AddN",
+        "Concat",
+        "ConcatV2",
+        "Const",
+        "ExpandDims",
+        "Fill",
+        "FusedBatchNorm",
+        "FusedBatchNormV2",
+        "FusedBatchNormV3",
+    ),
     *("BatchNormWithGlobalNormalization", "LRN", "Max", "MaxPool", "Maximum", "Minimum", "Mul", "NoOp", "Pack", "Pad"),
     *("Placeholder", "Prod", "RealDiv", "Relu", "Relu6", "Rsqrt", "Shape", "Slice", "StridedSlice", "Sub", "Sum"),
     "_FusedBatchNormEx",
@@ -188,6 +198,24 @@ class Graph:
         value = splat(self.tensor(node.name)) if node is not None else None
         return value if value is None or np.isfinite(value) else None
 
+    def needed(self, names, entry, also=()):
+        """The names of all nodes that some nodes depend on, themselves included, up to the node `entry`, which is fed.
+
+        Raises:
+            CheckpointError: one has an operation that is neither among `RUNNABLE` nor among `also`, or is missing.
+        """
+        try:
+            found = self.reached(names, lambda name: () if name == entry else map(node_of, self.nodes[name].input))
+            found |= set(names)
+            strange = sorted({self.nodes[name].op for name in found - {entry}} - {*RUNNABLE, *also})
+        except KeyError as error:
+            raise CheckpointError(f"it does not run: its node {error} is missing.") from error
+        if strange:
+            raise CheckpointError(
+                f"it is not run, since it holds operations that no network has: {', '.join(strange[:3])}."
+            )
+        return found
+
     def run(self, images, fetches):
         """Runs the graph in TensorFlow.
 
@@ -204,14 +232,7 @@ class Graph:
         import tensorflow.compat.v1 as tf
 
         entry, (scale, offset) = self.input()
-        needed = self.reached(
-            fetches.values(), lambda name: () if name == entry.name else map(node_of, self.nodes[name].input)
-        ) | set(fetches.values())
-        strange = sorted({self.nodes[name].op for name in needed - {entry.name}} - RUNNABLE)
-        if strange:
-            raise CheckpointError(
-                f"it is not run, since it holds operations that no network has: {', '.join(strange[:3])}."
-            )
+        needed = self.needed(fetches.values(), entry.name)
         part = tf.GraphDef(versions=self.graph_def.versions)
         part.node.add(name=entry.name, op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
         part.node.extend(self.nodes[name] for name in self.nodes if name in needed and name != entry.name)

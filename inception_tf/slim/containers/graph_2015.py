@@ -2,12 +2,16 @@
 
 import numpy as np
 
+from inception_tf.errors import CheckpointError
 from inception_tf.slim import graph_2015
+from inception_tf.slim.containers.graph import Graph
 from inception_tf.slim.graph_2015 import LOGITS, Weights2015, convolutions, damaged
 
 MARK = "mixed_10/tower_2/conv/conv2d_params"
 LEGACY = "BatchNormWithGlobalNormalization"
 PANDA = "cropped_panda.jpg"
+# What it does to a JPEG, beside what every network computes with.
+DECODING = ("CheckNumerics", "DecodeJpeg", "ResizeBilinear")
 # Operations between a softmax and the multiplication by the classifier's weights.
 HEAD = ("Add", "AddV2", "BiasAdd", "Identity", "Reshape")
 
@@ -127,6 +131,10 @@ class Graph2015(Weights2015):
 
         from inception_tf.quiet import no_deprecations
 
+        try:
+            Graph(self._graph_def).needed(list(fetches.values()), fed, DECODING)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
         with no_deprecations(), tf.Graph().as_default() as graph, tf.Session() as session:
             tf.import_graph_def(self._graph_def, name="")
             tensors = {ours: graph.get_tensor_by_name(f"{node}:0") for ours, node in fetches.items()}
