@@ -173,14 +173,18 @@ def test_a_failure_is_json_too(tmp_path, command):
     assert code == 1 and "nothing.ckpt" in json.loads(out)["error"] and "nothing.ckpt" in err
 
 
-def test_version_and_doctor_name_what_is_installed(capfd, command):
+def test_version_and_doctor_name_what_is_installed(capfd, command, monkeypatch):
     with pytest.raises(SystemExit):
         main(["--version"])
     version = importlib.metadata.version("keras")
     assert f"keras {version}" in capfd.readouterr().out
     data = json.loads(command("doctor", "--json")[1])
     assert data["packages"]["keras"] == version
-    assert set(data["extras_missing"]) <= {"plots", "demo", "timm", "litert", "onnx", "openvino", "peers", "serving"}
+    extras = set(importlib.metadata.metadata("inception-tf").get_all("Provides-Extra"))
+    assert set(data["extras_missing"]) <= extras - {"test", "docs"}
+    monkeypatch.setattr("inception_tf.machine.installed", {"onnxruntime": "1.0"}.get)
+    missing = json.loads(command("doctor", "--json")[1])["extras_missing"]
+    assert missing["tensorboard"] == ["tensorboard"] and "onnxruntime" not in missing["onnx"]
 
 
 def test_what_is_not_installed_is_named():
