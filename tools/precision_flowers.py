@@ -86,7 +86,7 @@ def compute(model, folder, name, paths, calibrate):
 def head(features, truth, classes, steps=400, decay=1e-3):
     """(kernel, bias) of a softmax regression, by gradient descent with momentum on all images at once."""
     mean, scale = features.mean(0), features.std(0) + 1e-3
-    x, wanted = (features - mean) / scale, np.eye(classes)[truth]
+    x, wanted = np.float64((features - mean) / scale), np.eye(classes)[truth]
     kernel, bias = np.zeros((x.shape[1], classes)), np.zeros(classes)
     speed = np.zeros_like(kernel)
     for _ in range(steps):
