@@ -42,7 +42,7 @@ def vgg(layers, configuration, depths):
         x = classifier(classes, 1, activation=None, name="fc8")(x)  # 1000
         return blocks.predictions(x, None, classifier_activation)
 
-    build.__doc__ = f"""VGG-{layers}, configuration {configuration} (arXiv 1409.1556), the network of TF-Slim's nets/vgg.py.
+    build.__doc__ = f"""VGG-{layers}, configuration {configuration} (arXiv 1409.1556), of TF-Slim's nets/vgg.py.
 
     An image larger than 224×224 gives a map of logits, one for every 32 pixels; `spatial_squeeze` takes its mean.
     """

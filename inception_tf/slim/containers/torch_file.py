@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, reason
+from inception_tf.errors import CheckpointError, raising
 from inception_tf.slim.graph_2015 import CLASSES, LOGITS, Weights2015, convolutions
 
 _DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
@@ -55,10 +55,8 @@ def try_open(source, path):
     """
     if path.suffix not in (".pth", ".pt") or not path.is_file():
         return None
-    try:
+    with raising(CheckpointError, f"{source} is no PyTorch state dict, or damaged", Exception):
         tensors = read_state_dict(path)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{source} is no PyTorch state dict, or damaged: {reason(error)}") from error
     classifier = tensors.get("fc.weight")
     if classifier is None or "Mixed_7c.branch3x3dbl_3b.conv.weight" not in tensors or classifier.shape[0] != CLASSES:
         raise CheckpointError(
