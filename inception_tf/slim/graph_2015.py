@@ -90,18 +90,20 @@ class Weights2015(Checkpoint):
     epsilon = EPSILON
 
     def __init__(self, path, container):
-        scope, shapes = find_network(NETWORK).scope, {}
-        self._parts = {}  # of our variables: the convolution's scope, and a word for `tensor`
+        shapes, self._parts = {}, {}  # the latter of our variables: the convolution's scope, and a word for `tensor`
+
+        def add(convolution, word, shape, norm=""):
+            name = scoped(find_network(NETWORK).scope, f"{convolution}/{norm}{word}")
+            shapes[name], self._parts[name] = shape, (convolution, word)
+
         for convolution in convolutions():
             kernel = self.shape(convolution, "weights")
-            shapes[f"{convolution}/weights"] = kernel
-            shapes |= {f"{convolution}/BatchNorm/{word}": kernel[-1:] for word in ("beta", *MOVING)}
+            add(convolution, "weights", kernel)
+            for word in ("beta", *MOVING):
+                add(convolution, word, kernel[-1:], "BatchNorm/")
         if head := self.shape(LOGITS, "weights"):
-            shapes |= {f"{LOGITS}/weights": (1, 1, *head), f"{LOGITS}/biases": head[-1:]}
-        shapes = {scoped(scope, name): shape for name, shape in shapes.items()}
-        for name in shapes:
-            convolution, _, word = name.removeprefix(scoped(scope, "")).replace("/BatchNorm", "").rpartition("/")
-            self._parts[name] = convolution, word
+            add(LOGITS, "weights", (1, 1, *head))
+            add(LOGITS, "biases", head[-1:])
         super().__init__(path, container, shapes, dict.fromkeys(shapes, np.dtype("float32")))
 
     def shape(self, convolution, word):

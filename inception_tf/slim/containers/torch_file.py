@@ -40,11 +40,9 @@ class TorchWeights(Weights2015):
 
     def tensor(self, convolution, word):
         tensor = self._tensors.get(self._name(convolution, word))
-        return (
-            tensor.transpose(*((2, 3, 1, 0) if tensor.ndim == 4 else range(tensor.ndim)[::-1]))
-            if tensor is not None
-            else None
-        )
+        if tensor is None:
+            return None
+        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
 
 
 def try_open(source, path):
