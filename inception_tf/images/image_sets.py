@@ -96,7 +96,7 @@ def open_image_set(source):
         return _arrays(np.concatenate([_load(file) for file in files]), files[0].name, map(_stat, files))
     if suffixes == {".parquet"}:
         return _parquet(files)
-    if any(".tfrecord" in file.name.lower() or _is_shard(file) for file in files):
+    if any(".tfrecord" in file.name.lower() or ("-of-" in file.name and not file.suffix) for file in files):
         return _records(files)
     if len(files) == 1 and files[0].suffix.lower() in _MANIFESTS:
         files = [files[0].parent / line.strip() for line in files[0].read_text("utf-8").splitlines() if line.strip()]
@@ -113,10 +113,6 @@ def _stat(path):
     except OSError:
         return f"{path} missing"
     return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
-
-
-def _is_shard(file):
-    return "-of-" in file.name and not file.suffix
 
 
 def _load(file):
