@@ -10,8 +10,9 @@ import numpy as np
 
 from inception_tf.errors import ExportError
 from inception_tf.exports.exchange import ExchangeFormat, check_published_form, classifier_weights, drops_background
+from inception_tf.models.applications import weighted_layers
 from inception_tf.models.blocks import Conv2D, Mixed
-from inception_tf.slim.graph_2015 import branches
+from inception_tf.slim.graph_2015 import convolutions
 
 # The networks that timm has, and its names for their classifiers.
 CLASSIFIERS = {"inception_v3": "fc", "inception_v4": "last_linear", "inception_resnet_v2": "classif"}
@@ -101,7 +102,8 @@ def timm_layers(model):
                 weighted = [inner for inner in layer.layers if inner.weights]
                 yield from ((f"AuxLogits.{name}", inner) for name, inner in zip(AUX_V3, weighted, strict=True))
         elif network == "inception_v3":
-            yield from _block_v3(layer)
+            for conv in weighted_layers([layer]):
+                yield convolutions()[conv.kernel.path.removesuffix("/kernel")][1], conv
         elif network == "inception_v4":
             yield from _block(f"features.{i}", layer)
         elif layer.name.startswith("Repeat"):
@@ -109,17 +111,6 @@ def timm_layers(model):
                 yield from _block(f"{layer.name.lower()}.{j}", unit)
         else:
             yield from _block(re.sub(r"_\dx\d$", "", layer.name.lower()), layer)
-
-
-def _block_v3(layer):
-    """A lone convolution keeps its name; those of a branch are counted from 1, pooling left out."""
-    if isinstance(layer, Conv2D):
-        yield layer.name, layer
-        return
-    for name, branch in zip(branches(layer.name), layer.branches, strict=True):
-        steps = [step for step in branch.steps if isinstance(step, list) or step.weights]
-        for i, step in enumerate(steps, 1):
-            yield from _step(f"{layer.name}.{name}" + (f"_{i}" if len(steps) > 1 else ""), step)
 
 
 def _block(name, layer):
