@@ -252,7 +252,11 @@ def _attempt(url, part, timeout):
         have = have if resumed else 0
         total = int(total) if total.isdigit() else None
         with part.open("ab" if resumed else "wb") as out, Progress(part.stem, total and total - have, "B") as progress:
-            while chunk := _read(response):
+            while True:
+                with _network_failures():
+                    chunk = response.read(_CHUNK)
+                if not chunk:
+                    break
                 out.write(chunk)
                 have += len(chunk)
                 progress.advance(len(chunk))
@@ -262,11 +266,6 @@ def _attempt(url, part, timeout):
     if total is not None and have != total:
         raise _Failure(f"the connection ended after {have:,} of {total:,} bytes", retry=True)
     return resumed
-
-
-def _read(response):
-    with _network_failures():
-        return response.read(_CHUNK)
 
 
 @contextlib.contextmanager
