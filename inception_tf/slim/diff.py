@@ -123,9 +123,18 @@ def diff(a, b, ema="auto"):
             shapes[name] = (a.shapes[source_a], b.shapes[source_b])
         else:
             differences[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
+    sides = [
+        {
+            "path": str(c.path),
+            "container": c.container,
+            "scope": scope,
+            "weights": len(own),
+            "besides": len(c) - len(own),
+        }
+        for c, scope, own in ((a, scope_a, sources_a), (b, scope_b, sources_b))
+    ]
     return CheckpointDiff(
-        a=_side(a, scope_a, sources_a),
-        b=_side(b, scope_b, sources_b),
+        *sides,
         scopes=tuple(
             ScopeDiff(scope, len(found), sum(d != 0 for d in found), float(np.max(found)))
             for scope, found in differences.items()
@@ -168,13 +177,3 @@ def _difference(a, b):
         difference = np.abs(a - b)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     return float(np.max(np.where(same, 0.0, difference)))
-
-
-def _side(checkpoint, scope, weights):
-    return {
-        "path": str(checkpoint.path),
-        "container": checkpoint.container,
-        "scope": scope,
-        "weights": len(weights),
-        "besides": len(checkpoint) - len(weights),
-    }
