@@ -19,29 +19,14 @@ SHOWN = 10  # lines of a list in the text; the JSON has them all
 
 
 @dataclasses.dataclass(frozen=True)
-class ScopeDiff:
-    """The variables of a top scope (Conv2d_1a_3x3, Mixed_5b, …) that both have in one shape.
-
-    Attributes:
-        scope: its name.
-        variables: how many.
-        different: how many of them differ.
-        max_difference: the largest |difference|; NaN or infinite where a value is, and is not the same in both.
-    """
-
-    scope: str
-    variables: int
-    different: int
-    max_difference: float
-
-
-@dataclasses.dataclass(frozen=True)
 class CheckpointDiff:
     """What `diff` found.
 
     Attributes:
         a, b: what was compared, each a dict: path, container, scope and, of what is not a weight, how many tensors.
-        scopes: a `ScopeDiff` for every top scope, in the order of names.
+        scopes: a dict for every top scope (Conv2d_1a_3x3, Mixed_5b, …), in the order of names: the scope, how many
+            variables both have in one shape, how many of them are different, and the max_difference, the largest
+            |difference|; NaN or infinite where a value is, and is not the same in both.
         only_a, only_b: the variables that the other lacks, names without the scope.
         shapes: a dict from the variables whose shapes differ to (shape in a, shape in b).
     """
@@ -57,15 +42,14 @@ class CheckpointDiff:
     def identical(self):
         """Whether both hold the same variables with the same values. Dtypes may differ, and what is no weight."""
         different = self.only_a or self.only_b or self.shapes
-        return not different and not any(scope.different for scope in self.scopes)
+        return not different and not any(scope["different"] for scope in self.scopes)
 
     def __str__(self):
         sides = [("A", *self.a.values()), ("B", *self.b.values())]
         parts = [tables.render(sides, ("", "checkpoint", "container", "scope", "weights", "besides"))]
-        rows = [
-            (s.scope, s.variables, s.different, f"{s.max_difference:.3g}" if s.different else "equal")
-            for s in self.scopes
-        ]
+        rows = []
+        for scope, variables, different, largest in map(dict.values, self.scopes):
+            rows.append((scope, variables, different, f"{largest:.3g}" if different else "equal"))
         if rows:
             parts.append(tables.render(rows, ("scope", "variables", "different", "max |difference|"), "<>>>"))
         shapes = [f"{name}: {shape_text(a)} in A, {shape_text(b)} in B" for name, (a, b) in self.shapes.items()]
@@ -77,11 +61,11 @@ class CheckpointDiff:
 
     def summary(self):
         """One line: identical, or how much is not."""
-        variables = sum(scope.variables for scope in self.scopes)
+        variables = sum(scope["variables"] for scope in self.scopes)
         if self.identical:
             return f"identical: {variables} variables"
         counts = {
-            f"of {variables} in both differ": sum(scope.different for scope in self.scopes),
+            f"of {variables} in both differ": sum(scope["different"] for scope in self.scopes),
             "have another shape": len(self.shapes),
             "only in A": len(self.only_a),
             "only in B": len(self.only_b),
@@ -123,20 +107,16 @@ def diff(a, b, ema="auto"):
             shapes[name] = (a.shapes[source_a], b.shapes[source_b])
         else:
             differences[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
-    sides = [
-        {
-            "path": str(c.path),
-            "container": c.container,
-            "scope": scope,
-            "weights": len(own),
-            "besides": len(c) - len(own),
-        }
-        for c, scope, own in ((a, scope_a, sources_a), (b, scope_b, sources_b))
-    ]
+    facts = ("path", "container", "scope", "weights", "besides")
+    sides = (
+        dict(zip(facts, (str(one.path), one.container, scope, len(weights), len(one) - len(weights))))
+        for one, scope, weights in ((a, scope_a, sources_a), (b, scope_b, sources_b))
+    )
+    facts = ("scope", "variables", "different", "max_difference")
     return CheckpointDiff(
         *sides,
         scopes=tuple(
-            ScopeDiff(scope, len(found), sum(d != 0 for d in found), float(np.max(found)))
+            dict(zip(facts, (scope, len(found), sum(d != 0 for d in found), float(np.max(found)))))
             for scope, found in differences.items()
         ),
         only_a=[name for name in sources_a if name not in sources_b],
