@@ -26,7 +26,8 @@ def run(args):
 
         found = diff(args.checkpoint, args.other, args.ema)
         return Outcome(str(found), {"identical": found.identical, **dataclasses.asdict(found)})
-    from inception_tf.slim.summary import summarize
+    from inception_tf.slim.summary import summarize, summary_text
 
-    summary = summarize(args.checkpoint, args.variables)
-    return Outcome(str(summary), dataclasses.asdict(summary))
+    found = summarize(args.checkpoint, args.variables)
+    detection = found["detection"] and dataclasses.asdict(found["detection"])
+    return Outcome(summary_text(found), {**found, "detection": detection})
