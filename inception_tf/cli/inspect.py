@@ -22,10 +22,10 @@ def run(args):
     import dataclasses
 
     if args.other:
-        from inception_tf.slim.diff import diff
+        from inception_tf.slim.diff import diff, diff_text
 
         found = diff(args.checkpoint, args.other, args.ema)
-        return Outcome(str(found), {"identical": found.identical, **dataclasses.asdict(found)})
+        return Outcome(diff_text(found), found)
     from inception_tf.slim.summary import summarize, summary_text
 
     found = summarize(args.checkpoint, args.variables)
