@@ -62,6 +62,6 @@ def run(args):
             classes = entry.classes if entry else cost.classes
             rows.append((network, entry and entry.weights, classes, size, *numbers, *known))
         published = [dataclasses.asdict(entry) | {"name": entry.name, "url": entry.url} for entry in entries]
-        data.append({**dataclasses.asdict(cost), "weights": published})
+        data.append({**cost._asdict(), "weights": published})
     header = "network", "weights", "classes", "input", "parameters", "multiply-adds", "top-1 %", "top-5 %", "provenance"
     return Outcome(tables.render(rows, header, "<<><>>>><"), data)
