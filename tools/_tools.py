@@ -25,14 +25,10 @@ def benchmark_options(doc, peers=False, **defaults):
     parser = options(doc)
     add_benchmark_arguments(parser, **defaults)
     if peers:
+        python = os.environ.get("TORCH_PYTHON", sys.executable)
         parser.add_argument("--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager" (*)')
-        add_torch_python(parser, sys.executable)
+        parser.add_argument("--torch-python", default=python, metavar="PYTHON", help="that has torch (TORCH_PYTHON)")
     return parser
-
-
-def add_torch_python(parser, default=None):
-    default = os.environ.get("TORCH_PYTHON", default)
-    parser.add_argument("--torch-python", default=default, metavar="PYTHON", help="that has torch (TORCH_PYTHON)")
 
 
 def start(parser, run, arguments=None):

@@ -45,7 +45,7 @@ def inference(device, precision, form, batch, size, classes, count=1):
 
 
 def training(device, precision, form, part, batch, size, classes, rate, count=1):
-    """Steps of training on one batch of random images: softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp."""
+    """Steps of training on a batch of random images: softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp."""
     place = _start(device)
     model, images = _network(device, "float32", form, batch, size, classes)
     labels = torch.arange(batch, device=place) % classes

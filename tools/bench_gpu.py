@@ -13,7 +13,7 @@
   loss and L2 come on top. "ours on features" is the head alone without augmentation: the backbone has run before.
 - A GPU computes in bfloat16, weights too for inference (for training they are float32); a CPU in float32.
 - Images are random and on the device already. Compilation and warm-up are in the first answer and in no other column.
-- `--only` takes a row of one mode too, such as "full ours JAX". "of matmul": multiply-adds of the network a second, over
+- `--only` takes a row of one mode too, such as "full ours JAX". "of matmul": multiply-adds of the network a second, of
   those of a large matrix product in that precision. Training counts three times those of inference.
 
 What is not installed, or found no time, is left out, with a line that says so.

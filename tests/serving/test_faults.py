@@ -1,8 +1,6 @@
-"""What faults and load do to the local server, on loopback: wrong answers, lost requests, memory.
+"""What faults and load do to a local server in a process of its own: wrong answers, lost requests, memory.
 
-    python tools/load_serving.py
-
-The model is a LeNet. It gets malformed requests of every kind, good ones among them, and is stopped under load.
+MALFORMED=3000 python -m pytest -s tests/serving/test_faults.py      # as many requests, in place of 200
 """
 
 import asyncio
@@ -10,24 +8,26 @@ import base64
 import io
 import itertools
 import json
+import os
 import re
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
 import aiohttp
 import numpy as np
-from _tools import options, start
+import pytest
 from PIL import Image
+from random_weights import randomized
 
 from inception_tf.exports.savedmodel import export_savedmodel
 from inception_tf.exports.serving_files import jpegs
 from inception_tf.zoo import create_model
 
+pytestmark = pytest.mark.slow
 FILES = jpegs()
 
 
@@ -189,32 +189,27 @@ async def malformed(server, count, huge=10, concurrency=16):
     return {"bad": count, "good": good, "wrong": wrong}
 
 
-def lenet(base):
-    """Exports a LeNet that tells images apart, as the first version of `base`."""
-    model, generator = create_model("lenet", classes=10), np.random.default_rng(0)
-    for variable in model.weights:
-        variable.assign(generator.normal(0, 0.1, variable.shape))
-    return export_savedmodel(model, base, batch=(1, 8, 32), check=False)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    model = randomized(create_model("lenet", classes=10), 0)
+    return export_savedmodel(model, tmp_path_factory.mktemp("models") / "digits", batch=(1, 8, 32), check=False).parent
 
 
-def run(args):
-    with tempfile.TemporaryDirectory() as scratch:
-        lenet(Path(scratch, "digits"))
-        with Server(Path(scratch, "digits")) as server:
-            for done in range(0, args.requests, 2000):
-                print(f"after {done} malformed requests: {server.memory():.0f} MB", flush=True)
-                found = asyncio.run(malformed(server, min(2000, args.requests - done), huge=2))
-                print(f"{found['good']} good ones among them, answered wrongly: {found['wrong'][:20] or 'none'}")
-            print(f"at the end {server.memory():.0f} MB, at most {server.memory('VmHWM'):.0f} MB")
-            found = asyncio.run(stopped(server, 64))
-            print(f"SIGTERM under 64 clients: {found['answered']} answered, lost: {found['wrong'] or 'none'}")
+def test_malformed_requests(base):
+    """Another round needs no more memory than the first, and the server has what it had before them."""
+    count = int(os.environ.get("MALFORMED", 200))
+    with Server(base) as server:
+        start = server.memory()
+        found = asyncio.run(malformed(server, count, huge=2))
+        assert found["wrong"] == [] and found["good"] == count // 10
+        before = server.memory()
+        asyncio.run(malformed(server, 200, huge=2))
+        print(f"{start:.0f} MB, after {count} {before:.0f} MB, at most {server.memory('VmHWM'):.0f} MB")
+        assert server.memory() - before < 100  # MB: one such body that is kept would be seen
+        assert server.memory() - start < 300  # of images of 90 MB, several at once, in float32 too
 
 
-def main():
-    parser = options(__doc__)
-    parser.add_argument("--requests", type=int, default=10_000, help="that are malformed (10000)")
-    start(parser, run)
-
-
-if __name__ == "__main__":
-    main()
+def test_sigterm_under_load_loses_no_accepted_request(base):
+    with Server(base) as stopping:
+        found = asyncio.run(stopped(stopping, 16))
+    assert found["wrong"] == [] and found["answered"] > 16 and stopping.code == 0
