@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 PYTHON_PAGE = ROOT / "docs" / "reference" / "python.md"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
 
@@ -75,13 +76,66 @@ def test_the_examples_of_the_reference(tmp_path, monkeypatch):
                 exec(source, names)
 
 
+@pytest.fixture(scope="module")
+def after_the_demo(tmp_path_factory):
+    """A folder as `make demo ARGS=--offline` leaves it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    run([sys.executable, ROOT / "tools" / "demo.py", "--offline", "--seconds", "15"], folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_the_readme_after_the_demo(tmp_path):
-    run([sys.executable, ROOT / "tools" / "demo.py", "--offline", "--seconds", "15"], tmp_path)
+def test_the_readme_after_the_demo(after_the_demo):
     for language, text in blocks(ROOT / "README.md", "console", "python"):
         if language == "python":
-            run([sys.executable, "-c", text], tmp_path)
+            run([sys.executable, "-c", text], after_the_demo)
             continue
         for entry in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, _, expected = entry.partition("\n")
-            assert_shape(expected, run(["bash", "-c", command], tmp_path), command)
+            assert_shape(expected, run(["bash", "-c", command], after_the_demo), command)
+
+
+@pytest.fixture
+def jupyter(monkeypatch):
+    """A function that has Jupyter's kernel run the cells of a notebook in a folder; an error in one is raised."""
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
+    return lambda notebook, folder, **options: nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(folder)}}, **options
+    ).execute()
+
+
+def shown(cell):
+    """The kinds of what a cell shows, such as {"text/plain", "text/html"}, apart from messages and empty outputs."""
+    outputs = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
+    data = [output.get("data", {"text/plain": output.get("text")}) for output in outputs]
+    return {kind for one in data for kind in one if one["text/plain"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_from_top_to_bottom(path, jupyter, after_the_demo):
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    written = [shown(cell) for cell in notebook.cells]
+    folder = after_the_demo / "docs" / "tutorials"
+    folder.mkdir(parents=True, exist_ok=True)
+    jupyter(notebook, folder)
+    assert [shown(cell) for cell in notebook.cells] == written
+    assert any(written), "a notebook is committed with its outputs"
+
+
+@pytest.mark.slow
+def test_progress_shows_in_jupyter(jupyter, tmp_path):
+    from nbformat import v4
+
+    cells = [
+        "from inception_tf.progress import Progress\nbar = Progress('Reading', 20, 'images').__enter__()\nbar.advance(3)",
+        "bar.__exit__()",
+    ]
+    notebook, seen = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells]), []
+    jupyter(notebook, tmp_path, on_cell_executed=lambda **_: seen.append(str(notebook.cells[0].outputs)))
+    assert "Reading" in seen[0] and "3/20" in seen[0]
+    assert "Reading" not in seen[1] and "ipywidgets" not in "".join(seen)
