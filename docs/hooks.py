@@ -30,7 +30,7 @@ def _output(output):
         return f'<div class="output" markdown="0">{data["text/html"]}</div>'
     if "image/png" in data:
         return f'<img alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
-    return f'```{{.text .output}}\n{data["text/plain"].rstrip()}\n```'
+    return f"```{{.text .output}}\n{data['text/plain'].rstrip()}\n```"
 
 
 def on_page_markdown(markdown, page, **_):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -60,6 +61,24 @@ def test_the_reference_has_every_public_name():
     assert set(re.findall(r"^::: (\S+)$", page, re.MULTILINE)) == set(described.values())
     for name in set(inception_tf.__all__) - set(described):
         assert f"`{name}`" in page, name
+
+
+def test_docstrings_say_parameters_results_and_errors():
+    import inception_tf as itf
+
+    public = [getattr(itf, name) for name in itf.__all__ if name not in itf._MODULES]
+    for thing in [*public, *(getattr(itf.metrics, name) for name in itf.metrics.__all__)]:
+        text = inspect.getdoc(thing)
+        said = {
+            name.strip(" *")
+            for names in re.findall(r"^ +([\w*, ]+): ", text, re.MULTILINE)
+            for name in names.split(",")
+        }
+        parameters = set(inspect.signature(thing).parameters) - {"kwargs"}  # those of Keras's layers
+        assert parameters <= said, (thing, parameters - said)
+        wanted = {"Returns:", "Raises:"} - ({"Returns:"} if inspect.isclass(thing) else set())
+        wanted -= {"Raises:"} if thing in (itf.end_points, itf.list_models) else set()
+        assert wanted <= set(text.split()), thing
 
 
 @pytest.mark.slow
@@ -132,10 +151,11 @@ def test_progress_shows_in_jupyter(jupyter, tmp_path):
     from nbformat import v4
 
     cells = [
-        "from inception_tf.progress import Progress\nbar = Progress('Reading', 20, 'images').__enter__()\nbar.advance(3)",
+        "from inception_tf.progress import Progress\nbar = Progress('Reading', 20, 'images').__enter__()",
+        "bar.advance(3)",
         "bar.__exit__()",
     ]
     notebook, seen = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells]), []
     jupyter(notebook, tmp_path, on_cell_executed=lambda **_: seen.append(str(notebook.cells[0].outputs)))
-    assert "Reading" in seen[0] and "3/20" in seen[0]
-    assert "Reading" not in seen[1] and "ipywidgets" not in "".join(seen)
+    assert "Reading" in seen[0] and "3/20" in seen[1]
+    assert "Reading" not in seen[2] and "ipywidgets" not in "".join(seen)

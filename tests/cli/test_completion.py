@@ -60,7 +60,9 @@ def test_tab_completes_commands_options_and_files(tab):
 
 
 def test_other_shells_and_without_shtab():
-    assert subprocess.run([*COMMAND, "zsh"], check=True, capture_output=True).stdout.startswith(b"#compdef inception-tf")
+    assert subprocess.run([*COMMAND, "zsh"], check=True, capture_output=True).stdout.startswith(
+        b"#compdef inception-tf"
+    )
     script = "import sys; sys.modules['shtab'] = None; sys.argv = ['inception-tf', '--print-completion', 'bash']\n"
     script += "from inception_tf.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
