@@ -39,3 +39,8 @@ def on_page_markdown(markdown, page, **_):
     os.environ["COLUMNS"] = "110"
     commands = next(action.choices for action in parser()._actions if action.dest == "command")
     return markdown + "".join(f"\n## {name}\n\n```text\n{c.format_help()}```\n" for name, c in commands.items())
+
+
+def on_page_content(html, **_):
+    """A result has no name and no type to stand before its dash."""
+    return html.replace('field-body">\n          –\n', 'field-body">\n')

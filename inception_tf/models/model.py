@@ -255,8 +255,8 @@ def feature_extractor(model, names):
             Slim's full names will do, with the scope of the network ahead.
 
     Returns:
-        A `keras.Model`. It saves where no block is in it both whole and in parts: Keras saves the weights of a layer
-        once.
+        A `keras.Model`. It saves where no block is in it both whole and in parts, since Keras saves the weights of a
+        layer once.
 
     Raises:
         UsageError: no such end point; lists those there are.
