@@ -176,6 +176,9 @@ def open_engine(path, labels=None, openvino=False, precision=None, classifier=Tr
         precision: "float32" or "bfloat16", of a Keras model; see `KerasEngine`. An export has its own.
         classifier: whether it must be one. False takes models without their top too, for `Engine.embed`.
 
+    Returns:
+        An `Engine`, to be called on preprocessed images, float32 N×H×W×C, for probabilities, float32 N×classes.
+
     Raises:
         CheckpointError, MismatchError: it is none of these, or damaged.
         UsageError: it has no classifier, the labels do not fit, or what runs it is not installed.
