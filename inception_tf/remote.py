@@ -1,0 +1,44 @@
+"""Files behind URLs (`s3://`, `gs://`, `az://`, `file://`, `memory://`, …), through fsspec."""
+
+import re
+
+from inception_tf.errors import UsageError, reason
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two characters at least: C: is a drive
+
+
+def is_url(path):
+    """Whether a path is a URL."""
+    return isinstance(path, str) and bool(_URL.match(path))
+
+
+def open_filesystem(url):
+    """fsspec's filesystem of a URL, and the path in it. Listings are not kept, since they would fill the memory.
+
+    Raises:
+        UsageError: no such protocol, or its package is not installed.
+    """
+    try:
+        import fsspec
+    except ImportError:
+        raise UsageError(f"{url} needs fsspec: pip install 'inception-tf[data]'") from None
+    try:
+        return fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{url} cannot be opened: {reason(error)}") from error
+
+
+def read_url(url):
+    """The bytes behind a URL.
+
+    Raises:
+        UsageError: as `open_filesystem`.
+        OSError: it cannot be read.
+    """
+    filesystem, path = open_filesystem(url)
+    try:
+        return filesystem.cat_file(path)
+    except OSError:
+        raise
+    except Exception as error:  # each filesystem has its own
+        raise OSError(reason(error)) from error
