@@ -131,6 +131,9 @@ def load_model(source, network=None, **options):
             which does not say, and for checkpoints that detection is not to decide on.
         **options: as `create_model` takes them; a `.keras` file has its own, and takes none.
 
+    Returns:
+        A Keras model as `create_model` gives it.
+
     Raises:
         UsageError: it is an export, or an option is out of range.
         CheckpointError, MismatchError, DownloadError: there is none, it is damaged, or does not fit.

@@ -151,12 +151,15 @@ def total(layers, cost):
 
 
 def profile(model, size=None):
-    """The `Profile` of a Keras model.
+    """What a Keras model costs: parameters and multiply-adds of every layer, and what its feature maps see.
 
     Args:
         model: a model of this library, or a Keras model of layers as they have: convolutions, poolings, fully connected
             layers, batch norm, sums and concatenations.
         size: (height, width) of the image, for a model that takes any.
+
+    Returns:
+        A `Profile`.
 
     Raises:
         UsageError: the image's size is not known, or not the model's; the image is too small for a layer; a layer whose

@@ -105,7 +105,7 @@ def decode_predictions(preds, top=5, labels=None):
             background first, or 1000 without it.
 
     Returns:
-        A list for every prediction of (wnid, name, score), or of (class index, name, score) where `labels` is given:
+        A list for every prediction of (wnid, name, score), or of (class index, name, score) where `labels` is given;
         `for _, name, score in decoded[0]` fits both. Equal scores come in class order.
 
     Raises:

@@ -32,6 +32,9 @@ def open_examples(data, labels=None, labels_offset=0, complete=True):
             classes that result; a labels file names the labels that are in the data.
         complete: whether every one of `labels` must have a class folder, and every folder an image.
 
+    Returns:
+        `Examples`: so many (`len`) images with labels, and their `class_names`.
+
     Raises:
         UsageError: no such file; no images; fewer than two classes; images beside the class folders or below them; an
             empty class folder; class folders that do not agree with the labels; labels out of range.

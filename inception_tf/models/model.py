@@ -254,7 +254,9 @@ def feature_extractor(model, names):
         names: an end point, for a model with one output; or a list of them, for one whose output is a dict by name.
             Slim's full names will do, with the scope of the network ahead.
 
-    It saves where no block is in it both whole and in parts: Keras saves the weights of a layer once.
+    Returns:
+        A `keras.Model`. It saves where no block is in it both whole and in parts, since Keras saves the weights of a
+        layer once.
 
     Raises:
         UsageError: no such end point; lists those there are.
