@@ -59,23 +59,21 @@ def diff(a, b, ema="auto"):
             shapes[name] = (a.shapes[source_a], b.shapes[source_b])
         else:
             differences[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
-    facts = ("path", "container", "scope", "weights", "besides")
-    sides = (
-        dict(zip(facts, (str(one.path), one.container, scope, len(weights), len(one) - len(weights))))
-        for one, scope, weights in ((a, scope_a, sources_a), (b, scope_b, sources_b))
-    )
-    facts = ("scope", "variables", "different", "max_difference")
-    side_a, side_b = sides
     scopes = [
-        dict(zip(facts, (scope, len(found), sum(d != 0 for d in found), float(np.max(found)))))
+        {
+            "scope": scope,
+            "variables": len(found),
+            "different": sum(difference != 0 for difference in found),
+            "max_difference": float(np.max(found)),
+        }
         for scope, found in differences.items()
     ]
     only_a = [name for name in sources_a if name not in sources_b]
     only_b = [name for name in sources_b if name not in sources_a]
     return {
         "identical": not (only_a or only_b or shapes or any(scope["different"] for scope in scopes)),
-        "a": side_a,
-        "b": side_b,
+        "a": _side(a, scope_a, sources_a),
+        "b": _side(b, scope_b, sources_b),
         "scopes": scopes,
         "only_a": only_a,
         "only_b": only_b,
@@ -140,3 +138,9 @@ def _difference(a, b):
         difference = np.abs(a - b)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     return float(np.max(np.where(same, 0.0, difference)))
+
+
+def _side(checkpoint, scope, weights):
+    besides = len(checkpoint) - len(weights)
+    facts = {"path": str(checkpoint.path), "container": checkpoint.container, "scope": scope}
+    return {**facts, "weights": len(weights), "besides": besides}
