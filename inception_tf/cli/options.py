@@ -24,6 +24,33 @@ def add_precision(parser):
     parser.add_argument("--precision", choices=kinds, help="have XLA compute a Keras model in it (as the model is)")
 
 
+def add_job(parser):
+    """Where the answers of any number of images go; for `run_job`."""
+    parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="of the parts (parquet)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of ONNX Runtime, OpenVINO or LiteRT (one a processor)"
+    )
+
+
+def run_job(args, **options):
+    """Answers args.images and writes the answers to args.out, part by part: an `Outcome`.
+
+    Args:
+        **options: of the `TablePredictor`.
+    """
+    from inception_tf.cli.outcome import Outcome
+    from inception_tf.images.streams import image_tables
+    from inception_tf.inference.jobs import Parts, check_arrow, run_job
+    from inception_tf.inference.table import TablePredictor
+
+    check_arrow(args.out)
+    predictor = TablePredictor(args.model, batch=args.batch, threads=args.threads, exif_rotation=args.exif, **options)
+    parts = Parts(args.out, predictor.settings, args.format)
+    summary = run_job(image_tables(args.images), predictor, parts)
+    text = f"{summary}\nWritten: {args.out}"
+    return Outcome(text, {"out": args.out, **summary.to_json()}, 1 if summary.failed else 0)
+
+
 # What `open_engine` takes.
 MODEL = (
     "a .keras file, a run's directory, a SavedModel directory, a .tflite, .onnx, .stablehlo or OpenVINO .xml file, a "

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from inception_tf.errors import ImageError, UsageError
+from inception_tf.remote import is_url, read_url
 
 # Above this an image is refused by its header, before anything is decoded; the bound of Pillow's own warning.
 MAX_PIXELS = 89_478_485
@@ -56,12 +57,14 @@ def decode_image(data, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tens
 
 
 def read_image(path, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tensorflow"):
-    """`decode_image` of a file; its errors name the file."""
-    path = Path(path)
+    """`decode_image` of a file, or of a URL that fsspec reads; its errors name the file."""
     try:
-        if path.exists() and not path.is_file():
+        if is_url(path):
+            data = read_url(path)
+        elif (path := Path(path)).exists() and not path.is_file():
             raise ImageError(f"{path} is not a file.")
-        data = path.read_bytes()
+        else:
+            data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"Cannot read {path}: {error.strerror or error}.") from error
     try:

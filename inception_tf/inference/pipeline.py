@@ -116,12 +116,13 @@ class Pipeline:
         vectors = (row * np.float32(np.nan) if error else row for _, error, row in rows)
         return vectors if kind == "stream" else np.stack(list(vectors))
 
-    def rows(self, images, start, strict=False):
+    def rows(self, images, start, strict=False, workers=None):
         """Yields (path or None, error or None, what `start` computed) of each image, in order, batch by batch.
 
         Args:
             start: as `answers` takes it.
             strict: whether to raise the error.
+            workers: how many threads read and decode. Default: one a processor.
         """
         preprocessing, decoder = self.engine.preprocessing, self.engine.decoder
         blank = np.zeros((1, *preprocessing.size, preprocessing.channels), np.float32)
@@ -133,7 +134,7 @@ class Pipeline:
             except (InceptionTFError, OSError) as error:
                 return (source, str(error).removeprefix(f"{source}: ")), blank
 
-        for keys, found in answers(self.engine, prepared(prepare, images, self.batch), self.batch, start):
+        for keys, found in answers(self.engine, prepared(prepare, images, self.batch, workers), self.batch, start):
             for (source, error), row in zip(keys, found):
                 error = error or (None if np.isfinite(row).all() else NOT_FINITE)
                 if error and strict:
@@ -153,7 +154,7 @@ def pipeline(model, top=5, batch=16, labels=None, openvino=False, precision=None
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
     Returns:
-        A `Pipeline`: called on images it gives classes and scores; `.embed(images)` gives PreLogits; `.card` says what
+        A `Pipeline`; called on images it gives classes and scores; `.embed(images)` gives PreLogits; `.card` says what
         the model is.
 
     Raises:

@@ -117,10 +117,20 @@ def describe(field):
 
 
 def _documented(cls):
-    """Lists the options in the docstring of their class."""
+    """Lists the options in the docstring of their class, and what is raised."""
     wrap = {"width": 112, "initial_indent": " " * 4, "subsequent_indent": " " * 8}
     lines = (textwrap.fill(f"{field.name}: {describe(field)}", **wrap) for field in dataclasses.fields(cls))
-    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+    cls.__doc__ = "\n".join(
+        [
+            inspect.cleandoc(cls.__doc__ or ""),
+            "",
+            "Attributes:",
+            *lines,
+            "",
+            "Raises:",
+            "    UsageError: a value out of its range.",
+        ]
+    )
     return cls
 
 
