@@ -114,6 +114,15 @@ class TablePredictor:
             found.append(row)
         return self._answers(pa, table.drop_columns([n for n in ("bytes",) if n in table.column_names]), errors, found)
 
+    def failed(self, table, error):
+        """Answers to images that there are none to: as `__call__`, each row with this `error`."""
+        import pyarrow as pa
+
+        known, count = dict(zip(table.column_names, table.columns)), len(table)
+        known["error"] = pa.array([error] * count, pa.string())
+        schema = self(table.slice(0, 0)).schema
+        return pa.table([known.get(field.name, pa.nulls(count, field.type)) for field in schema], schema)
+
     def _answers(self, pa, table, errors, found):
         bad = np.array([error is not None for error in errors], bool)
         classes = len(self.pipe.engine.labels) if self.classify else 0
