@@ -1,5 +1,7 @@
 """Options that several commands take."""
 
+import contextlib
+
 
 def add_loading(parser):
     """How a Slim checkpoint is loaded."""
@@ -22,6 +24,23 @@ def add_precision(parser):
     """What a Keras model computes in."""
     kinds = ("float32", "bfloat16")
     parser.add_argument("--precision", choices=kinds, help="have XLA compute a Keras model in it (as the model is)")
+
+
+def add_ray(parser):
+    """Whether workers of a Ray cluster compute, and which."""
+    parser.add_argument("--ray", metavar="ADDRESS", help="compute on Ray: local, auto, or a cluster's HOST:PORT")
+    parser.add_argument("--ray-workers", type=int, metavar="N", help="how many (as many as the cluster holds)")
+    parser.add_argument("--ray-cpus", type=float, default=1, metavar="N", help="CPUs, and threads, of each (1)")
+    parser.add_argument("--ray-gpus", type=float, default=0, metavar="N", help="GPUs of each (0)")
+
+
+def ray_pool(args):
+    """A context: the `RayPool` that `add_ray` speaks of, or None."""
+    if not args.ray:
+        return contextlib.nullcontext()
+    from inception_tf.inference.ray import RayPool
+
+    return RayPool(args.ray, args.ray_workers, args.ray_cpus, args.ray_gpus)
 
 
 # What `open_engine` takes.
