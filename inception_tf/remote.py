@@ -1,6 +1,10 @@
 """Files behind URLs (`s3://`, `gs://`, `az://`, `file://`, `memory://`, …), through fsspec."""
 
+import contextlib
+import os
 import re
+import tempfile
+from pathlib import Path
 
 from inception_tf.errors import UsageError, reason
 
@@ -13,7 +17,7 @@ def is_url(path):
 
 
 def open_filesystem(url):
-    """fsspec's filesystem of a URL, and the path in it. Listings are not kept, since they would fill the memory.
+    """fsspec's filesystem of a URL or a path, and the path in it. It keeps no listings, which would fill the memory.
 
     Raises:
         UsageError: no such protocol, or its package is not installed.
@@ -22,10 +26,33 @@ def open_filesystem(url):
         import fsspec
     except ImportError:
         raise UsageError(f"{url} needs fsspec: pip install 'inception-tf[data]'") from None
+    if not is_url(url):
+        return fsspec.filesystem("file"), os.path.abspath(url)
     try:
         return fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url} cannot be opened: {reason(error)}") from error
+
+
+def open_binary(path):
+    """A file or a URL, opened to be read in binary."""
+    if not is_url(path):
+        return Path(path).open("rb")
+    filesystem, inner = open_filesystem(path)
+    return filesystem.open(inner, "rb")
+
+
+@contextlib.contextmanager
+def local_copy(path):
+    """Yields a file's path, or that of a copy of what is behind a URL, which goes again."""
+    if not is_url(path):
+        yield path
+        return
+    filesystem, inner = open_filesystem(path)
+    with tempfile.TemporaryDirectory() as folder:
+        target = os.path.join(folder, os.path.basename(inner))
+        filesystem.get_file(inner, target)
+        yield target
 
 
 def read_url(url):

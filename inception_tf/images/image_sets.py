@@ -42,18 +42,17 @@ class ImageSet:
         Raises:
             ImageError: it cannot be read; names it.
         """
-        image = self._read(index)
-        if isinstance(image, ImageError):
-            raise image
-        return pixels(image)
+        return pixels(self._read(index))
 
 
 def pixels(image, decoder="pillow", exif_rotation=False):
     """The pixels of a path, bytes, a PIL image or an array H×W, H×W×1, H×W×3 or H×W×4, 0 to 255: H×W×3.
 
     Raises:
-        ImageError: it cannot be read, or is none of these.
+        ImageError: it cannot be read, or is none of these; or is itself an `ImageError`.
     """
+    if isinstance(image, ImageError):
+        raise image
     try:
         if hasattr(image, "convert") and hasattr(image, "mode"):
             image = decode_pillow(image)
@@ -144,25 +143,9 @@ def _arrays(array, name, stamp=()):
 
 
 def _records(files):
-    from inception_tf.images.records import read_shard
-    from inception_tf.quiet import start_tensorflow
+    from inception_tf.images.records import iterate_records
 
-    start_tensorflow()
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    places, names = [], []
-    for file in files:
-        broken = {}
-        for number, (_, data) in enumerate(read_shard(file, file.name, broken)):
-            try:
-                images = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
-                places.append(images[0] if images else ImageError("has no image/encoded"))
-            except DecodeError:
-                places.append(ImageError("is no tf.train.Example"))
-            names.append(f"{file.name}:{number}")
-        names += broken
-        places += map(ImageError, broken.values())
+    names, places = map(list, zip(*(pair for file in files for pair in iterate_records(file, file.name))))
     if all(isinstance(place, ImageError) for place in places):
         reasons = "; ".join(f"{name}: {place}" for name, place in list(zip(names, places))[:3])
         raise UsageError(f"No images in {len(files)} TFRecord files. {reasons}")

@@ -11,7 +11,7 @@ from inception_tf.images.examples import named_or_numbered, several_labels
 from inception_tf.images.folders import FolderExamples
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-_IMAGE = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
 _LABEL = ("label", "class", "category", "class_name", "target")
 _LABELS = ("labels", "classes", "categories", "tags")
 
@@ -125,8 +125,8 @@ def _parquet(file):
 def _columns(file, names):
     """The names of the columns of the images and the labels, and whether an image has several of these."""
     lower = {name.lower(): name for name in reversed(names) if name}
-    found = [next((lower[name] for name in kind if name in lower), None) for kind in (_IMAGE, _LABEL + _LABELS)]
-    for column, kind in zip(found, (_IMAGE, _LABEL)):
+    found = [next((lower[name] for name in kind if name in lower), None) for kind in (IMAGE_COLUMNS, _LABEL + _LABELS)]
+    for column, kind in zip(found, (IMAGE_COLUMNS, _LABEL)):
         if column is None:
             raise UsageError(f"{file} has no column called {', '.join(kind)}. Received: {listed(names, 10)}")
     return *found, found[1].lower() in _LABELS

@@ -1,16 +1,20 @@
 """The same work on a Ray cluster: a pool of workers that grows and shrinks with it, and outlives what kills them."""
 
 import collections
+import contextlib
 import itertools
 import os
 import re
+import socket
 import sys
 import time
+import warnings
 
 from inception_tf.errors import InceptionTFError, UsageError, reason
 
 PARTS = 16  # into so many a piece is split that killed its worker: few restarts, and few images at once
 STARTS = 5  # workers that die before they are ready, and none ever was: then it is not the cluster
+STALLED = 15  # times of 2 seconds that no worker runs before it is said
 
 
 class RayPool:
@@ -56,14 +60,13 @@ class RayPool:
     def __enter__(self):
         if not self._ray.is_initialized():
             local = {"include_dashboard": False, "object_store_memory": 500_000_000}
+            options = local if self.address == "local" else {}
+            host, _, port = self.address.rpartition(":")
             try:
-                self._ray.init(
-                    self.address,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    **(local if self.address == "local" else {}),
-                )
-            except (ConnectionError, RuntimeError, ValueError) as error:
+                if host and port.isdecimal():  # Ray itself would go on asking for minutes
+                    socket.create_connection((host.strip("[]"), int(port)), 10).close()
+                self._ray.init(self.address, log_to_driver=False, logging_level="ERROR", **options)
+            except (OSError, RuntimeError, ValueError) as error:
                 raise UsageError(f"No Ray cluster answers at {self.address!r}: {reason(error)}") from error
             self._started = True
         return self
@@ -91,7 +94,8 @@ class RayPool:
         # Actors and their tasks are never repeated by Ray itself: a piece that kills would kill as a whole.
         actor = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)(_Worker)
         shared, pieces = ray.put(function), iter(pieces)
-        todo, busy, idle, ready, wanted, looked = collections.deque(), {}, [], False, 1, -60
+        todo, busy, idle, ready = collections.deque(), {}, [], False
+        wanted, looked, stalled = 1, -60, 0
         try:
             while True:
                 if time.monotonic() - looked > 2:
@@ -103,11 +107,16 @@ class RayPool:
                     ref = worker.failed.remote(piece, gone) if deaths >= self.tries else worker.run.remote(piece)
                     busy[ref] = worker, (piece, deaths)
                 for _ in range(min(wanted - len(busy) - len(idle), len(todo))):
-                    worker = actor.remote(shared)
+                    worker = actor.remote(shared, os.getcwd())
                     busy[worker.ready.remote()] = worker, None
                 if not todo and not any(job for _, job in busy.values()):
                     return
-                for ref in ray.wait(list(busy), timeout=2)[0]:
+                done = ray.wait(list(busy), timeout=2)[0]
+                stalled = 0 if done or any(job for _, job in busy.values()) else stalled + 1
+                if stalled == STALLED:
+                    needs = f"{self.cpus:g} CPUs" + f" and {self.gpus:g} GPUs" * bool(self.gpus)
+                    warnings.warn(f"No worker can start: waiting until a node has {needs} free.", stacklevel=2)
+                for ref in done:
                     worker, job = busy.pop(ref)
                     try:
                         result, self._seconds[worker] = ray.get(ref)
@@ -149,7 +158,9 @@ class RayPool:
 class _Worker:
     """What runs in a worker's process. With each answer comes what the process has computed so far, in CPU seconds."""
 
-    def __init__(self, function):
+    def __init__(self, function, folder):
+        with contextlib.suppress(OSError):  # of paths that are relative
+            os.chdir(folder)
         self.function = function
 
     def ready(self):

@@ -1,16 +1,21 @@
 """One class for every engine of batch jobs: an Arrow table of images in, an Arrow table of answers out."""
 
+import glob
+import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import UsageError
+from inception_tf.errors import ImageError, UsageError, listed
+from inception_tf.images.labels import load_labels
 from inception_tf.inference.classify import best_classes
 from inception_tf.inference.engines import open_engine
 from inception_tf.inference.pipeline import Pipeline
 from inception_tf.remote import is_url, open_filesystem
+from inception_tf.zoo import resolve
 
-ANSWERS = ("class", "name", "score", "embedding", "error")
+ANSWERS = ("class", "name", "score", "embedding")
 
 
 class TablePredictor:
@@ -80,13 +85,14 @@ class TablePredictor:
 
         Args:
             table: a `pyarrow.Table` or `RecordBatch` with the columns `path`, strings, and perhaps `bytes`, the files'
-                contents; where these are missing, or null, `path` is read: a file, or a URL that fsspec reads.
+                contents, and `error`, why there is none. Where there is neither, or null, `path` is read: a file, or a
+                URL that fsspec reads.
 
         Returns:
-            A `pyarrow.Table`: the columns of `table` without `bytes`; then, with `classify`, `class` (int32), `name`
-            and `score` (float32), or with `top` above 1 and for several labels lists of these, best first; with
-            `embed`, `embedding`, a list of C float32, PreLogits; `error`, null where there is an answer, else why there
-            is none. The other answers are null then.
+            A `pyarrow.Table`: the columns of `table` without `bytes` and `error`; then, with `classify`, `class`
+            (int32), `name` and `score` (float32), or with `top` above 1 and for several labels lists of these, best
+            first; with `embed`, `embedding`, a list of C float32, PreLogits; `error`, null where there is an answer,
+            else why there is none. The other answers are null then.
 
         Raises:
             UsageError: no column `path`, or one that an answer would replace; a package for a URL is missing.
@@ -95,12 +101,14 @@ class TablePredictor:
         import pyarrow as pa
 
         table = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
-        if "path" not in table.column_names or (taken := set(ANSWERS) & set(table.column_names)):
-            problem = "has no column path" if "path" not in table.column_names else f"has {', '.join(sorted(taken))}"
-            raise UsageError(f"Expected a table with a column path and none of {', '.join(ANSWERS)}. It {problem}.")
-        paths = table["path"].to_pylist()
-        data = table["bytes"].to_pylist() if "bytes" in table.column_names else [None] * len(paths)
-        images = [path if content is None else content for path, content in zip(paths, data)]
+        names = table.column_names
+        if "path" not in names or set(ANSWERS) & set(names):
+            expected = f"Expected a table with a column path, and none called {', '.join(ANSWERS)}"
+            raise UsageError(f"{expected}. Received: {listed(names, 20)}")
+        given = [
+            table[name].to_pylist() if name in names else [None] * len(table) for name in ("path", "bytes", "error")
+        ]
+        images = [_image(*row) for row in zip(*given)]
         urls = {image.partition("://")[0]: image for image in images if is_url(image)}
         for url in urls.values():
             open_filesystem(url)  # a package that is missing is no bad image
@@ -112,7 +120,8 @@ class TablePredictor:
         for _, error, row in self.pipe.rows(images, start, workers=16 if urls else self.threads):
             errors.append(error)
             found.append(row)
-        return self._answers(pa, table.drop_columns([n for n in ("bytes",) if n in table.column_names]), errors, found)
+        kept = table.drop_columns([name for name in ("bytes", "error") if name in names])
+        return self._answers(pa, kept, errors, found)
 
     def failed(self, table, error):
         """Answers to images that there are none to: as `__call__`, each row with this `error`."""
@@ -146,6 +155,13 @@ class TablePredictor:
             table = table.append_column(name, column)
         return table
 
+    @property
+    def settings(self):
+        """What the answers depend on, as JSON takes it: the same of the same weights, wherever their file lies."""
+        names = ("top", "embed", "classify", "openvino", "precision", "exif_rotation")
+        labels = load_labels(self.labels) if isinstance(self.labels, (str, Path)) else self.labels
+        return {"model": fingerprint(self.model), **{name: getattr(self, name) for name in names}, "labels": labels}
+
     def _width(self, found, classes):
         """How many values an embedding has; of no images, the network is asked."""
         if not found:
@@ -153,3 +169,35 @@ class TablePredictor:
             blank = np.zeros((1, *preprocessing.size, preprocessing.channels), np.float32)
             return self.pipe.engine.embed(blank).shape[1]
         return len(found[0]) - classes
+
+
+def _image(path, data, error):
+    """What `Pipeline.rows` takes for the image of a row."""
+    if error is not None or (path is None and data is None):
+        return ImageError(error or "Its row has no path.")
+    return path if data is None else data
+
+
+def fingerprint(model):
+    """A digest of a model's weights and card, or of its files; the name of published weights as it is."""
+    digest = hashlib.sha256()
+    if hasattr(model, "get_weights"):
+        digest.update(model.card.to_json().encode())
+        for value in model.get_weights():
+            digest.update(np.ascontiguousarray(value))
+        return digest.hexdigest()[:16]
+    path = resolve(model).value
+    if not isinstance(path, Path):
+        return str(path)
+    companion = {".xml": ".bin", ".stablehlo": ".safetensors"}.get(path.suffix.lower())
+    files = [path, path.with_suffix(companion)] if companion else [path]
+    if path.is_dir():
+        files = sorted(path.rglob("*"))
+    elif not path.exists():  # a checkpoint of several files
+        files = sorted(map(Path, glob.glob(f"{glob.escape(str(path))}.*")))
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:16]
