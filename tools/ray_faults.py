@@ -80,6 +80,7 @@ class Raylets:
             "PYTHONPATH": os.pathsep.join([str(folder / "hook"), root]),
             "RAY_FAULTS_TRACE": str(self.trace),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_memory_monitor_refresh_ms": "0",  # whatever else this machine's memory is used for
         }
 
     def __enter__(self):

@@ -41,7 +41,7 @@ class RayPool:
         UsageError: Ray is not installed, or there is no such cluster; an option out of range.
     """
 
-    def __init__(self, address="local", workers=None, cpus=1, gpus=0, tries=2):
+    def __init__(self, address="local", workers=None, cpus=1, gpus=0, tries=3):
         if (workers is not None and workers < 1) or tries < 1 or cpus < 0 or gpus < 0 or not cpus + gpus:
             raise UsageError(
                 "A pool needs a worker at least, a try, and a part of a CPU or GPU for each worker. "
