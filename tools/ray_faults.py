@@ -99,6 +99,9 @@ class Raylets:
         self._cluster.shutdown()
         self._patch.stop()
 
+    def __len__(self):
+        return len(self._cluster.list_all_nodes())
+
     def add(self, cpus=1):
         self._cluster.add_node(num_cpus=cpus, object_store_memory=100_000_000)
 
