@@ -56,7 +56,7 @@ def write_images(folder, photographs, bad=20):
         "text": b"This is no image.",
         "huge": b"\x89PNG\r\n\x1a\n" + chunk,
     }
-    kinds = ["abort", *(kind for _, kind in zip(range(bad - 1), list(contents) * bad))]
+    kinds = ["abort", *list(contents) * bad][:bad]
     for number, kind in enumerate(kinds):
         name = f"{number * len(photographs) // bad:05d}-{kind}.jpg"  # between the photographs
         (folder / name).write_bytes(contents.get(kind, whole + ABORT))

@@ -239,8 +239,10 @@ class _InWorker:
     def __init__(self, *options):
         self.options, self.extractor = options, None
 
+    def open(self):
+        self.extractor = FeatureExtractor(*self.options)
+
     def __call__(self, piece):
-        self.extractor = self.extractor or FeatureExtractor(*self.options)
         places, names, sources = zip(*piece)
         values, _, skipped = self.extractor._extract(ImageSet(names, sources.__getitem__), "")
         return [place for place, name in zip(places, names) if name not in skipped], values, skipped

@@ -83,8 +83,8 @@ class RayPool:
         """Yields `function(piece)` of each piece, in the order in which they are done.
 
         Args:
-            function: picklable; called in the workers, as is `function.failed(piece, reason)` for what stands for a
-                piece that is given up. A `TablePredictor`, for example.
+            function: picklable; called in the workers. `function.open()` makes it ready there, and what stands for a
+                piece that is given up is `function.failed(piece, reason)`. A `TablePredictor`, for example.
             pieces: an iterable of sequences that can be sliced, of the images to work on: lists, Arrow tables.
 
         Raises:
@@ -95,7 +95,7 @@ class RayPool:
         actor = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)(_Worker)
         shared, pieces = ray.put(function), iter(pieces)
         todo, busy, idle, ready = collections.deque(), {}, [], False
-        wanted, looked, stalled = 1, -60, 0
+        wanted, looked, stalled = 1, float("-inf"), 0
         try:
             while True:
                 if time.monotonic() - looked > 2:
@@ -106,10 +106,11 @@ class RayPool:
                     gone = f"the process that read it died, {deaths} times of {deaths}"
                     ref = worker.failed.remote(piece, gone) if deaths >= self.tries else worker.run.remote(piece)
                     busy[ref] = worker, (piece, deaths)
-                for _ in range(min(wanted - len(busy) - len(idle), len(todo))):
+                starting = sum(job is None for _, job in busy.values())
+                for _ in range(min(wanted - len(busy) - len(idle), len(todo) - starting)):
                     worker = actor.remote(shared, os.getcwd())
                     busy[worker.ready.remote()] = worker, None
-                if not todo and not any(job for _, job in busy.values()):
+                if not todo and starting == len(busy):
                     return
                 done = ray.wait(list(busy), timeout=2)[0]
                 stalled = 0 if done or any(job for _, job in busy.values()) else stalled + 1
@@ -164,6 +165,7 @@ class _Worker:
         self.function = function
 
     def ready(self):
+        self.function.open()
         return None, time.process_time()
 
     def run(self, piece):

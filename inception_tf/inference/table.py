@@ -123,6 +123,10 @@ class TablePredictor:
         kept = table.drop_columns([name for name in ("bytes", "error") if name in names])
         return self._answers(pa, kept, errors, found)
 
+    def open(self):
+        """Opens the model, if it is not open yet, as the first call would."""
+        self._pipe = self.pipe
+
     def failed(self, table, error):
         """Answers to images that there are none to: as `__call__`, each row with this `error`."""
         import pyarrow as pa

@@ -47,6 +47,9 @@ def raylets(tmp_path_factory):
 class Squares:
     """Work on lists of numbers; at 7 its process dies, at -1 it raises."""
 
+    def open(self):
+        pass
+
     def __call__(self, numbers):
         if 7 in numbers:
             os.abort()
@@ -120,6 +123,23 @@ def test_the_command_answers_as_without_ray(raylets, photographs, model, tmp_pat
         dataset.dataset(tmp_path / out, format="parquet").to_table().sort_by("path") for out in ("plain", "ray")
     )
     assert plain.equals(rayed)
+
+
+@pytest.mark.slow
+def test_ray_data(raylets, photographs, model, tmp_path):
+    """The class alone, in an engine that is not ours."""
+    import pyarrow
+
+    data = pytest.importorskip("ray.data")
+    table = pyarrow.table({"path": [*map(str, photographs[:20]), str(tmp_path / "none.jpg")]})
+    options = {"fn_constructor_args": [str(model)], "fn_constructor_kwargs": {"threads": 1, "embed": True}}
+    with RayPool(raylets.address):
+        found = data.from_arrow(table).map_batches(
+            itf.TablePredictor, **options, batch_format="pyarrow", batch_size=8, concurrency=1, num_cpus=0.5
+        )
+        found = pyarrow.Table.from_pylist(found.take_all())
+    alone = itf.TablePredictor(model, threads=1, embed=True)(table)
+    assert found.sort_by("path").to_pylist() == alone.sort_by("path").to_pylist()
 
 
 @pytest.mark.slow
