@@ -27,15 +27,17 @@ def add_arguments(parser):
         "--out", metavar="OUT", help="write rows to part files in a folder, or at a URL as s3://bucket/run/"
     )
     parser.add_argument("--embed", action="store_true", help="with --out: the features too, a column embedding")
+    parser.add_argument("--crops", action="store_true", help="with --out: the mean of ten windows of each image")
     add_job(parser)
 
 
 def run(args):
     if args.out:
         options = {name: getattr(args, name) for name in ("embed", "openvino", "precision", "labels")}
+        options["crops"] = 10 if args.crops else 1
         return run_job(args, top=1 if args.top is None else args.top, **options)
-    if args.embed:
-        raise UsageError("--embed is written to a folder: name it with --out.")
+    if args.embed or args.crops or args.ray:
+        raise UsageError("What --embed, --crops and --ray compute is written to a folder: name it with --out.")
 
     from inception_tf import tables
     from inception_tf.images.files import find_images

@@ -91,7 +91,7 @@ def answers(engine, images, batch, start=None):
 
     Args:
         engine: an `Engine`.
-        images: yields (key, image), preprocessed, float32 1×H×W×C.
+        images: yields (key, image), preprocessed, float32 1×H×W×C; or each of as many windows, for `averaged`.
         batch: how many at a time.
         start: what is run in place of `engine.start`.
     """
@@ -105,14 +105,25 @@ def answers(engine, images, batch, start=None):
     while some := list(itertools.islice(images, batch)):
         keys, pixels = zip(*some)
         pixels = np.concatenate(pixels)
-        if not first and len(pixels) < batch:
-            pixels = np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+        if not first and len(some) < batch:
+            spare = (batch - len(some)) * len(some[0][1])
+            pixels = np.concatenate([pixels, np.zeros((spare, *pixels.shape[1:]), pixels.dtype)])
         running.append((keys, start(pixels)))
         first = False
         if len(running) > engine.ahead:
             yield finish()
     while running:
         yield finish()
+
+
+def averaged(start, crops):
+    """`start` for images of `crops` windows each: the mean of what is computed of an image's."""
+
+    def start_all(images):
+        running = start(images)
+        return lambda: np.asarray(running()).reshape(len(images) // crops, crops, -1).mean(1)
+
+    return start_all if crops > 1 else start
 
 
 def prepared(prepare, items, ahead, workers=None):
