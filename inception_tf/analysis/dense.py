@@ -236,7 +236,8 @@ def compare_with_crops(model, inputs, side, rounds=3, batch=12):
         return np.concatenate([np.asarray(part) for part in parts]).reshape(len(crops), -1)
 
     dense, single = one_pass(), separately()
-    pass_seconds, crops_seconds = _median_seconds(one_pass, rounds), _median_seconds(separately, rounds)
+    times = [timeit.repeat(run, number=1, repeat=rounds) for run in (one_pass, separately)]
+    pass_seconds, crops_seconds = map(statistics.median, times)
     multiply_adds = [total(profile(model, s).layers, "multiply_adds") for s in ((side, side), size)]
     return {
         "crops": len(crops),
@@ -250,7 +251,3 @@ def compare_with_crops(model, inputs, side, rounds=3, batch=12):
         "same_class": int((dense.argmax(-1) == single.argmax(-1)).sum()),
         "free": math.prod(map(len, positions.without_padding(size))),
     }
-
-
-def _median_seconds(run, rounds):
-    return statistics.median(timeit.repeat(run, number=1, repeat=rounds))

@@ -52,7 +52,6 @@ class NaiveBlock:
         rest: the (`Kernel`, input channels) that follow the branches, in a residual unit.
         channels: those of its output.
         unprojected: those it would have without the projection: the pooling hands on all channels it gets.
-        all_unprojected: the same if no block before it had one either.
     """
 
     path: str
@@ -63,11 +62,16 @@ class NaiveBlock:
     rest: tuple
     channels: int
     unprojected: int
-    all_unprojected: int
 
     def kernels(self, design):
         """A dict from the branches of a design to the (`Kernel`, its input channels) of each, in order."""
-        return {branch: list(_with_inputs(steps, self.input)) for branch, steps in self.designs[design].items()}
+        branches = {}
+        for branch, steps in self.designs[design].items():
+            pairs, channels = branches.setdefault(branch, []), self.input
+            for step in steps:
+                pairs += [(kernel, channels) for kernel in (step if isinstance(step, list) else [step])]
+                channels = _filters(step)
+        return branches
 
     def weights(self, design):
         """The weights of a design's kernels, without the projection."""
@@ -79,13 +83,6 @@ class NaiveBlock:
 
     def _all(self, design):
         return [*(pair for pairs in self.kernels(design).values() for pair in pairs), *self.rest]
-
-
-def _with_inputs(branch, channels):
-    for step in branch:
-        side_by_side = step if isinstance(step, list) else [step]
-        yield from ((kernel, channels) for kernel in side_by_side)
-        channels = _filters(step)
 
 
 def naive_blocks(profile):
@@ -103,18 +100,11 @@ def naive_blocks(profile):
             "The Inceptions have: inception_v1, inception_v2, inception_v3, inception_v4, inception_resnet_v2."
         )
     outputs = {layer.path: layer.output for layer in profile.layers}
-    blocks, width = [], None  # width: the channels so far where nothing is projected
-    for end_point, layers in profile.by("end_point").items():
-        found = [block for block in profile.blocks if block.end_point == end_point]
-        blocks += [_naive_block(block, outputs, PAPER_KERNELS.get(profile.name, {}), width) for block in found]
-        if found:
-            width = blocks[-1].all_unprojected
-        elif any(layer.parameters for layer in layers):
-            width = None
-    return blocks
+    paper = PAPER_KERNELS.get(profile.name, {})
+    return [_naive_block(block, outputs, paper) for block in profile.blocks]
 
 
-def _naive_block(block, outputs, paper, width):
+def _naive_block(block, outputs, paper):
     branches, projection, pooled = {}, None, False
     side_by_side, *rest = block.layer.steps
     for branch in side_by_side:
@@ -139,7 +129,6 @@ def _naive_block(block, outputs, paper, width):
         rest=tuple(rest),
         channels=out,
         unprojected=direct + channels if pooled else out,
-        all_unprojected=direct + (width or channels) if pooled else out,
     )
 
 
@@ -159,18 +148,17 @@ def _filters(step):
 def _designs(branches, paper):
     designs = {"built": branches}
     if paper:
-        designs["paper"] = branches = {
-            name: [_enlarged(kernel, paper[name]) for kernel in kernels] if name in paper else kernels
-            for name, kernels in branches.items()
-        }
+        branches = dict(branches)
+        for name, side in paper.items():
+            branches[name] = [
+                kernel if kernel.size == (1, 1) else dataclasses.replace(kernel, size=(side, side))
+                for kernel in branches[name]
+            ]
+        designs["paper"] = branches
     designs["unreduced"] = {name: without_reduction(kernels) for name, kernels in branches.items()}
     designs["unfactorized"] = {name: without_factorization(kernels) for name, kernels in branches.items()}
     designs["naive"] = {name: without_factorization(kernels) for name, kernels in designs["unreduced"].items()}
     return designs
-
-
-def _enlarged(kernel, side):
-    return kernel if kernel.size == (1, 1) else dataclasses.replace(kernel, size=(side, side))
 
 
 def without_reduction(branch):

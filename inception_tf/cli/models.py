@@ -60,12 +60,9 @@ def listing(pattern="*", weights="*", max_parameters=None, max_multiply_adds=Non
             f"No network or weights match {pattern!r} with weights {weights!r}. There are: {', '.join(list_models())}."
         )
     limits = {"parameters": max_parameters, "multiply_adds": max_multiply_adds}
+    given = {fact: limit for fact, limit in limits.items() if limit is not None}
     found = [(cost_of(network), entry) for network, entry in found]
-    fits = [
-        (cost, entry)
-        for cost, entry in found
-        if all(limit is None or getattr(cost, fact) <= limit for fact, limit in limits.items())
-    ]
+    fits = [pair for pair in found if all(getattr(pair[0], fact) <= limit for fact, limit in given.items())]
     if not fits:
         least = [f"{min(getattr(cost, fact) for cost, _ in found):,} {fact.replace('_', '-')}" for fact in limits]
         raise UsageError(f"No network is that small. The smallest have {' and '.join(least)}.")
@@ -82,20 +79,12 @@ def run(args):
     found = listing(args.pattern, args.weights, args.max_parameters, args.max_multiply_adds)
     for cost, group in itertools.groupby(found, key=lambda pair: pair[0]):
         entries = [entry for _, entry in group]
+        size = f"{cost.input_size}×{cost.input_size}×{cost.channels}"
+        numbers = tables.short(cost.parameters), tables.short(cost.multiply_adds)
         for entry in entries:
-            rows.append(
-                (
-                    cost.network,
-                    entry and entry.weights,
-                    entry.classes if entry else cost.classes,
-                    f"{cost.input_size}×{cost.input_size}×{cost.channels}",
-                    tables.short(cost.parameters),
-                    tables.short(cost.multiply_adds),
-                    entry and entry.top1,
-                    entry and entry.top5,
-                    entry and entry.provenance,
-                )
-            )
+            known = (entry.top1, entry.top5, entry.provenance) if entry else (None,) * 3
+            classes = entry.classes if entry else cost.classes
+            rows.append((cost.network, entry and entry.weights, classes, size, *numbers, *known))
         published = [dataclasses.asdict(e) | {"name": e.name, "url": e.url} for e in entries if e]
         data.append({**dataclasses.asdict(cost), "weights": published})
     header = "network", "weights", "classes", "input", "parameters", "multiply-adds", "top-1 %", "top-5 %", "provenance"

@@ -59,11 +59,12 @@ def run_job(args, **options):
         **options: of the `TablePredictor`.
     """
     from inception_tf.cli.outcome import Outcome
+    from inception_tf.errors import need
     from inception_tf.images.streams import image_tables
-    from inception_tf.inference.jobs import Parts, check_arrow, run_job
+    from inception_tf.inference.jobs import Parts, run_job
     from inception_tf.inference.table import TablePredictor
 
-    check_arrow(args.out)
+    need("pyarrow", "data", args.out)
     threads = args.threads or (max(1, int(args.ray_cpus)) if args.ray else None)
     predictor = TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
     parts = Parts(args.out, predictor.settings, args.format)

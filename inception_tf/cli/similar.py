@@ -72,9 +72,8 @@ def _neighbors(args, vectors):
 def _duplicates(args, vectors):
     from inception_tf.evaluation.similar import duplicates
 
-    pairs = [
-        (vectors.paths[i], vectors.paths[j], c) for i, j, c in duplicates(vectors.values, args.threshold, args.ratio)
-    ]
+    found = duplicates(vectors.values, args.threshold, args.ratio)
+    pairs = [(vectors.paths[first], vectors.paths[second], cosine) for first, second, cosine in found]
     tiles = [(path, f"{cosine:.3f}") for first, second, cosine in pairs for path in (first, second)]
     data = [{"images": [first, second], "cosine": cosine} for first, second, cosine in pairs]
     rows = [(first, second, f"{cosine:.4f}") for first, second, cosine in pairs]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import MismatchError, UsageError, reason
+from inception_tf.errors import MismatchError, UsageError, raising
 from inception_tf.exports.driver import image_shape
 from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background
 from inception_tf.exports.tolerance import checked_difference, relative_difference, tolerance_of
@@ -152,10 +152,8 @@ def _load(path, network):
     classes = next((shape[1] for shape in shapes if len(shape) == 2), None)
     head = {"classes": classes} if classes else {"include_top": False}
     application = getattr(keras.applications, APPLICATIONS[network])(weights=None, **head)
-    try:
+    with raising(MismatchError, f"{path} does not fit keras.applications' {network}", Exception):
         application.load_weights(path)
-    except Exception as error:  # of many types, where the file is damaged
-        raise MismatchError(f"{path} does not fit keras.applications' {network}: {reason(error)}") from error
     return application
 
 

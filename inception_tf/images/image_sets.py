@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import ImageError, UsageError, reason
+from inception_tf.errors import ImageError, UsageError, need, raising
 from inception_tf.images.decoding import decode_pillow
 from inception_tf.images.files import expand, find_images
 from inception_tf.images.preprocessing import as_image
@@ -95,7 +95,7 @@ def open_image_set(source):
         return _arrays(np.concatenate([_load(file) for file in files]), files[0].name, map(_stat, files))
     if suffixes == {".parquet"}:
         return _parquet(files)
-    if any(".tfrecord" in file.name.lower() or _is_shard(file) for file in files):
+    if any(".tfrecord" in file.name.lower() or ("-of-" in file.name and not file.suffix) for file in files):
         return _records(files)
     if len(files) == 1 and files[0].suffix.lower() in _MANIFESTS:
         files = [files[0].parent / line.strip() for line in files[0].read_text("utf-8").splitlines() if line.strip()]
@@ -114,24 +114,16 @@ def _stat(path):
     return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
-def _is_shard(file):
-    return "-of-" in file.name and not file.suffix
-
-
 def _load(file):
-    try:
+    with raising(UsageError, f"{file} is no array of images, or damaged", ValueError, OSError, EOFError):
         loaded = np.load(file)
-        with loaded if isinstance(loaded, np.lib.npyio.NpzFile) else memoryview(b""):
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return loaded
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
             names = sorted(loaded.files, key=lambda name: name not in ("images", "arr_0", "samples", "x"))
             if not names:
                 raise UsageError(f"{file} holds no arrays.")
             return loaded[names[0]]
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{file} is no array of images, or damaged: {reason(error)}") from error
 
 
 def _arrays(array, name, stamp=()):
@@ -153,16 +145,11 @@ def _records(files):
 
 
 def _parquet(files):
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UsageError(f"{files[0]} needs pyarrow: pip install 'inception-tf[data]'") from None
+    parquet = need("pyarrow.parquet", "data", files[0])
     images, names = [], []
     for file in files:
-        try:
+        with raising(UsageError, f"{file} is no Parquet file, or damaged", OSError, ValueError):
             table = parquet.read_table(file)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{file} is no Parquet file, or damaged: {reason(error)}") from error
         columns = sorted(table.column_names, key=lambda name: name not in ("image", "images", "img", "bytes"))
         rows = table.column(columns[0]).to_pylist()
         rows = [row.get("bytes") if isinstance(row, dict) else row for row in rows]

@@ -220,15 +220,10 @@ def preprocess_input(
         ImageError: a file that is no image.
     """
     preprocessing = preprocessing_for(model, kind, size, central_fraction=central_fraction)
-    if _is_symbolic(images):
-        return preprocessing.graph(images)
-    return preprocessing(images, decoder, exif_rotation)
-
-
-def _is_symbolic(images):
-    """Whether it is a tensor of a TensorFlow graph, which has no values yet."""
     tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and tensorflow.is_tensor(images) and not hasattr(images, "numpy")
+    if tensorflow is not None and tensorflow.is_tensor(images) and not hasattr(images, "numpy"):
+        return preprocessing.graph(images)  # a tensor of a graph, which has no values yet
+    return preprocessing(images, decoder, exif_rotation)
 
 
 def preprocessing_for(model=None, kind=None, size=None, **options):

@@ -210,6 +210,9 @@ def open_engine(path, labels=None, openvino=False, precision=None, classifier=Tr
         classifier: whether it must be one. False takes models without their top too, for `Engine.embed`.
         threads: how many threads ONNX Runtime, OpenVINO or LiteRT compute with; others take what there is.
 
+    Returns:
+        An `Engine`, to be called on preprocessed images, float32 N×H×W×C, for probabilities, float32 N×classes.
+
     Raises:
         CheckpointError, MismatchError: it is none of these, or damaged.
         UsageError: it has no classifier, the labels do not fit, or what runs it is not installed.

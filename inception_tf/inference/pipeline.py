@@ -158,7 +158,7 @@ def pipeline(model, top=5, batch=16, labels=None, openvino=False, precision=None
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
     Returns:
-        A `Pipeline`: called on images it gives classes and scores; `.embed(images)` gives PreLogits; `.card` says what
+        A `Pipeline`; called on images it gives classes and scores; `.embed(images)` gives PreLogits; `.card` says what
         the model is.
 
     Raises:

@@ -277,7 +277,7 @@ def test_what_may_not_be_written_to(model, photos, tmp_path):
     copy.write_bytes(Path(model).read_bytes())
     assert len(Parts(tmp_path / "out", TablePredictor(copy).settings)) == 1  # the same weights by another name
     next((tmp_path / "out").glob("*.parquet")).write_bytes(b"broken")
-    with pytest.raises(InceptionTFError, match="Remove it"):
+    with pytest.raises(InceptionTFError, match="remove it"):
         Parts(tmp_path / "out", predictor.settings)
 
 
