@@ -9,7 +9,7 @@ import importlib
 import inspect
 from pathlib import Path
 
-from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.errors import CheckpointError, MismatchError, UsageError, raising
 from inception_tf.files import refuse_lfs_pointer
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
@@ -233,10 +233,8 @@ def _load_h5(info, path, options):
     check_weights_file(path)
     with skip_init():
         model = build_model(info, **options)
-    try:
+    with raising(MismatchError, f"{path} does not fit {info.name} with these options", Exception):
         model.load_weights(path)
-    except Exception as error:  # of many types, where the file is damaged
-        raise MismatchError(f"{path} does not fit {info.name} with these options: {reason(error)}") from error
     model.card = dataclasses.replace(model.card, weights=Weights(path.name))
     return model
 

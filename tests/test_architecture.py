@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "inception_tf"
 # From the ground up. What stands in one line knows nothing of one another.
 FLOORS = (
     ("errors", "machine", "progress", "quiet", "tables"),
-    ("files",),
+    ("files", "remote"),
     ("figures",),
     ("images", "models"),
     ("slim",),

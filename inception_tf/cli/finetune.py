@@ -3,6 +3,7 @@
 The same command resumes a run that was killed. `classify`, `evaluate` and `export` take the run's directory as MODEL.
 """
 
+import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from inception_tf.errors import UsageError
 from inception_tf.training.recipe import BOOL, ONE_PHASE, TWO_PHASES, Recipe, describe
 
 KERAS = False  # the process that watches workers needs none
+
+FORMS = ("slurm", "kubernetes")
 
 
 def add_arguments(parser):
@@ -53,6 +56,12 @@ def add_arguments(parser):
         "Open MPI or Kubernetes started (auto)",
     )
     parser.add_argument("--worker", type=int, metavar="I", help="which of those hosts this is, from 0")
+    parser.add_argument(
+        "--print",
+        choices=FORMS,
+        dest="form",
+        help="print a file that runs this command on as many machines as --workers says (2) instead of training",
+    )
     parser.add_argument("--save-seconds", type=float, default=300, help="save the state this often (300)")
     parser.add_argument("--save-steps", type=int, help="and after so many steps")
     parser.add_argument("--no-report", action="store_true", help="do not evaluate and draw at the end")
@@ -83,16 +92,36 @@ def run(args):
 
     if workers.is_worker():
         return workers.report(lambda: vars(_train(args)))
+    if args.form:
+        return _print(args)
     if args.workers is None:
         if args.worker is not None:
             raise UsageError("--worker goes with --workers HOST:PORT,HOST:PORT,….")
         return _train(args)
     cluster = workers.Cluster.parse(args.workers, args.worker)
-    batch = _recipe(args).batch_size
-    if cluster.count and batch % cluster.count:
-        raise UsageError(f"A batch of {batch} cannot be split among {cluster.count} workers. Change --batch-size.")
+    _check_batch(args, cluster.count)
     result = workers.start(cluster, _this_command(), args.out, args.debug)
     return Outcome(**result) if result else Outcome(f"Written: {args.out}, by the first worker", {"run": str(args.out)})
+
+
+def _check_batch(args, workers):
+    batch = _recipe(args).batch_size
+    if workers and batch % workers:
+        raise UsageError(f"A batch of {batch} cannot be split among {workers} workers. Change --batch-size.")
+
+
+def _print(args):
+    from inception_tf.training.deployment import deployment
+
+    count = args.workers or "2"
+    if not count.isdecimal() or int(count) < 2 or args.worker is not None:
+        raise UsageError(f"With --print, --workers is a number of machines from 2. Received: {count!r}")
+    _check_batch(args, int(count))
+    own = argparse.ArgumentParser(add_help=False)  # what is not for the command that the file runs
+    for option in ("--print", "--workers"):
+        own.add_argument(option)
+    text = deployment(args.form, own.parse_known_args(sys.argv[1:])[1], int(count))
+    return Outcome(text.rstrip("\n"), {"form": args.form, "text": text})
 
 
 def _this_command():

@@ -17,7 +17,7 @@ from inception_tf.quiet import start_keras
 # In the order of `--help`. Each is a module of this package with `add_arguments` and `run`.
 COMMANDS = (
     *("inspect", "convert", "verify", "classify", "finetune", "evaluate", "fid", "explain", "dense"),
-    *("embed", "similar", "export", "serve", "request", "models", "profile", "bench", "doctor"),
+    *("embed", "similar", "export", "serve", "models", "profile", "bench", "doctor"),
 )
 
 # Where a package is not called as its module is.

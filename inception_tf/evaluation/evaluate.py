@@ -21,6 +21,7 @@ from inception_tf.slim.catalogue import Published, published_source
 
 # More classes than this are not all printed, but the worst.
 _TABLE_ROWS, _WORST = 40, 20
+_NAME = 40  # letters of a class's name in the table
 _HEADER = ("class", "images", "precision", "recall", "F1")
 
 
@@ -138,11 +139,9 @@ class Evaluation:
         absent = sum(not scores.support for scores in self.classes)
         if absent:
             notes.append(f"{absent} of {len(self.labels)} classes have no images")
-        rows = [
-            (_short(s.name), s.support, tables.percent(s.precision), tables.percent(s.recall), tables.percent(s.f1))
-            for s in shown
-        ]
-        return rows, notes
+        fractions = ([tables.percent(value) for value in (s.precision, s.recall, s.f1)] for s in shown)
+        names = (s.name if len(s.name) <= _NAME else s.name[: _NAME - 1] + "…" for s in shown)
+        return [(name, s.support, *row) for name, s, row in zip(names, shown, fractions)], notes
 
     def _summary(self):
         top1, top5 = tables.percent(self.top1), tables.percent(self.top5)
@@ -150,13 +149,9 @@ class Evaluation:
             top1 += f" (published {self.published.top1:.1f} %)"
             top5 += f" (published {self.published.top5:.1f} %)"
         best = f", top-5 {top5}" if len(self.labels) > 5 else ""
-        text = f"{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, "
-        text += f"calibration error {tables.percent(self.calibration_error)}; {self.images_per_second:.1f} images/s"
-        return text
-
-
-def _short(name, most=40):
-    return name if len(name) <= most else name[: most - 1] + "…"
+        error = tables.percent(self.calibration_error)
+        text = f"{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, calibration error {error}"
+        return f"{text}; {self.images_per_second:.1f} images/s"
 
 
 def evaluate(engine, examples, batch=32, exif_rotation=False):

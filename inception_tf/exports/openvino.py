@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from inception_tf.errors import ExportError, reason
+from inception_tf.errors import ExportError, raising
 from inception_tf.exports.driver import external_converter, image_shape
 from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen, output_names
 from inception_tf.inference.runtimes import KEY, OpenVino
@@ -62,10 +62,8 @@ class OpenVinoFormat(PortableFormat):
     def save(self, export, network, path):
         import openvino
 
-        try:
+        with raising(ExportError, f"OpenVINO cannot write {export.target}", RuntimeError):
             openvino.save_model(network, path, compress_to_fp16=export.options.precision in ("float16", "bfloat16"))
-        except RuntimeError as error:
-            raise ExportError(f"OpenVINO cannot write {export.target}: {reason(error)}") from error
 
     def add_card(self, export, network, path, card):
         network.set_rt_info(card.to_json(), [KEY])

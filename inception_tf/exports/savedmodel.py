@@ -10,14 +10,14 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import ExportError, UsageError, reason
+from inception_tf.errors import ExportError, UsageError, raising
 from inception_tf.exports.check import check_savedmodel, class_maps_of
 from inception_tf.exports.driver import Format, image_shape
 from inception_tf.exports.encoded import preprocess_each
-from inception_tf.exports.model_card import write_card
 from inception_tf.exports.serving_files import write_serving_files
 from inception_tf.files import created_dirs
 from inception_tf.images.preprocessing import preprocessing_of
+from inception_tf.models.card import SAVED_MODEL_CARD
 from inception_tf.models.model import with_dtype
 from inception_tf.quiet import no_deprecations
 
@@ -54,8 +54,8 @@ def export_savedmodel(model, directory, **options):
         batching_params.pbtxt: read with --enable_batching --enable_per_model_batching_parameters.
         assets.extra/tf_serving_warmup_requests: every signature at every size of `batch`.
         assets.extra/models.config: the entry for --model_config_file, with the paths of Serving's Docker image.
-        assets.extra/inception_tf.json, assets.extra/MODEL_CARD.md: where the model comes from, its accuracy where
-            that is known, preprocessing, signatures, and what the check found; the former the class names too.
+        assets.extra/inception_tf.json: the model's card: where it comes from, its accuracy where that is known, class
+            names, preprocessing, signatures, and what the check found.
 
     Args:
         model: a model of this library, on Keras's TensorFlow backend.
@@ -106,7 +106,7 @@ class UnversionedSavedModel(Format):
         import tensorflow as tf
 
         servable, signatures = network
-        try:
+        with raising(ExportError, "The SavedModel could not be written", tf.errors.OpError):
             with tempfile.TemporaryDirectory(prefix=".labels.", dir=path.parent) as scratch, no_deprecations():
                 if export.names:  # an asset is copied from a file, and keeps its name
                     labels = Path(scratch, "labels.txt")
@@ -116,18 +116,18 @@ class UnversionedSavedModel(Format):
                 _fit_for_serving(path)
             name, shape = export.target.resolve().name, image_shape(export.model)
             write_serving_files(path, name, list(signatures), export.options.batch, shape)
-        except tf.errors.OpError as error:
-            raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error
 
     def check(self, export, network, path):
         return check_savedmodel(export.model, path, export.names, export.options.top, export.options.precision)
 
     def add_card(self, export, network, path, card):
         facts = {"name": export.target.resolve().name, "signatures": list(network[1])}
-        write_card(dataclasses.replace(card, export={**card.export, **facts}), path)
+        self.replace_card(path, dataclasses.replace(card, export={**card.export, **facts}))
 
     def replace_card(self, path, card):
-        write_card(card, path)
+        file = Path(path, SAVED_MODEL_CARD)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(card.to_json(), "utf-8")
 
 
 class SavedModel(UnversionedSavedModel):
@@ -144,14 +144,15 @@ class SavedModel(UnversionedSavedModel):
 
     def write_atomically(self, export, write):
         directory = export.target
-        try:
+        with (
+            raising(ExportError, f"Cannot write to {directory}"),
+            created_dirs(directory),
             # TensorFlow Serving takes the children whose names are integers, and passes over this one.
-            with created_dirs(directory), tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
-                part = Path(scratch, "savedmodel")
-                write(part)
-                return _rename_to_version(part, directory)
-        except OSError as error:
-            raise ExportError(f"Cannot write to {directory}: {error.strerror or error}") from error
+            tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch,
+        ):
+            part = Path(scratch, "savedmodel")
+            write(part)
+            return _rename_to_version(part, directory)
 
 
 def _rename_to_version(part, directory):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import ImageError, UsageError
+from inception_tf.errors import ImageError, UsageError, raising
+from inception_tf.remote import is_url, read_url
 
 # Above this an image is refused by its header, before anything is decoded; the bound of Pillow's own warning.
 MAX_PIXELS = 89_478_485
@@ -56,14 +57,14 @@ def decode_image(data, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tens
 
 
 def read_image(path, exif_rotation=False, max_pixels=MAX_PIXELS, decoder="tensorflow"):
-    """`decode_image` of a file; its errors name the file."""
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():
+    """`decode_image` of a file, or of a URL that fsspec reads; its errors name the file."""
+    with raising(ImageError, f"Cannot read {path}"):
+        if is_url(path):
+            data = read_url(path)
+        elif (path := Path(path)).exists() and not path.is_file():
             raise ImageError(f"{path} is not a file.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"Cannot read {path}: {error.strerror or error}.") from error
+        else:
+            data = path.read_bytes()
     try:
         return decode_image(data, exif_rotation, max_pixels, decoder)
     except ImageError as error:
@@ -81,7 +82,8 @@ def _open(data, max_pixels):
     except Image.DecompressionBombError as error:
         raise ImageError(f"The image is too large to decode: {error}") from error
     except Exception as error:  # a parser fed with anything may raise anything
-        raise ImageError(f"Not an image. Expected {_FORMATS_TEXT}. Received: {_beginning(data)}") from error
+        received = f"{len(data)} bytes that begin with {data[:16]!r}"
+        raise ImageError(f"Not an image. Expected {_FORMATS_TEXT}. Received: {received}.") from error
     width, height = header.size
     if width * height > max_pixels:
         raise ImageError(
@@ -96,10 +98,6 @@ def _quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _beginning(data):
-    return f"{len(data)} bytes that begin with {data[:16]!r}."
 
 
 def _decode_tensorflow(data, kind):
@@ -118,7 +116,7 @@ def _decode_tensorflow(data, kind):
 def decode_pillow(image):
     """The pixels of a `PIL.Image`, uint8 H×W×3; see `decode_image`, errors too."""
     kind = image.format or "PIL"
-    try:
+    with raising(ImageError, f"The {kind} image is truncated or corrupted", Exception):
         if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip, not scale
             gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
             return np.repeat(gray[:, :, None], 3, axis=2)
@@ -129,8 +127,6 @@ def decode_pillow(image):
         if transparent is not None:
             pixels[np.asarray(image) == transparent] = 0
         return pixels
-    except Exception as error:  # as above
-        raise ImageError(f"The {kind} image is truncated or corrupted: {error}") from error
 
 
 def _rotated(pixels, header):

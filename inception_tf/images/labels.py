@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import UsageError, listed
+from inception_tf.errors import UsageError, listed, raising
 
 _PREDICTION_KEYS = ("Predictions", "probabilities")
 
@@ -41,9 +41,8 @@ def load_labels(path):
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"Cannot read the labels file {path}: {error.strerror or error}.") from error
+        with raising(UsageError, f"Cannot read the labels file {path}"):
+            text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

@@ -88,7 +88,7 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
         "monitoring_config": indented(monitoring_config()),
     }
     if form == "kserve":
-        names = {re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "model": name for name in models}
+        names = {_dns_name(name): name for name in models}
         if len(names) < len(models):
             raise UsageError(f"Two of these would have the same name in KServe: {', '.join(models)}. Rename one.")
         texts = []
@@ -117,7 +117,7 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
         "command": _text(command),
         "flags": shlex.join(command[1:]).replace(" ", " \\\n  ") if form == "docker" else _text(command[1:]),
         "models_config": indented(models_config({name: f"/models/{name}" for name in models})),
-        "copies": "\n".join(f"COPY {_text([f'{s.name}/', f'{t}/'])}" for t, s in sources.items()),
+        "copies": "\n".join(f"COPY {_text([_word(f'{s.name}/'), _word(f'{t}/')])}" for t, s in sources.items()),
         "mounts": mounts.get(form),
         "gpu_option": "--gpus all" if gpu else "",
         "devices": _text({"resources": {"reservations": {"devices": [device]}}} if gpu else {}),
@@ -127,6 +127,12 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
     return template.substitute(values)
 
 
+def _dns_name(name):
+    """As KServe's webhook has it: a letter, then letters, digits and hyphens, and no hyphen at the end."""
+    name = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") or "model"
+    return (name if name[0].isalpha() else f"model-{name}")[:40].rstrip("-")
+
+
 def _file(name):
     return files("inception_tf.serving").joinpath("deploy", name).read_text("utf-8")
 
@@ -134,6 +140,11 @@ def _file(name):
 def _text(value):
     """A value in YAML and in a Dockerfile: JSON is understood by both."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _word(value):
+    """A word of a Dockerfile's COPY, where quotes are taken off and variables filled in, even in JSON."""
+    return re.sub(r"([\\$\"'])", r"\\\1", value)
 
 
 def _csv(*fields):

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -199,12 +200,20 @@ def test_kserve(models, gpu):
         assert "--monitoring_config_file=/config/monitoring.config" in model["args"]
         # The runtime gives these itself.
         assert not [arg for arg in model["args"] if arg.startswith(("--model", "--port", "--rest_api_port"))]
+    odd = dict.fromkeys(("2015", "ä", 39 * "a" + " b"), models["compiled"])
+    documents = list(yaml.safe_load_all(deployment("kserve", odd, 80, 81)))
+    assert [d["metadata"]["name"] for d in documents[1::2]] == [
+        "model-2015",
+        "model",
+        39 * "a",
+    ]  # [a-z]([-a-z0-9]*[a-z0-9])?
     with pytest.raises(UsageError, match="a, A"):
         deployment("kserve", {"a": models["compiled"], "A": models["compiled"]}, 80, 81)
 
 
 @BOTH
 def test_dockerfile(models, gpu):
+    odd = {(name := 'it\'s "$2"'): Path("/models", name)}
     lines = deployment("dockerfile", models, 8501, 8500, gpu=gpu).splitlines()
     assert lines[0] == "# syntax=docker/dockerfile:1" and f"FROM {image(gpu)}" in lines
 
@@ -214,8 +223,11 @@ def test_dockerfile(models, gpu):
 
     assert bases(document("models.config")) == in_container(models)
     check_monitoring(document("monitoring.config"))
-    copies = [json.loads(line.removeprefix("COPY ")) for line in lines if line.startswith("COPY [")]
+    copies = [line.removeprefix("COPY ") for line in lines if line.startswith("COPY [")]
+    copies = [[re.sub(r"\\(.)", r"\1", word) for word in json.loads(copy)] for copy in copies]
     assert copies == [[f"{name}/", f"/models/{name}/"] for name in models]
+    words = next(line for line in deployment("dockerfile", odd, 1, 2).splitlines() if line.startswith("COPY ["))
+    assert json.loads(words.removeprefix("COPY "))[0] == r"it\'s \"\$2\"/"
     (entry,) = (line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT"))
     check_flags(json.loads(entry)[1:])
     with pytest.raises(UsageError, match="one directory"):

@@ -221,6 +221,66 @@ def worker(watcher, number):
     return int(found)
 
 
+@pytest.fixture
+def hosts(tmp_path):
+    """Two network namespaces that a cable joins: for each, a function from a command to one that runs there."""
+    names, table = [f"itf-{os.getpid()}-{i}" for i in range(2)], tmp_path / "hosts"
+    table.write_text("127.0.0.1 localhost\n10.77.0.1 host0\n10.77.0.2 host1\n")
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "eth0", "netns", names[0], "type", "veth", "peer", "name", "eth0", "netns", names[1])
+        for i, name in enumerate(names):
+            ip("-n", name, "address", "add", f"10.77.0.{i + 1}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                ip("-n", name, "link", "set", device, "up")
+        own = ["unshare", "--uts", "--mount", "sh", "-c"]
+        steps = f'mount --bind "{table}" /etc/hosts && hostname "$0" && exec "$@"'
+        makers = [
+            lambda words, i=i: ["ip", "netns", "exec", names[i], *own, steps, f"host{i}", *words] for i in range(2)
+        ]
+        for make in makers:
+            subprocess.run(make(["true"]), check=True, capture_output=True)
+        yield names, makers
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces: {error}")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@pytest.mark.slow
+def test_two_hosts_one_of_which_dies(pictures, alone, tmp_path, hosts):
+    """As under Slurm. All processes of a host are killed; both are started again, and end as one that never died."""
+    out, (names, makers) = tmp_path / "run", hosts
+    words = command(pictures, out, "--workers", "auto", "--save-steps", 1)
+    job = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "host[0-1]", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
+
+    def start(i):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(makers[i](words), env={**os.environ, **job, "SLURM_PROCID": str(i)}, **pipes)
+
+    with start(0) as first, start(1) as other:
+        until(lambda: first.poll() is not None or (out / "state.npz").exists())
+        until(lambda: first.poll() is not None or read_position(out / "state.npz").total >= 2)
+        for pid in subprocess.run(["ip", "netns", "pids", names[1]], capture_output=True, text=True).stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+        (_, chatter), _ = (process.communicate(timeout=900) for process in (first, other))
+    kept = read_position(out / "state.npz").total
+    assert first.returncode == 1 and 2 <= kept < 9, chatter
+    assert "Worker 0 lost another one" in chatter and f"The state of step {kept} is in {out};" in chatter
+
+    with start(0) as first, start(1) as other:
+        (_, chatter), (others_text, _) = (process.communicate(timeout=900) for process in (first, other))
+    assert (first.returncode, other.returncode) == (0, 0), chatter
+    assert f"Resuming at step {kept} of 9." in chatter and "by the first worker" in others_text
+    assert_same_history(read_rows(out), read_rows(alone))
+
+
 @pytest.mark.slow
 def test_workers_of_different_commands(pictures, tmp_path):
     """One has another seed. Both say so."""
