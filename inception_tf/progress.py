@@ -29,7 +29,8 @@ class Progress:
         self.bar = self._task = None
 
     def __enter__(self):
-        notebook = "ipykernel" in sys.modules
+        shell = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
+        notebook = hasattr(shell, "kernel")
         if self.shown and (sys.stderr.isatty() or notebook):
             with contextlib.suppress(ModuleNotFoundError):  # a worker that classifies exports may do without rich
                 self.bar = _notebook_bar(self.unit) if notebook else _terminal_bar(self.unit)
