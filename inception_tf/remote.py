@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from inception_tf.errors import UsageError, reason
+from inception_tf.errors import UsageError, need, raising, reason
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two characters at least: C: is a drive
 
@@ -22,16 +22,11 @@ def open_filesystem(url):
     Raises:
         UsageError: no such protocol, or its package is not installed.
     """
-    try:
-        import fsspec
-    except ImportError:
-        raise UsageError(f"{url} needs fsspec: pip install 'inception-tf[data]'") from None
+    fsspec = need("fsspec", "data", url)
     if not is_url(url):
         return fsspec.filesystem("file"), os.path.abspath(url)
-    try:
+    with raising(UsageError, f"{url} cannot be opened", ImportError, ValueError):
         return fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"{url} cannot be opened: {reason(error)}") from error
 
 
 def open_binary(path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from inception_tf.cli.options import MODEL, add_job, model_needs_keras, run_job
 from inception_tf.cli.outcome import Outcome
+from inception_tf.errors import UsageError
 
 KERAS = model_needs_keras
 
@@ -31,6 +32,8 @@ def run(args):
 
     if is_url(args.out) or args.out.endswith("/") or not Path(args.out).suffix:
         return run_job(args, embed=True, classify=False)
+    if args.ray:
+        raise UsageError(f"--ray writes to a folder, or to a URL. Received: --out {args.out}")
     check_target(args.out)
     refuse_existing(args.out, args.force)
     vectors, failures = embed(args.model, args.images, args.batch, args.exif)

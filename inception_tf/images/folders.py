@@ -8,6 +8,7 @@ from inception_tf.errors import ImageError, UsageError, listed, raising
 from inception_tf.images.examples import Examples
 from inception_tf.images.files import IMAGE_SUFFIXES, is_image_name, walk_images
 from inception_tf.images.labels import load_labels
+from inception_tf.remote import is_url, read_url
 
 _VALIDATION = ("val", "validation", "valid")
 
@@ -18,7 +19,7 @@ class FolderExamples(Examples):
     def read(self, index):
         path = self._sources[index]
         with raising(ImageError, f"Cannot read {path}"):
-            return Path(path).read_bytes()
+            return read_url(path) if is_url(path) else Path(path).read_bytes()
 
     def _size(self, index):
         with contextlib.suppress(OSError):

@@ -1,6 +1,5 @@
 """Images without labels as Arrow tables, one after another, from whatever holds them: never listed as a whole."""
 
-import contextlib
 import csv
 import glob
 import io
@@ -8,7 +7,7 @@ import itertools
 import os
 from pathlib import Path
 
-from inception_tf.errors import ImageError, UsageError, reason
+from inception_tf.errors import ImageError, UsageError, need, raising
 from inception_tf.images.files import IMAGE_SUFFIXES, is_image_name, iterate_images
 from inception_tf.images.table import IMAGE_COLUMNS, SUFFIXES
 from inception_tf.remote import is_url, local_copy, open_binary, open_filesystem
@@ -34,8 +33,7 @@ def image_tables(inputs, rows=256):
     Raises:
         UsageError: nothing there, no images in it, a manifest that cannot be read, a package that is missing.
     """
-    import pyarrow as pa
-
+    pa = need("pyarrow", "data", inputs)
     for argument in [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs:
         tables, found = _tables(os.fspath(argument), rows, pa), False
         for table in tables:
@@ -90,7 +88,7 @@ def _is_table(folder):
 def _remote_files(url):
     filesystem, path = open_filesystem(url)
     wanted = (lambda name: name.endswith(".parquet")) if _is_table(path) else is_image_name
-    try:
+    with raising(UsageError, f"{url} cannot be listed", Exception):  # each filesystem has its own
         if filesystem.isfile(path):
             yield url
         elif glob.has_magic(path) and not filesystem.exists(path):
@@ -100,10 +98,6 @@ def _remote_files(url):
                 for hidden in [name for name in folders if name.startswith(".")]:
                     folders.remove(hidden) if isinstance(folders, list) else folders.pop(hidden)
                 yield from (filesystem.unstrip_protocol(f"{folder}/{name}") for name in names if wanted(name))
-    except UsageError:
-        raise
-    except Exception as error:  # each filesystem has its own
-        raise UsageError(f"{url} cannot be listed: {reason(error)}") from error
 
 
 def _sorted(names):
@@ -213,15 +207,9 @@ def _parquet_tables(file, opened, rows, pa):
         yield pa.Table.from_batches([batch])
 
 
-@contextlib.contextmanager
 def _readable(file):
     """Turns what reading a manifest raises into a `UsageError` that names it."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(f"Cannot read {file}: {reason(error)}") from error
+    return raising(UsageError, f"Cannot read {file}", OSError, ValueError, csv.Error)
 
 
 def _beside(file, path):

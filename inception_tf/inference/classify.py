@@ -18,7 +18,7 @@ from inception_tf.progress import Progress
 NOT_FINITE = "its scores are not finite"
 
 
-def classify(engine, paths, top=None, batch=16, exif_rotation=False):
+def classify(engine, paths, top=None, batch=16, exif_rotation=False, fast_decode=False):
     """The best classes of image files.
 
     Args:
@@ -28,6 +28,7 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
             reaches their threshold, perhaps none.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
+        fast_decode: whether to decode large JPEGs scaled down; see `scaled_for` of `decode_image`.
 
     Returns:
         A dict from paths to lists of (class index, name, score), best first, and a dict from the paths of files that
@@ -46,9 +47,10 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
             f"The model answers with all labels that reach their threshold: leave out --top (top). Received: {top}"
         )
     results, failures = {}, {}
+    scaled_for = engine.preprocessing if fast_decode else None
 
     def prepare(path):
-        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder))
+        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder, scaled_for=scaled_for))
 
     def images(progress):
         for path, image in zip(paths, prepared(prepare, paths, batch)):
@@ -91,7 +93,7 @@ def answers(engine, images, batch, start=None):
 
     Args:
         engine: an `Engine`.
-        images: yields (key, image), preprocessed, float32 1×H×W×C.
+        images: yields (key, image), preprocessed, float32 1×H×W×C; or each of as many windows, for `averaged`.
         batch: how many at a time.
         start: what is run in place of `engine.start`.
     """
@@ -105,14 +107,25 @@ def answers(engine, images, batch, start=None):
     while some := list(itertools.islice(images, batch)):
         keys, pixels = zip(*some)
         pixels = np.concatenate(pixels)
-        if not first and len(pixels) < batch:
-            pixels = np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+        if not first and len(some) < batch:
+            spare = (batch - len(some)) * len(some[0][1])
+            pixels = np.concatenate([pixels, np.zeros((spare, *pixels.shape[1:]), pixels.dtype)])
         running.append((keys, start(pixels)))
         first = False
         if len(running) > engine.ahead:
             yield finish()
     while running:
         yield finish()
+
+
+def averaged(start, crops):
+    """`start` for images of `crops` windows each: the mean of what is computed of an image's."""
+
+    def start_all(images):
+        running = start(images)
+        return lambda: np.asarray(running()).reshape(len(images) // crops, crops, -1).mean(1)
+
+    return start_all if crops > 1 else start
 
 
 def prepared(prepare, items, ahead, workers=None):

@@ -10,7 +10,7 @@ import uuid
 
 import numpy as np
 
-from inception_tf.errors import InceptionTFError, UsageError, reason
+from inception_tf.errors import InceptionTFError, UsageError, need, raising
 from inception_tf.progress import Progress
 from inception_tf.remote import open_filesystem
 
@@ -18,14 +18,6 @@ FORMATS = ("parquet", "jsonl")
 SETTINGS = "_inception_tf.json"  # readers of Parquet folders leave names with _ out
 # Where a file is there whole or not at all. Elsewhere it is written beside its name and renamed.
 _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
-
-
-def check_arrow(out):
-    """Raises a `UsageError` where pyarrow is missing, which a job that writes to `out` needs."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise UsageError(f"Answers are written to {out} through pyarrow: pip install 'inception-tf[data]'") from None
 
 
 class Parts:
@@ -45,7 +37,7 @@ class Parts:
     """
 
     def __init__(self, out, settings, format="parquet", rows=10_000, size=128 << 20, seconds=300):
-        check_arrow(out)
+        need("pyarrow", "data", out)
         if format not in FORMATS:
             raise UsageError(f"The format is {' or '.join(FORMATS)}. Received: {format}")
         self.out, self.format = os.fspath(out), format
@@ -54,7 +46,7 @@ class Parts:
         self.filesystem, root = open_filesystem(self.out)
         self.root, protocol = root.rstrip("/"), self.filesystem.protocol
         self._atomic = bool(_ATOMIC.intersection([protocol] if isinstance(protocol, str) else protocol))
-        with self._reading(self.out):
+        with _reading(self.out):
             files = self.filesystem.find(self.root) if self.filesystem.exists(self.root) else []
             files = [file for file in files if not file.endswith(".tmp")]
         self._check(files)
@@ -129,7 +121,8 @@ class Parts:
 
     def _put(self, name, data):
         target, scratch = f"{self.root}/{name}", f"{self.root}/.{name}.tmp"
-        try:
+        whole = "what was written before is whole: the same command goes on"
+        with raising(InceptionTFError, f"Cannot write {self.out}/{name} ({whole})", Exception):
             self.filesystem.makedirs(self.root, exist_ok=True)
             if self._atomic:
                 self.filesystem.pipe_file(target, data)
@@ -141,11 +134,6 @@ class Parts:
                 with contextlib.suppress(Exception):
                     self.filesystem.rm(scratch)
                 raise
-        except Exception as error:  # each filesystem has its own
-            why = getattr(error, "strerror", None) or reason(error)
-            raise InceptionTFError(
-                f"Cannot write {self.out}/{name}: {why}. What was written before is whole: the same command goes on."
-            ) from error
 
     def _check(self, files):
         self._known, self._next = f"{self.root}/{SETTINGS}" in files, len(files)
@@ -153,7 +141,7 @@ class Parts:
             if files:
                 raise UsageError(f"{self.out} is not empty, and holds no answers of this command. Name another folder.")
             return
-        with self._reading(f"{self.out}/{SETTINGS}"):
+        with _reading(f"{self.out}/{SETTINGS}"):
             there = json.loads(self.filesystem.cat_file(f"{self.root}/{SETTINGS}"))
         differ = [name for name in self.settings if there.get(name) != self.settings[name]]
         if differ:
@@ -166,7 +154,7 @@ class Parts:
         """The sorted digests of the paths that the parts hold, an S16 array, and how often each comes: 24 B a path."""
         found = []
         for file in files:
-            with self._reading(file), self.filesystem.open(file, "rb") as opened:
+            with _reading(file), self.filesystem.open(file, "rb") as opened:
                 if self.format == "jsonl":
                     paths = [json.loads(line)["path"] for line in opened]
                 else:
@@ -177,12 +165,10 @@ class Parts:
         self._held = sum(map(len, found))
         return np.unique(np.concatenate(found) if found else np.array([], "S16"), return_counts=True)
 
-    @contextlib.contextmanager
-    def _reading(self, file):
-        try:
-            yield
-        except Exception as error:  # each filesystem has its own
-            raise InceptionTFError(f"{file} cannot be read: {reason(error)}. Remove it to compute it again.") from error
+
+def _reading(file):
+    # Each filesystem has errors of its own.
+    return raising(InceptionTFError, f"{file} cannot be read (remove it to compute it again)", Exception)
 
 
 @dataclasses.dataclass
@@ -224,14 +210,15 @@ class Summary:
         return dataclasses.asdict(self)
 
 
-def run_job(tables, predictor, parts, label="Classifying"):
-    """Answers the images of tables in this process, and writes the answers.
+def run_job(tables, predictor, parts, label="Classifying", pool=None):
+    """Answers the images of tables, in this process or on Ray, and writes the answers here, as they come.
 
     Args:
         tables: yields `pyarrow.Table`s, as `image_tables` does.
         predictor: a `TablePredictor`.
         parts: `Parts`. Images that they hold are left out.
         label: what the progress bar says.
+        pool: a `RayPool`, whose workers open the predictor's model.
 
     Returns:
         A `Summary`.
@@ -242,10 +229,8 @@ def run_job(tables, predictor, parts, label="Classifying"):
     """
     summary, start = Summary(before=len(parts)), time.monotonic()
     with Progress(label, None, "images") as progress, parts:
-        for table in tables:
-            if not len(table := parts.missing(table)):
-                continue
-            answers = predictor(table)
+        tables = filter(len, map(parts.missing, tables))
+        for answers in pool.map(predictor, tables) if pool else map(predictor, tables):
             parts.write(answers)
             summary.count(answers)
             progress.label = f"{label}, {summary.failed} errors" if summary.failed else label

@@ -12,7 +12,7 @@ from inception_tf.errors import ImageError, InceptionTFError, UsageError
 from inception_tf.images.files import find_images
 from inception_tf.images.image_sets import pixels
 from inception_tf.images.labels import decode_predictions
-from inception_tf.inference.classify import NOT_FINITE, answers, prepared
+from inception_tf.inference.classify import NOT_FINITE, answers, averaged, prepared
 from inception_tf.inference.engines import Engine, open_engine
 
 
@@ -65,10 +65,13 @@ class Pipeline:
         labels: its class names, None without a top.
     """
 
-    def __init__(self, engine, top=5, batch=16, exif_rotation=False):
+    def __init__(self, engine, top=5, batch=16, exif_rotation=False, crops=1):
+        if crops not in (1, 10):
+            raise UsageError(f"crops is 1 or 10: see Preprocessing.crops. Received: {crops}")
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
-        self.engine, self.top, self.batch, self.exif_rotation = engine, top, batch, exif_rotation
+        self.engine, self.top, self.exif_rotation, self.crops = engine, top, exif_rotation, crops
+        self.batch = max(batch // crops, 1)
         self.card, self.labels = engine.card, engine.labels
 
     def __call__(self, images):
@@ -125,15 +128,16 @@ class Pipeline:
             workers: how many threads read and decode. Default: one a processor.
         """
         preprocessing, decoder = self.engine.preprocessing, self.engine.decoder
-        blank = np.zeros((1, *preprocessing.size, preprocessing.channels), np.float32)
+        blank = np.zeros((self.crops, *preprocessing.size, preprocessing.channels), np.float32)
 
         def prepare(image):
             source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
             try:
-                return (source, None), preprocessing(pixels(image, decoder, self.exif_rotation))
+                return (source, None), preprocessing.crops(pixels(image, decoder, self.exif_rotation), self.crops)
             except (InceptionTFError, OSError) as error:
                 return (source, str(error).removeprefix(f"{source}: ")), blank
 
+        start = averaged(start, self.crops)
         for keys, found in answers(self.engine, prepared(prepare, images, self.batch, workers), self.batch, start):
             for (source, error), row in zip(keys, found):
                 error = error or (None if np.isfinite(row).all() else NOT_FINITE)

@@ -29,6 +29,7 @@ class TablePredictor:
         model: what `open_engine` takes. What is to be pickled is a path.
         top: how many classes of each image. Ignored by a model that gives an image several labels.
         classify, embed: which answers to give; one pass computes both.
+        crops: 10 for the mean of ten windows of an image, the center and the corners, mirrored too.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         threads: how many threads ONNX Runtime, OpenVINO or LiteRT compute with, and how many decode. Default: one a
             processor.
@@ -46,6 +47,7 @@ class TablePredictor:
         top=1,
         embed=False,
         classify=True,
+        crops=1,
         batch=16,
         threads=None,
         openvino=False,
@@ -60,7 +62,13 @@ class TablePredictor:
             )
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.top, self.embed, self.classify, self.batch, self.threads = top, embed, classify, batch, threads
-        self.openvino, self.precision, self.labels, self.exif_rotation = openvino, precision, labels, exif_rotation
+        self.crops, self.openvino, self.precision, self.labels, self.exif_rotation = (
+            crops,
+            openvino,
+            precision,
+            labels,
+            exif_rotation,
+        )
         self._pipe = None
 
     def __getstate__(self):
@@ -77,7 +85,7 @@ class TablePredictor:
             engine = open_engine(
                 self.model, self.labels, self.openvino, self.precision, self.classify, threads=self.threads
             )
-            self._pipe = Pipeline(engine, self.top, self.batch, self.exif_rotation)
+            self._pipe = Pipeline(engine, self.top, self.batch, self.exif_rotation, self.crops)
         return self._pipe
 
     def __call__(self, table):
@@ -123,6 +131,19 @@ class TablePredictor:
         kept = table.drop_columns([name for name in ("bytes", "error") if name in names])
         return self._answers(pa, kept, errors, found)
 
+    def open(self):
+        """Opens the model, if it is not open yet, as the first call would."""
+        self._pipe = self.pipe
+
+    def failed(self, table, error):
+        """Answers to images that there are none to: as `__call__`, each row with this `error`."""
+        import pyarrow as pa
+
+        known, count = dict(zip(table.column_names, table.columns)), len(table)
+        known["error"] = pa.array([error] * count, pa.string())
+        schema = self(table.slice(0, 0)).schema
+        return pa.table([known.get(field.name, pa.nulls(count, field.type)) for field in schema], schema)
+
     def _answers(self, pa, table, errors, found):
         bad = np.array([error is not None for error in errors], bool)
         classes = len(self.pipe.engine.labels) if self.classify else 0
@@ -149,7 +170,7 @@ class TablePredictor:
     @property
     def settings(self):
         """What the answers depend on, as JSON takes it: the same of the same weights, wherever their file lies."""
-        names = ("top", "embed", "classify", "openvino", "precision", "exif_rotation")
+        names = ("top", "embed", "classify", "crops", "openvino", "precision", "exif_rotation")
         labels = load_labels(self.labels) if isinstance(self.labels, (str, Path)) else self.labels
         return {"model": fingerprint(self.model), **{name: getattr(self, name) for name in names}, "labels": labels}
 

@@ -197,6 +197,6 @@ def test_the_slots_of_tensorflows_optimizers(optimizer, name):
 
 def test_a_summary_is_json(trained):
     summary = summarize(trained.path)
-    assert summary.step == 20000 and summary.averages == len(trained.weights)
-    assert summary.parameters == sum(np.prod(value.shape, dtype=int) for value in trained.weights.values())
-    json.dumps(summary.detection.options)
+    assert summary["step"] == 20000 and summary["averages"] == len(trained.weights)
+    assert summary["parameters"] == sum(np.prod(value.shape, dtype=int) for value in trained.weights.values())
+    json.dumps(summary["detection"].options)
