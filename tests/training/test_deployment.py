@@ -30,11 +30,11 @@ def printed(monkeypatch, capsys):
 @pytest.mark.parametrize("codes", [[0], [137, 1, 0], [2], [1, 130], [1] * 5])
 def test_slurm(printed, tmp_path, codes):
     """Begun again when a worker was lost, and not after wrong use or when it was told to stop."""
-    code, (text, _) = printed("--workers", "3", "--print=slurm")
+    code, (text, _) = printed("--workers", "4", "--print=slurm")
     script, log = tmp_path / "slurm.sh", tmp_path / "log"
     script.write_text(text)
     subprocess.run(["bash", "-n", script], check=True)
-    assert code == 0 and re.search("^#SBATCH --nodes=3$", text, re.MULTILINE)
+    assert code == 0 and re.search("^#SBATCH --nodes=4$", text, re.MULTILINE)
     assert text.index("#SBATCH --signal") < text.index("srun")  # Slurm reads them up to the first command
     fake = tmp_path / "srun"
     fake.write_text(
