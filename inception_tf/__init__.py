@@ -11,6 +11,7 @@ _PUBLIC = {
     "Phase": "training.recipe",
     "Preprocessing": "images.layer",
     "Recipe": "training.recipe",
+    "TablePredictor": "inference.table",
     "class_activation_maps": "analysis.class_maps",
     "classify": "inference.classify",
     "convert": "exports.convert",

@@ -1,5 +1,7 @@
 """The errors of the library: one family, so that a command can print any of them in a line or two."""
 
+import contextlib
+import importlib
 import re
 
 
@@ -37,6 +39,36 @@ class ExportError(InceptionTFError):
 
 class TrainingError(InceptionTFError):
     """A training run that cannot continue. What it saved before stays."""
+
+
+@contextlib.contextmanager
+def raising(kind, what, *of):
+    """Makes an error of the `kind` out of those of the types `of`, by default the operating system's: what, and why.
+
+    Errors of this library stay as they are.
+    """
+    of = of or (OSError,)
+    try:
+        yield
+    except InceptionTFError:
+        raise
+    except of as error:
+        raise kind(f"{what}: {getattr(error, 'strerror', None) or reason(error)}") from error
+
+
+def need(module, extra, what):
+    """Imports a module of a package that `what` needs and an extra of this one installs.
+
+    Raises:
+        UsageError: it is not installed, or broken.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"{what} needs {module.partition('.')[0]}, which cannot be imported ({reason(error)}): "
+            f"pip install 'inception-tf[{extra}]'."
+        ) from error
 
 
 def reason(error):

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
+from inception_tf.errors import CheckpointError, InceptionTFError, UsageError, raising
 
 
 @contextlib.contextmanager
@@ -27,17 +27,14 @@ def atomic_write(path, overwrite=False):
     """
     path = Path(path)
     refuse_existing(path, overwrite, directory=True)  # what it is to be, only the caller knows
-    try:
-        with created_dirs(path.parent):
-            scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-            try:
-                part = scratch / path.name
-                yield part
-                replace(part, path)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise InceptionTFError(f"Cannot write {path}: {error.strerror or error}") from error
+    with raising(InceptionTFError, f"Cannot write {path}"), created_dirs(path.parent):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            part = scratch / path.name
+            yield part
+            replace(part, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

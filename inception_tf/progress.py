@@ -2,6 +2,9 @@
 
 import contextlib
 import sys
+import time
+
+REFRESH_SECONDS = 0.25  # the bar must not slow down what is measured
 
 
 class Progress:
@@ -26,9 +29,10 @@ class Progress:
         self.bar = self._task = None
 
     def __enter__(self):
-        if self.shown and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        notebook = "ipykernel" in sys.modules
+        if self.shown and (sys.stderr.isatty() or notebook):
             with contextlib.suppress(ModuleNotFoundError):  # a worker that classifies exports may do without rich
-                self.bar = _rich_bar(self.unit)
+                self.bar = _notebook_bar(self.unit) if notebook else _terminal_bar(self.unit)
                 self._task = self.bar.add_task(self.label, total=self.total)
                 self.bar.start()
         return self
@@ -43,8 +47,43 @@ class Progress:
             self.bar.update(self._task, advance=count, description=self.label)
 
 
-def _rich_bar(unit):
+def _terminal_bar(unit):
     from rich import console, progress
+
+    return progress.Progress(
+        *_columns(unit),
+        console=console.Console(stderr=True),
+        transient=True,
+        refresh_per_second=1 / REFRESH_SECONDS,
+        redirect_stdout=sys.stdout.isatty(),  # else what is printed to a file would land on the terminal
+    )
+
+
+def _notebook_bar(unit):
+    """The same line as an output that is replaced in place: rich itself draws none without ipywidgets."""
+    from IPython import display
+    from rich import console, progress
+
+    class Bar(progress.Progress):
+        def start(self):
+            self.output, self.drawn = display.display(display.Pretty(""), display_id=True), 0
+
+        def update(self, *args, **kwargs):
+            super().update(*args, **kwargs)
+            if time.monotonic() > self.drawn + REFRESH_SECONDS:
+                self.drawn = time.monotonic()
+                with self.console.capture() as line:
+                    self.console.print(self.get_renderable())
+                self.output.update(display.Pretty(line.get().rstrip()))
+
+        def stop(self):
+            self.output.update(display.Pretty(""))
+
+    return Bar(*_columns(unit), console=console.Console(force_jupyter=False, width=100, no_color=True))
+
+
+def _columns(unit):
+    from rich import progress
 
     class Speed(progress.ProgressColumn):
         def render(self, task):
@@ -54,10 +93,4 @@ def _rich_bar(unit):
     if unit == "B":
         counts = [progress.DownloadColumn(), progress.TransferSpeedColumn()]
     label = progress.TextColumn("{task.description}", markup=False)
-    return progress.Progress(
-        *(label, progress.BarColumn(), *counts, progress.TimeRemainingColumn()),
-        console=console.Console(stderr=True),
-        transient=True,
-        refresh_per_second=4,  # the bar must not slow down what is measured
-        redirect_stdout=sys.stdout.isatty(),  # else what is printed to a file would land on the terminal
-    )
+    return label, progress.BarColumn(), *counts, progress.TimeRemainingColumn()

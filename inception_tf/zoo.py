@@ -9,7 +9,7 @@ import importlib
 import inspect
 from pathlib import Path
 
-from inception_tf.errors import CheckpointError, MismatchError, UsageError, reason
+from inception_tf.errors import CheckpointError, MismatchError, UsageError, raising
 from inception_tf.files import refuse_lfs_pointer
 from inception_tf.models.card import SAVED_MODEL_CARD, Weights
 from inception_tf.models.initialization import skip_init
@@ -131,6 +131,9 @@ def load_model(source, network=None, **options):
             which does not say, and for checkpoints that detection is not to decide on.
         **options: as `create_model` takes them; a `.keras` file has its own, and takes none.
 
+    Returns:
+        A Keras model as `create_model` gives it.
+
     Raises:
         UsageError: it is an export, or an option is out of range.
         CheckpointError, MismatchError, DownloadError: there is none, it is damaged, or does not fit.
@@ -230,10 +233,8 @@ def _load_h5(info, path, options):
     check_weights_file(path)
     with skip_init():
         model = build_model(info, **options)
-    try:
+    with raising(MismatchError, f"{path} does not fit {info.name} with these options", Exception):
         model.load_weights(path)
-    except Exception as error:  # of many types, where the file is damaged
-        raise MismatchError(f"{path} does not fit {info.name} with these options: {reason(error)}") from error
     model.card = dataclasses.replace(model.card, weights=Weights(path.name))
     return model
 

@@ -1,6 +1,7 @@
 """The house keeps its order: imports run down, none runs in a circle, and every module may be the first."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "inception_tf"
 # From the ground up. What stands in one line knows nothing of one another.
 FLOORS = (
     ("errors", "machine", "progress", "quiet", "tables"),
-    ("files",),
+    ("files", "remote"),
     ("figures",),
     ("images", "models"),
     ("slim",),
@@ -80,6 +81,13 @@ def graph():
 def test_imports_run_down(graph):
     assert {room(module) for module in graph if room(module)} == set(FLOOR)
     assert arrows_up(graph) == []
+
+
+def test_the_map_of_the_house():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    start = text.index("    __main__.py ")
+    floors = text[start : text.index("`tests/test_architecture.py`", start)].split("      ↓\n")
+    assert [set(re.findall(r"^    (\w+)(?:/|\.py) ", floor, re.M)) for floor in floors] == list(map(set, FLOORS[::-1]))
 
 
 def test_no_circle(graph):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 PYTHON_PAGE = ROOT / "docs" / "reference" / "python.md"
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
 
@@ -61,6 +63,20 @@ def test_the_reference_has_every_public_name():
         assert f"`{name}`" in page, name
 
 
+def test_docstrings_say_parameters_results_and_errors():
+    import inception_tf as itf
+
+    public = [getattr(itf, name) for name in itf.__all__ if name not in itf._MODULES]
+    for thing in [*public, *(getattr(itf.metrics, name) for name in itf.metrics.__all__)]:
+        text = inspect.getdoc(thing)
+        said = set(re.findall(r"\w+", str(re.findall(r"^ +([\w*, ]+): |`(\w+)", text, re.MULTILINE))))
+        parameters = set(inspect.signature(thing).parameters) - {"kwargs"}  # those of Keras's layers
+        assert parameters <= said, (thing, parameters - said)
+        wanted = {"Returns:", "Raises:"} - ({"Returns:"} if inspect.isclass(thing) else set())
+        wanted -= {"Raises:"} if thing in (itf.end_points, itf.list_models) else set()
+        assert wanted <= set(text.split()), thing
+
+
 @pytest.mark.slow
 def test_the_examples_of_the_reference(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -75,13 +91,67 @@ def test_the_examples_of_the_reference(tmp_path, monkeypatch):
                 exec(source, names)
 
 
+@pytest.fixture(scope="module")
+def after_the_demo(tmp_path_factory):
+    """A folder as `make demo ARGS=--offline` leaves it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    run([sys.executable, ROOT / "tools" / "demo.py", "--offline", "--seconds", "15"], folder)
+    return folder
+
+
 @pytest.mark.slow
-def test_the_readme_after_the_demo(tmp_path):
-    run([sys.executable, ROOT / "tools" / "demo.py", "--offline", "--seconds", "15"], tmp_path)
+def test_the_readme_after_the_demo(after_the_demo):
     for language, text in blocks(ROOT / "README.md", "console", "python"):
         if language == "python":
-            run([sys.executable, "-c", text], tmp_path)
+            run([sys.executable, "-c", text], after_the_demo)
             continue
         for entry in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, _, expected = entry.partition("\n")
-            assert_shape(expected, run(["bash", "-c", command], tmp_path), command)
+            assert_shape(expected, run(["bash", "-c", command], after_the_demo), command)
+
+
+@pytest.fixture
+def jupyter(monkeypatch):
+    """A function that has Jupyter's kernel run the cells of a notebook in a folder; an error in one is raised."""
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
+    return lambda notebook, folder, **options: nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(folder)}}, **options
+    ).execute()
+
+
+def shown(cell):
+    """The kinds of what a cell shows, such as {"text/plain", "text/html"}, apart from messages and empty outputs."""
+    outputs = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
+    data = [output.get("data", {"text/plain": output.get("text")}) for output in outputs]
+    return {kind for one in data for kind in one if one["text/plain"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_from_top_to_bottom(path, jupyter, after_the_demo):
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    written = [shown(cell) for cell in notebook.cells]
+    folder = after_the_demo / "docs" / "tutorials"
+    folder.mkdir(parents=True, exist_ok=True)
+    jupyter(notebook, folder)
+    assert [shown(cell) for cell in notebook.cells] == written
+    assert any(written), "a notebook is committed with its outputs"
+
+
+@pytest.mark.slow
+def test_progress_shows_in_jupyter(jupyter, tmp_path):
+    from nbformat import v4
+
+    cells = [
+        "from inception_tf.progress import Progress\nbar = Progress('Reading', 20, 'images').__enter__()",
+        "bar.advance(3)",
+        "bar.__exit__()",
+    ]
+    notebook, seen = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells]), []
+    jupyter(notebook, tmp_path, on_cell_executed=lambda **_: seen.append(str(notebook.cells[0].outputs)))
+    assert "Reading" in seen[0] and "3/20" in seen[1]
+    assert "Reading" not in seen[2] and "ipywidgets" not in "".join(seen)

@@ -1,9 +1,8 @@
 """Inception-v3 in Keras on the backend that KERAS_BACKEND names, ours and keras.applications', as candidates.
 
-Images are random and on the device already.
+Images are random and on the device already. `precision`: "float32", proper, or "bfloat16".
 """
 
-import functools
 import math
 import sys
 import time
@@ -30,8 +29,7 @@ def probe(device):
 def matmul(device, precision, side, count):
     """Multiplies two random square matrices."""
     _start(device, precision)
-    dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    left, right = (ops.cast(keras.random.uniform((side, side)), dtype) for _ in range(2))
+    left, right = (ops.cast(keras.random.uniform((side, side)), precision) for _ in range(2))
     multiply = _compiled(ops.matmul)
     return _repeated(lambda: multiply(left, right), device, count)
 
@@ -39,32 +37,20 @@ def matmul(device, precision, side, count):
 def inference(device, precision, batch, size, classes, fused=False, count=1):
     """Logits of a batch of images, by XLA."""
     from inception_tf.inference.xla import jax_compiled, stateless
-
-    _start(device, precision)
-    dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    start = time.perf_counter()
-    model = _network(dtype, size, classes, fused)
-    facts = {"build": round(time.perf_counter() - start, 1)}
-    images = ops.cast(_examples(batch, size, classes)[0], dtype)
-    if BACKEND == "tensorflow":
-        run = _compiled(lambda images: model(images, training=False))
-        return _repeated(lambda: run(images), device, count, **facts)
-    if fused:
-        run = jax_compiled(model)
-        return _repeated(lambda: run(images), device, count, **facts)
-    weights, run = stateless(model)
-    run = _compiled(run)
-    return _repeated(lambda: run(weights, images), device, count, **facts)
-
-
-@functools.cache
-def _network(dtype, size, classes, fused):
-    """Ours, built once."""
     from inception_tf.models.fused import fuse_for_inference
 
-    if fused:
-        return fuse_for_inference(_network(dtype, size, classes, False))
-    return _model(lambda: _ours(size, classes, classifier_activation=None), dtype)
+    _start(device, precision)
+    start = time.perf_counter()
+    model = _model(lambda: _ours(size, classes, classifier_activation=None), precision)
+    model = fuse_for_inference(model) if fused else model
+    facts = {"build": round(time.perf_counter() - start, 1)}
+    images = ops.cast(_examples(batch, size, classes)[0], precision)
+    if BACKEND == "jax" and not fused:
+        weights, run = stateless(model)
+        run = _compiled(run)
+        return _repeated(lambda: run(weights, images), device, count, **facts)
+    run = jax_compiled(model) if fused and BACKEND == "jax" else _compiled(lambda images: model(images, training=False))
+    return _repeated(lambda: run(images), device, count, **facts)
 
 
 def finetune(
@@ -107,12 +93,9 @@ def plain_keras(device, precision, part, batch, size, classes, rate, count=1, xl
     inputs = keras.Input((size, size, 3))
     x = keras.layers.Dropout(0.2)(backbone(inputs, training=False))
     model = keras.Model(inputs, keras.layers.Dense(classes, dtype="float32")(x))
-    model.compile(
-        keras.optimizers.RMSprop(rate, **RMSPROP),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=xla or BACKEND == "jax",
-    )
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    update = keras.optimizers.RMSprop(rate, **RMSPROP)
+    model.compile(update, loss, metrics=["accuracy"], jit_compile=xla or BACKEND == "jax")
     return _training(model, device, count, *_examples(batch, size, classes))
 
 
@@ -125,12 +108,11 @@ def _training(model, device, count, *batch):
 def _start(device, precision="float32"):
     """The device's name (None for a processor), after the precision of float32 products is set."""
     if BACKEND == "jax":
-        precisions = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
-        library.config.update("jax_default_matmul_precision", precisions[precision])
+        library.config.update("jax_default_matmul_precision", {"float32": "highest"}.get(precision, "default"))
         if device == "gpu" and library.default_backend() != "gpu":
             sys.exit("JAX sees no GPU")
         return library.devices()[0].device_kind if device == "gpu" else None
-    library.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+    library.config.experimental.enable_tensor_float_32_execution(False)
     gpus = library.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         sys.exit("TensorFlow sees no GPU")
@@ -138,14 +120,14 @@ def _start(device, precision="float32"):
 
 
 def _policy(precision):
-    return "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    return "mixed_bfloat16" if precision == "bfloat16" else precision
 
 
 def _ours(size, classes, **options):
     return create_model("inception_v3", classes=classes, input_shape=(size, size, 3), **options)
 
 
-def _model(build, dtype="float32"):
+def _model(build, dtype):
     """The model that a function builds."""
     keras.config.set_dtype_policy(dtype)
     with drawn_on_host():

@@ -15,69 +15,58 @@ HERE = Path(__file__).resolve().parent
 FORMS = ("eager", "channels_last", "compiled")  # of torch's network
 
 
-def benchmark_parser(doc, **defaults):
-    """A parser with the options of every benchmark; see `add_benchmark_arguments`."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(doc):
+    """A parser of a command line, whose help is a module's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def benchmark_options(doc, peers=False, **defaults):
+    """The same with the options of every benchmark; of one beside peers, which rows there are and torch's Python."""
+    parser = options(doc)
     add_benchmark_arguments(parser, **defaults)
+    if peers:
+        python = os.environ.get("TORCH_PYTHON", sys.executable)
+        parser.add_argument("--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager" (*)')
+        parser.add_argument("--torch-python", default=python, metavar="PYTHON", help="that has torch (TORCH_PYTHON)")
     return parser
-
-
-def add_peer_arguments(parser):
-    """Which rows there are, and the Python of torch's."""
-    parser.add_argument("--only", default="*", metavar="GLOBS", help='of rows, such as "ours*,torch eager" (*)')
-    parser.add_argument(
-        "--torch-python",
-        default=os.environ.get("TORCH_PYTHON", sys.executable),
-        metavar="PYTHON",
-        help="a Python with torch and timm; default: TORCH_PYTHON, or this one",
-    )
 
 
 def start(parser, run, arguments=None):
     """Calls `run` with the arguments; an error of this library is a line."""
     args = parser.parse_args(arguments)
     try:
-        run(args)
+        return run(args)
     except InceptionTFError as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
 def wanted(name, globs):
     """Whether one of the globs, separated by commas, is a name's, in capitals or not."""
-    return any(fnmatch.fnmatchcase(name.lower(), glob) for glob in globs.lower().split(","))
+    return any(fnmatch.fnmatchcase(name.lower(), glob.strip()) for glob in globs.lower().split(","))
 
 
-def usable(args, frameworks, report, stack):
-    """The processes of those of "torch", "jax", "tensorflow" that start on the device, a dict by name.
+def usable(args, frameworks, report):
+    """Those of "torch", "jax", "tensorflow" that start on the device; notes their versions, and what is left out."""
 
-    Notes their versions, and what is left out. They end with `stack`, an `ExitStack`.
-    """
-
-    def attempt(framework):
+    def probe(framework):
         try:
-            return Child(candidate(args, framework, framework, "probe"))
+            child = Child(candidate(args, framework, framework, "probe"))
         except BenchmarkError as error:
-            return error
+            return report.left_out.append(str(error))
+        child.close()
+        report.machine["packages"] |= child.facts["versions"]
+        report.machine["device"] = child.facts["device"]
+        return framework
 
-    found = {}
     with ThreadPoolExecutor() as pool:
-        for framework, child in zip(frameworks, pool.map(attempt, frameworks)):
-            if isinstance(child, BenchmarkError):
-                report.left_out.append(str(child))
-                continue
-            stack.callback(child.close)
-            report.machine["packages"] |= child.facts["versions"]
-            report.machine["device"] = child.facts["device"]
-            found[framework] = child
-    return found
+        return list(filter(None, pool.map(probe, frameworks)))
 
 
 def candidate(args, name, framework, function, work=1, **arguments):
     """A function of _torch_steps.py, or of _keras_steps.py on a backend."""
-    variables = {"KERAS_BACKEND": framework, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
+    variables = {"KERAS_BACKEND": framework}
     if args.device == "cpu":
         variables |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
-    file, python = (
-        ("_torch_steps.py", args.torch_python) if framework == "torch" else ("_keras_steps.py", sys.executable)
-    )
-    return Candidate(name, f"{HERE / file}:{function}", {"device": args.device, **arguments}, work, python, variables)
+    file, python = ("_torch", args.torch_python) if framework == "torch" else ("_keras", sys.executable)
+    arguments = {"device": args.device, **arguments}
+    return Candidate(name, f"{HERE / file}_steps.py:{function}", arguments, work, python, variables)

@@ -1,6 +1,9 @@
 """timm's Inception-v3 in torch, as candidates of a benchmark.
 
 It runs in a Python that has torch and timm, and needs nothing of this library.
+
+form: "eager", "channels_last", or one of COMPILED: channels_last, by torch.compile. part: "full", or "head" for the
+classifier alone.
 """
 
 import contextlib
@@ -10,7 +13,6 @@ from unittest.mock import MagicMock
 
 try:
     import torch
-    import torch._dynamo
 except ImportError:
     sys.exit(f"{sys.executable} has no torch: name a Python that has with --torch-python or TORCH_PYTHON")
 try:
@@ -22,11 +24,7 @@ except ImportError:
 import timm
 
 # By form, the mode of torch.compile.
-COMPILED = {"compiled": "default", "graphs": "reduce-overhead", "max-autotune": "max-autotune"}
-# Networks share their code: torch would run the ninth uncompiled.
-for option in ("recompile_limit", "cache_size_limit", "accumulated_recompile_limit"):
-    if hasattr(torch._dynamo.config, option):
-        setattr(torch._dynamo.config, option, 1000)
+COMPILED = {"compiled": "default", "graphs": "reduce-overhead"}
 
 
 def probe(device):
@@ -39,25 +37,16 @@ def probe(device):
 
 
 def inference(device, precision, form, batch, size, classes, count=1):
-    """Logits of a batch of random images.
-
-    Args:
-        form: "eager", "channels_last", or one of COMPILED: channels_last, by torch.compile.
-    """
-    _start(device, precision)
+    """Logits of a batch of random images."""
+    _start(device)
     model, images = _network(device, precision, form, batch, size, classes)
     model.eval()
     return _repeated(torch.inference_mode()(lambda: model(images)), device, count)
 
 
 def training(device, precision, form, part, batch, size, classes, rate, count=1):
-    """Steps of training on one batch of random images: softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp.
-
-    Args:
-        form: as in `inference`.
-        part: "full", or "head" for the classifier alone.
-    """
-    place = _start(device, precision)
+    """Steps of training on a batch of random images: softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp."""
+    place = _start(device)
     model, images = _network(device, "float32", form, batch, size, classes)
     labels = torch.arange(batch, device=place) % classes
     model.train()
@@ -83,22 +72,21 @@ def training(device, precision, form, part, batch, size, classes, rate, count=1)
     return _repeated(step, device, count, trained=sum(weight.numel() for weight in trained))
 
 
-def _start(device, precision="float32"):
-    """torch's name of the device, after the precision of its float32 products is set."""
+def _start(device):
+    """torch's name of the device, after float32 products are to be proper ones."""
     if device == "gpu" and not torch.cuda.is_available():
         sys.exit("torch sees no GPU")
     torch.manual_seed(0)
     if hasattr(os, "sched_getaffinity"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = False, True
     return "cuda" if device == "gpu" else "cpu"
 
 
 def _network(device, precision, form, batch, size, classes):
     """The network and a batch of images in [-1, 1]."""
-    place, dtype = "cuda" if device == "gpu" else "cpu", torch.bfloat16 if precision == "bfloat16" else torch.float32
+    place, dtype = "cuda" if device == "gpu" else "cpu", getattr(torch, precision)
     layout = torch.contiguous_format if form == "eager" else torch.channels_last
     model = timm.create_model("inception_v3", num_classes=classes, drop_rate=0.2)
     model = model.to(place, dtype, memory_format=layout)

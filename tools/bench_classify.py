@@ -11,7 +11,7 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from _tools import benchmark_parser, start
+from _tools import benchmark_options, start
 
 from inception_tf.benchmark.harness import Section, benchmark
 from inception_tf.benchmark.report import Report
@@ -22,47 +22,43 @@ from inception_tf.images.files import find_images
 
 
 def main():
-    parser = benchmark_parser(__doc__, batch="16", rounds=5)
+    parser = benchmark_options(__doc__, batch="16", rounds=5)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", nargs="+", help="photographs (64 generated JPEGs)")
-    parser.add_argument("--openvino", action="store_true", help="as `classify` takes it")
     start(parser, run)
 
 
 def run(args):
     options = settings(args)
     with tempfile.TemporaryDirectory() as scratch:
-        if not args.images:
-            for i, data in enumerate(16 * jpegs()):
-                Path(scratch, f"{i:04}.jpg").write_bytes(data)
+        for i, data in enumerate(16 * jpegs()):
+            Path(scratch, f"{i:04}.jpg").write_bytes(data)
         paths = [str(path) for path in find_images(args.images or [scratch])]
+        report, here = Report(f"{len(paths)} photographs"), Path(__file__).resolve()
 
-        def sections():
-            for model, batch in itertools.product(args.models, args.batch):
-                arguments = {"model": model, "paths": paths, "batch": batch, "openvino": args.openvino}
-                functions = {name: f"{Path(__file__).resolve()}:{name}" for name in ("engine", "classify")}
-                candidates = [Candidate(name, function, arguments, len(paths)) for name, function in functions.items()]
-                yield Section({"model": Path(model).name, "batch": batch}, candidates)
+        def section(model, batch):
+            given = {"model": model, "paths": paths, "batch": batch}
+            both = [Candidate(name, f"{here}:{name}", given, len(paths)) for name in ("engine", "classify")]
+            return Section({"model": Path(model).name, "batch": batch}, both)
 
-        report = Report(f"{len(paths)} photographs")
-        benchmark(report, sections(), **options)
+        benchmark(report, itertools.starmap(section, itertools.product(args.models, args.batch)), **options)
     print(report.markdown())
 
 
-def engine(model, paths, batch, openvino):
+def engine(model, paths, batch):
     """The bare engine on the preprocessed photographs."""
     from inception_tf.inference.engines import open_engine
 
-    run = open_engine(model, openvino=openvino)
+    run = open_engine(model)
     images = run.preprocessing(paths, decoder=run.decoder)
     return lambda: [run(images[i : i + batch]) for i in range(0, len(images), batch)]
 
 
-def classify(model, paths, batch, openvino):
+def classify(model, paths, batch):
     """`classify` on the files; the first call is of one."""
     from inception_tf.inference import classify, engines
 
-    run, calls = engines.open_engine(model, openvino=openvino), itertools.chain([paths[:1]], itertools.repeat(paths))
+    run, calls = engines.open_engine(model), itertools.chain([paths[:1]], itertools.repeat(paths))
 
     def call():
         _, failures = classify.classify(run, next(calls), batch=batch)

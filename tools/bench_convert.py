@@ -5,7 +5,6 @@
 Without a checkpoint a full-size Inception-v3 with random weights is saved as one first.
 """
 
-import argparse
 import functools
 import statistics
 import subprocess
@@ -14,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _tools import start
+from _tools import options, start
 
 import inception_tf as itf
 from inception_tf import tables
@@ -26,7 +25,7 @@ CONVERT = '`convert(checkpoint, "model.keras", check=False)`, imports aside'
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("checkpoint", nargs="?")
     parser.add_argument("--rounds", type=int, default=5, help="how many (5); one more is not counted")
     start(parser, run)
@@ -41,14 +40,16 @@ def run(args):
         reader = tf.train.load_checkpoint(path)
         return [reader.get_tensor(name) for name in reader.get_variable_to_shape_map()]
 
+    def process(*arguments):
+        return functools.partial(subprocess.run, [sys.executable, *arguments], check=True, capture_output=True)
+
     with tempfile.TemporaryDirectory() as scratch:
         path, target = args.checkpoint or str(Path(scratch, "inception_v3.ckpt")), Path(scratch, "model.keras")
         if not args.checkpoint:
             itf.save_slim(itf.InceptionV3(aux_logits=True), path, format="v1")
         found = itf.detect(path)
-        options = {} if found.classes else {"include_top": False}
-        load = functools.partial(itf.create_model, found.network, weights=path, **options)
-        command = functools.partial(subprocess.run, check=True, capture_output=True)
+        top = {} if found.classes else {"include_top": False}
+        load = functools.partial(itf.create_model, found.network, weights=path, **top)
         steps = {
             READ: read,
             "`keras.applications.InceptionV3(weights=None)`": lambda: keras.applications.InceptionV3(weights=None),
@@ -56,10 +57,8 @@ def run(args):
             f'`create_model("{found.network}", weights=checkpoint)`': load,
             WRITE: functools.partial(load().save, target),
             CONVERT: lambda: convert(path, target, overwrite=True, check=False),
-            "a process: `import tensorflow, keras`": lambda: command(
-                [sys.executable, "-c", "import tensorflow, keras"]
-            ),
-            "a process: `inception-tf --help`": lambda: command([sys.executable, "-m", "inception_tf", "--help"]),
+            "a process: `import tensorflow, keras`": process("-c", "import tensorflow, keras"),
+            "a process: `inception-tf --help`": process("-m", "inception_tf", "--help"),
         }
         seconds = {step: [] for step in steps}
         for _ in range(args.rounds + 1):

@@ -9,13 +9,12 @@ arrays. SavedModels and exports are loaded; Keras's, TF-Slim's and torch's netwo
 ones freeze them, which counts in their first answer and their memory.
 """
 
-import contextlib
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from _tools import FORMS, HERE, add_peer_arguments, benchmark_parser, candidate, start, usable, wanted
+from _tools import FORMS, HERE, benchmark_options, candidate, start, usable, wanted
 
 from inception_tf.benchmark import engines
 from inception_tf.benchmark.harness import benchmark
@@ -33,8 +32,7 @@ EXPORTS = {"LiteRT": ("litert", ".tflite"), "ONNX Runtime": ("onnx", ".onnx"), "
 
 
 def main():
-    parser = benchmark_parser(__doc__, batch="1,8,32")
-    add_peer_arguments(parser)
+    parser = benchmark_options(__doc__, peers=True, batch="1,8,32")
     parser.add_argument("--variants", action="store_true", help="ours not fused too, and with siblings merged")
     parser.set_defaults(device="cpu")
     start(parser, run)
@@ -48,13 +46,10 @@ def run(args):
         report.multiply_adds, parameters = engines.costs(NETWORK)
         found = [*keras_applications(args, Path(scratch), report), *ours(args, Path(scratch), report)]
         found += [peer("TF-Slim session", "slim"), peer("TF-Slim frozen", "slim", frozen=True)]
-        with contextlib.ExitStack() as stack:
-            torch = any(wanted(f"torch {form}", args.only) for form in FORMS) and usable(args, ["torch"], report, stack)
-        if torch:
-            options_of_torch = {"precision": "float32", "size": 299, "classes": 1000}
-            found += [
-                candidate(args, f"torch {form}", "torch", "inference", form=form, **options_of_torch) for form in FORMS
-            ]
+        forms = [form for form in FORMS if wanted(f"torch {form}", args.only)]
+        if forms and usable(args, ["torch"], report):
+            common = {"precision": "float32", "size": 299, "classes": 1000}
+            found += [candidate(args, f"torch {form}", "torch", "inference", form=form, **common) for form in forms]
         found = [row for row in found if row.name == BASE or wanted(row.name, args.only)]
         benchmark(report, engines.sections(found, args.batch, report.multiply_adds, parameters), **options)
     print(report.markdown())
@@ -82,10 +77,9 @@ def keras_applications(args, scratch, report):
             try:
                 with suppress_stderr():
                     model.export(saved + suffix, format=form, verbose=False)
+                yield peer(name, "exported", path=saved + suffix)
             except Exception as error:  # another's converter, which may lack something
                 report.left_out.append(f"{name}: {error}")
-            else:
-                yield peer(name, "exported", path=saved + suffix)
 
 
 def ours(args, scratch, report):

@@ -16,16 +16,19 @@ from PIL import Image
 
 import inception_tf as itf
 from inception_tf import figures
-from inception_tf.errors import DownloadError, InceptionTFError
+from inception_tf.errors import DownloadError
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.quiet import no_deprecations, start_keras
+from inception_tf.slim import catalogue
+from inception_tf.slim.download import fetch
+from inception_tf.slim.reference import import_tf_slim
 
 SIZE = 75  # the smallest image that Inception-v3 takes: digits are small, and a minute is short
 HELD_OUT = 200
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="where everything goes; replaced (demo)")
     parser.add_argument("--offline", action="store_true", help="do not try to download the published checkpoint")
     parser.add_argument("--seconds", type=float, default=60, help="how long TF-Slim trains (60)")
@@ -67,25 +70,19 @@ def command(*arguments):
 
 def download():
     """The published checkpoint, or None without internet."""
-    from inception_tf.slim import catalogue
-    from inception_tf.slim.download import fetch
-
     try:
         return fetch(catalogue.find("inception_v3", "imagenet"), tries=1, timeout=10)
     except DownloadError as error:
         print(f"{error}\n\nGoing on without: TF-Slim trains a small Inception-v3 first.", flush=True)
-        return None
 
 
 def sample_photographs(folder):
     """The two photographs that scikit-learn carries, as files."""
     from sklearn.datasets import load_sample_images
 
-    folder.mkdir()
     samples = load_sample_images()
-    for name, image in zip(samples.filenames, samples.images):
-        Image.fromarray(image).save(folder / (Path(name).stem + ".png"))
-    return sorted(folder.iterdir())
+    names = [folder / f"{Path(name).stem}.png" for name in samples.filenames]
+    return sorted(map(save_image, samples.images, names))
 
 
 def digits(folder):
@@ -96,28 +93,26 @@ def digits(folder):
     """
     from sklearn.datasets import load_digits
 
-    folder.mkdir()
     data = load_digits()
     images = np.kron(255 - data.images * 255 / 16, np.ones((1, 10, 10))).astype("uint8")
     images = np.pad(images, ((0, 0), (8, 8), (8, 8)), constant_values=255)
     order = np.random.default_rng(0).permutation(len(images))
-    files = []
-    for i in order[:HELD_OUT]:
-        files.append(folder / f"{i:04d}.png")
-        Image.fromarray(images[i]).save(files[-1])
+    files = [save_image(images[i], folder / f"{i:04d}.png") for i in order[:HELD_OUT]]
     for i in order[HELD_OUT : 2 * HELD_OUT]:
-        path = folder.parent / "photos" / ("odd" if data.target[i] % 2 else "even") / f"{i:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[i]).save(path)
+        save_image(images[i], folder.parent / "photos" / ("odd" if data.target[i] % 2 else "even") / f"{i:04d}.png")
     prepared = Preprocessing(size=SIZE)([np.stack([image] * 3, -1) for image in images[order[HELD_OUT:]]])
     return ((prepared, data.target[order[HELD_OUT:]]), files), data.target[order[:HELD_OUT]].tolist()
+
+
+def save_image(image, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
 
 
 def train_with_slim(data, folder, seconds, batch=32):
     """Trains TF-Slim's own Inception-v3 as Slim's scripts do, RMSProp and all. Returns its Saver's checkpoint."""
     import tensorflow.compat.v1 as tf
-
-    from inception_tf.slim.reference import import_tf_slim
 
     slim = import_tf_slim()
     from tf_slim.nets import inception_v3
@@ -153,43 +148,36 @@ def compare(checkpoint, keras_file, servable, photographs, truth, picture):
     from inception_tf.inference.engines import open_engine
     from inception_tf.slim import verify
 
-    engine, exported = open_engine(keras_file), open_engine(servable)
+    def best(engine):
+        """The best class of every image."""
+        results, failures = itf.classify(engine, photographs, top=1, batch=50)
+        assert not failures, failures
+        return [results[path][0][0] for path in photographs]
+
+    engine, graph = open_engine(keras_file), "TF-Slim's graph"
     images = engine.preprocessing(photographs)
     original = verify.run_original(checkpoint, images, itf.detect(checkpoint))
-    report = verify.compare_end_points(
-        "inception_v3", "TF-Slim's graph", verify.run_keras(engine.model, images), original
-    )
+    report = verify.compare_end_points("inception_v3", graph, verify.run_keras(engine.model, images), original)
+    first = original["Predictions"].argmax(-1).tolist()
     answers = {
-        "TF-Slim's graph, the checkpoint": original["Predictions"].argmax(-1).tolist(),
-        "Keras, the .keras file": best(engine, photographs),
-        "SavedModel, without Keras": best(exported, photographs),
+        "TF-Slim's graph, the checkpoint": first,
+        "Keras, the .keras file": best(engine),
+        "SavedModel, without Keras": best(open_engine(servable)),
     }
     print(f"\nAll {len(photographs)} images: {report.summary()}.")
-    first = next(iter(answers.values()))
     for who, given in answers.items():
         right = f"{sum(a == t for a, t in zip(given, truth))} of {len(truth)} right, " if truth else ""
-        print(f"  {who:32}  {right}{sum(a == b for a, b in zip(given, first))} of {len(first)} as TF-Slim's graph")
+        print(f"  {who:32}  {right}{sum(a == b for a, b in zip(given, first))} of {len(first)} as {graph}")
     draw(picture, photographs, [engine.labels[a] for a in first], report)
     return report.passed and all(given == first for given in answers.values())
 
 
-def best(engine, photographs):
-    """The best class of every image."""
-    from inception_tf.inference.classify import classify
-
-    results, failures = classify(engine, photographs, top=1, batch=50)
-    if failures:
-        raise InceptionTFError(f"Unreadable: {failures}")
-    return [results[path][0][0] for path in photographs]
-
-
 def draw(path, photographs, names, report):
     """A picture of some images with their answers, and of the differences from the original at every end point."""
-    shown = list(zip(photographs, names))[:12]
     figure = figures.figure(12, 5)
     left, right = figure.subfigures(1, 2)
     left.suptitle("What all three answer")
-    for axes, (photograph, name) in zip(left.subplots(3, 4).flat, shown):
+    for axes, photograph, name in zip(left.subplots(3, 4).flat, photographs, names):
         axes.imshow(Image.open(photograph), cmap="gray")
         axes.set_title(name, fontsize=9)
     for axes in left.axes:
@@ -197,8 +185,7 @@ def draw(path, photographs, names, report):
     axes = right.subplots()
     axes.barh([row.end_point for row in report.rows], [max(row.relative, 1e-9) for row in report.rows])
     axes.axvline(report.tolerance, color="tab:red", label=f"tolerance {report.tolerance:.0e}")
-    axes.set_xscale("log")
-    axes.set_xlabel("largest difference, relative to the end point's maximum")
+    axes.set(xscale="log", xlabel="largest difference, relative to the end point's maximum")
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
     axes.legend()

@@ -5,8 +5,8 @@ batches; and from random weights. One after another, each in a process of its ow
 
     python tools/finetune_flowers.py --data flower_photos --weights inception_v3.ckpt --out runs
 
-With `--recipes`, other recipes beside one another on the same folds, each of which is trained on and tested once, the
-test after the last epoch, so that no epoch is chosen by it:
+With `--recipes`, other recipes beside one another on the same folds, each of which is trained on and tested once: the
+model of the last epoch, so that none is chosen by the test. Fine-tuning itself validates on a few of the photographs:
 
     python tools/finetune_flowers.py … --recipes slim modern --folds 2 --seeds 0 1 2
 """
@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--recipes", nargs="+", help="names or YAML files of recipes to compare")
     parser.add_argument("--folds", type=int, default=2, help="the parts that each seed deals the photographs to (2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the folds and the runs (0 1 2)")
+    parser.add_argument("--precision", default="float32", help="of the recipes' training (float32)")
     parser.add_argument("--keras", help=argparse.SUPPRESS)  # what this file runs itself with
     args = parser.parse_args()
     if args.keras:
@@ -65,7 +66,7 @@ def main():
         before = os.times()
         output = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True).stdout
         after = os.times()
-        used = after.children_user - before.children_user + after.children_system - before.children_system
+        used = _children(after) - _children(before)
         best = json.loads(output)["best"]
         row = {"run": name, "val_accuracy": best["val_accuracy"], "minutes": (time.monotonic() - start) / 60}
         rows.append({**row, "cpu_minutes": used / 60, "load_before": load})
@@ -84,33 +85,48 @@ def compare(args):
         for fold in range(args.folds):
             data = deal(Path(args.data), args.out / f"folds-{seed}", args.folds, fold, seed)
             for recipe, runs in reached.items():
-                command = ["-m", "inception_tf", "finetune", "--data", data, "--weights", args.weights, "--json"]
-                command += ["--recipe", recipe, "--seed", seed, "--no-report"]
-                command += ["--out", args.out / f"{Path(recipe).stem}-{seed}-{fold}"]
-                start = time.monotonic()
-                done = subprocess.run(
-                    [sys.executable, *map(str, command)], stdout=subprocess.PIPE, text=True, check=True
-                )
-                accuracy = json.loads(done.stdout)["history"][-1]["val_accuracy"]
-                runs.append((accuracy, (time.monotonic() - start) / 60))
-                print(json.dumps({"recipe": recipe, "seed": seed, "fold": fold, "accuracy": accuracy}), flush=True)
+                out = args.out / f"{Path(recipe).stem}-{seed}-{fold}"
+                command = ["finetune", "--data", data / "train", "--val", data / "few", "--weights", args.weights]
+                command += ["--recipe", recipe, "--seed", seed, "--precision", args.precision, "--no-report"]
+                start, before = time.monotonic(), os.times()
+                inception_tf(*command, "--out", out)
+                minutes = (time.monotonic() - start) / 60
+                cpu = (_children(os.times()) - _children(before)) / 60
+                accuracy = inception_tf("evaluate", out / "last.keras", "--data", data / "val")["top1"]
+                runs.append((accuracy, minutes, cpu))
+                row = {"recipe": recipe, "seed": seed, "fold": fold, "accuracy": accuracy, "minutes": minutes}
+                print(json.dumps({**row, "processor_minutes": cpu}), flush=True)
     rows = []
     for recipe, runs in reached.items():
-        accuracy, minutes = np.array(runs).T
-        rows.append((recipe, tables.percent(accuracy.mean()), f"{100 * accuracy.std():.1f}", f"{minutes.mean():.1f}"))
-    print(tables.render(rows, ("recipe", "top-1", "±", "minutes"), "<>>>"))
+        accuracy, minutes, cpu = np.array(runs).T
+        row = recipe, len(runs), tables.percent(accuracy.mean()), f"{100 * accuracy.std():.1f}"
+        rows.append((*row, f"{minutes.mean():.1f}", f"{cpu.mean():.1f}"))
+    print(tables.render(rows, ("recipe", "runs", "top-1", "±", "minutes", "processor minutes"), "<>>>>>"))
+
+
+def inception_tf(*words):
+    """What a command answers, as JSON."""
+    command = [sys.executable, "-m", "inception_tf", *map(str, words), "--json"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def _children(times):
+    return times.children_user + times.children_system
 
 
 def deal(photographs, folder, folds, fold, seed):
-    """Class folders of links, one of `folds` parts of every class to test on in `val/`, the others in `train/`."""
+    """Class folders of links, one of `folds` parts of every class to test on in `val/`, two of them in `few/`,
+    the others in `train/`."""
     folder = folder / str(fold)
     for kind in sorted(path for path in photographs.iterdir() if path.is_dir()):
         files = sorted(kind.iterdir())
         for i, j in enumerate(np.random.default_rng(seed).permutation(len(files))):
-            link = folder / ("val" if i % folds == fold else "train") / kind.name / files[j].name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.exists():
-                link.symlink_to(files[j].resolve())
+            parts = ["train"] if i % folds != fold else ["val", "few"] if i < 2 * folds else ["val"]
+            for part in parts:
+                link = folder / part / kind.name / files[j].name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(files[j].resolve())
     return folder
 
 

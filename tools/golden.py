@@ -8,16 +8,14 @@ TF-Slim on PyPI does not have, were made by `case` and `write` below from the gr
 (research/slim) on tf_slim 1.1.0; each file says of which commit.
 """
 
-import argparse
 import contextlib
 import json
 import math
 from importlib.metadata import version
 
-from _tools import start
+from _tools import options, start
 
 from inception_tf.cli.profile import size
-from inception_tf.errors import UsageError
 from inception_tf.files import atomic_write
 from inception_tf.models.registry import find_network
 from inception_tf.quiet import no_deprecations
@@ -91,7 +89,7 @@ def _dumps(value, indent=""):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Makes golden data with TF-Slim's own graphs.")
+    parser = options(__doc__)
     parser.add_argument("networks", nargs="+", metavar="network", help="names, such as inception_v3")
     parser.add_argument("--output", required=True, metavar="DIR", help="where NETWORK.json goes")
     parser.add_argument("--size", type=size, metavar="HxW", help="of the images; default: the network's own")
@@ -100,19 +98,15 @@ def main():
     start(parser, make)
 
 
-def make(options):
-    for network in options.networks:
+def make(args):
+    for network in args.networks:
         info = find_network(network)
         arguments = {"num_classes": info.classes, "is_training": False}
-        if options.depth_multiplier:
-            if "depth_multiplier" not in info.options:
-                raise UsageError(f"{network} has no depth multiplier.")
-            arguments["depth_multiplier"] = options.depth_multiplier
-        shape = (1, *(options.size or (info.input_size, info.input_size)), info.channels)
+        if args.depth_multiplier:
+            arguments["depth_multiplier"] = args.depth_multiplier
+        shape = (1, *(args.size or (info.input_size, info.input_size)), info.channels)
         cases = {"default": case(slim_graph(network, arguments), shape, arguments)}
-        path = f"{options.output}/{network}.json"
-        write(path, network, {"graph": f"tf_slim.nets {network}"}, cases, options.force)
-        print(path)
+        write(f"{args.output}/{network}.json", network, {"graph": f"tf_slim.nets {network}"}, cases, args.force)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,19 @@ loader, which is Serving's, runs every signature, on seeded images and on files,
 wheels of them all is needed: 3.11 for 2.12 to 2.20.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 VERSIONS = ["2.12.1", "2.16.2", "2.17.1", "2.18.1", "2.19.1", "2.20.0"]
 
 
 def answer(export, files, target):
     """Runs every signature and writes the outputs to `target`, JSON. It imports nothing but TensorFlow and NumPy."""
-    import numpy as np
     import tensorflow as tf
 
     encoded = [path.read_bytes() for path in sorted(Path(files).iterdir())]
@@ -44,59 +44,53 @@ def answer(export, files, target):
 
 def differences(old, new):
     """The largest difference of numbers, over the largest number; the outputs whose words differ."""
-    import numpy as np
-
     if set(old) != set(new):
         return np.inf, sorted({*old} ^ {*new})
-    words = [key for key, value in new.items() if value and isinstance(value[0], str) and value != old[key]]
-    numbers = [(np.array(old[k]), np.array(v)) for k, v in new.items() if not (v and isinstance(v[0], str))]
-    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in numbers), words
+    texts = [key for key, value in new.items() if value and isinstance(value[0], str)]
+    numbers = [(np.array(old[key]), np.array(new[key])) for key in new if key not in texts]
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in numbers), [k for k in texts if old[k] != new[k]]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("export", help="a version's directory")
-    parser.add_argument("--versions", nargs="+", default=VERSIONS, metavar="V", help=f"({' '.join(VERSIONS)})")
-    parser.add_argument("--python", default=sys.executable, help="to make the environments with (this one)")
-    parser.add_argument("--answer", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.answer:
-        return answer(args.export, *args.answer)
-
+def run(args):
     from inception_tf.exports.serving_files import jpegs
 
+    failed = 0
     with tempfile.TemporaryDirectory() as scratch:
-        files, failed = Path(scratch, "files"), 0
+        files, target = Path(scratch, "files"), Path(scratch, "answers.json")
         files.mkdir()
         for i, data in enumerate([*jpegs(), jpegs()[0][:100], b"none"]):
             (files / f"{i}.jpg").write_bytes(data)
 
-        def run(python, target):
-            command = [python, __file__, args.export, "--answer", files, target]
-            done = subprocess.run(command, capture_output=True, text=True)
-            return json.loads(Path(target).read_text()) if done.returncode == 0 else done.stderr.strip()[-500:]
+        def answers(python):
+            subprocess.run([python, __file__, "answer", args.export, files, target], check=True, capture_output=True)
+            return json.loads(target.read_text())
 
-        new = run(sys.executable, Path(scratch, "new.json"))
+        new = answers(sys.executable)
         print(f"here: TensorFlow {new['version']}, {len(new['answers'])} outputs", flush=True)
         for version in args.versions:
             with tempfile.TemporaryDirectory() as environment:
-                subprocess.run([args.python, "-m", "venv", environment], check=True)
                 python = Path(environment, "Scripts" if sys.platform == "win32" else "bin", "python")
                 pip = [python, "-m", "pip", "install", "--quiet", "--no-cache-dir", f"tensorflow-cpu=={version}"]
-                installed = subprocess.run(pip, capture_output=True, text=True)
-                if installed.returncode:
-                    print(f"{version}: does not install: {installed.stderr.strip().splitlines()[-1]:.200}", flush=True)
-                    continue
-                old = run(python, Path(scratch, f"{version}.json"))
-                if isinstance(old, str):
-                    failed += 1
-                    print(f"{version}: FAILS: {old}", flush=True)
-                    continue
-                worst, words = differences(old["answers"], new["answers"])
+                try:
+                    subprocess.run([args.python, "-m", "venv", environment], check=True, capture_output=True)
+                    subprocess.run(pip, check=True, capture_output=True)
+                    worst, words = differences(answers(python)["answers"], new["answers"])
+                except subprocess.CalledProcessError as error:
+                    worst, words = np.nan, error.stderr.decode().strip()[-500:]
                 failed += not (worst < 1e-4 and not words)
-                print(f"{old['version']}: largest relative difference {worst:.1e}, other words: {words}", flush=True)
-    return failed
+                print(f"{version}: largest relative difference {worst:.1e}, other words: {words}", flush=True)
+    sys.exit(failed)
+
+
+def main():
+    from _tools import options, start
+
+    parser = options(__doc__)
+    parser.add_argument("export", help="a version's directory")
+    parser.add_argument("--versions", nargs="+", default=VERSIONS, metavar="V", help=f"({' '.join(VERSIONS)})")
+    parser.add_argument("--python", default=sys.executable, help="to make the environments with (this one)")
+    start(parser, run)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    answer(*sys.argv[2:]) if sys.argv[1:2] == ["answer"] else main()

@@ -7,15 +7,14 @@ The checkpoints are made here: variables of TF-Slim's own graph, written by Tens
 has the graph, else those of our model; with the auxiliary head; their values are `deterministic_weights`.
 """
 
-import argparse
 import math
-import sys
 import tempfile
 from pathlib import Path
 
+from _tools import options, start
 from golden import session_of
 
-from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf import tables
 from inception_tf.exports.convert import convert
 from inception_tf.models.registry import find_network, list_models
 from inception_tf.quiet import start_keras
@@ -29,22 +28,16 @@ HEADER = ("network", "variables", "parameters", "worst relative difference", "re
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("networks", nargs="*", default=["*"], help="names or wildcards (all)")
-    networks = [name for pattern in parser.parse_args(arguments).networks for name in list_models(pattern)]
-    if not networks:
-        parser.error("there is no such network")
+    start(parser, run, arguments)
+
+
+def run(args):
     start_keras()
-    print(markdown(HEADER), markdown(["---", *["---:"] * 3, "---", "---:", "---:"]), sep="\n", flush=True)
-    try:
-        for name in networks:
-            print(markdown(row(name)), flush=True)
-    except InceptionTFError as error:
-        sys.exit(f"report_networks: {name}: {error}")
-
-
-def markdown(cells):
-    return f"| {' | '.join(cells)} |"
+    print(tables.markdown([], HEADER), flush=True)
+    for name in (name for pattern in args.networks for name in list_models(pattern)):
+        print(f"| {' | '.join(row(name))} |", flush=True)
 
 
 def row(name):
@@ -73,23 +66,19 @@ def row(name):
 
 def write_checkpoint(name, path):
     """Writes a checkpoint of the published form of a network, with deterministic weights."""
+    import tensorflow.compat.v1 as tf
+
     info = find_network(name)
     aux = {"aux_logits": True} if "aux_logits" in info.options else {}
-    try:
-        write_slim_graph(info, info.options_for(**aux), path)
-    except UsageError:  # TF-Slim on PyPI has no graph of it
+    if reference.has_graph(name):
+        shape, options = (1, info.input_size, info.input_size, info.channels), info.options_for(**aux)
+        with session_of(lambda images: reference.build(name, images, options, info.scope), shape) as (session, *_):
+            tf.train.Saver().save(session, str(path), write_meta_graph=False)
+    else:
         model = create_model(name, **aux)
         for variable_name, variable in model_variables(model).items():
             variable.assign(golden.deterministic_weights(scoped(info.scope, variable_name), variable.shape))
         save_slim(model, path)
-
-
-def write_slim_graph(info, options, path):
-    import tensorflow.compat.v1 as tf
-
-    shape = (1, info.input_size, info.input_size, info.channels)
-    with session_of(lambda images: reference.build(info.name, images, options, info.scope), shape) as (session, *_):
-        tf.train.Saver().save(session, str(path), write_meta_graph=False)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,8 @@ from dataclasses import dataclass
 
 import keras
 
-from inception_tf.errors import UsageError
-from inception_tf.models.blocks import (
-    Auxiliary,
-    Conv2D,
-    Conv2DSame,
-    Repeat,
-    Residual,
-    Scope,
-    SqueezedConv2D,
-    is_unit,
-)
+from inception_tf.errors import UsageError, raising
+from inception_tf.models import blocks
 
 # Layers that leave every position of a feature map where it is and compute next to nothing.
 POINTWISE = (
@@ -119,7 +110,7 @@ class Block:
 
     path: str
     end_point: str
-    layer: Scope
+    layer: blocks.Scope
     input: FeatureMap
 
 
@@ -160,12 +151,15 @@ def total(layers, cost):
 
 
 def profile(model, size=None):
-    """The `Profile` of a Keras model.
+    """What a Keras model costs: parameters and multiply-adds of every layer, and what its feature maps see.
 
     Args:
         model: a model of this library, or a Keras model of layers as they have: convolutions, poolings, fully connected
             layers, batch norm, sums and concatenations.
         size: (height, width) of the image, for a model that takes any.
+
+    Returns:
+        A `Profile`.
 
     Raises:
         UsageError: the image's size is not known, or not the model's; the image is too small for a layer; a layer whose
@@ -180,13 +174,8 @@ def profile(model, size=None):
     if any(side not in (None, wanted) for side, wanted in zip(own, shape)):
         raise UsageError(f"{model.name} takes images of {own[0]}×{own[1]}. Received: {shape[0]}×{shape[1]}")
     walk = _Walk()
-    try:
+    with raising(UsageError, f"{model.name} cannot take images of {shape[0]}×{shape[1]}", ValueError):
         walk.model(model, FeatureMap(shape))
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{model.name} cannot take images of {shape[0]}×{shape[1]}: {reason}") from error
     name = model.card.network if getattr(model, "card", None) else model.name
     return Profile(name, shape, tuple(walk.layers), walk.end_points, walk.units, walk.branches, tuple(walk.blocks))
 
@@ -215,9 +204,9 @@ class _Walk:
     def top(self, layer, inputs):
         """The output of a layer of the model itself."""
         x, *_ = inputs
-        if isinstance(layer, Auxiliary):
+        if isinstance(layer, blocks.Auxiliary):
             return x
-        if isinstance(layer, Repeat):
+        if isinstance(layer, blocks.Repeat):
             for part in layer.layers:
                 self.end_point = f"{layer.name}/{part.name}"
                 x = self.end_points[self.end_point] = self.one(part, x, layer.name)
@@ -233,16 +222,18 @@ class _Walk:
     def one(self, layer, x, path="", branch=None):
         """The output of a layer under `path` on the feature map `x`."""
         path = f"{path}/{layer.name}" if path else layer.name
-        if isinstance(layer, Residual):
+        if isinstance(layer, blocks.Residual):
             start = self.one(layer.preact, x, path, branch) if layer.preact else x
             shortcut = x
             if layer.shortcut:
-                shortcut = self.one(layer.shortcut, start if isinstance(layer.shortcut, Conv2D) else x, path, branch)
+                shortcut = self.one(
+                    layer.shortcut, start if isinstance(layer.shortcut, blocks.Conv2D) else x, path, branch
+                )
             x = joined([self.steps(layer, start, path, branch), shortcut], concatenated=False)
-            if is_unit(layer):
+            if blocks.is_unit(layer):
                 self.units[path] = x
             return x
-        if isinstance(layer, Scope):
+        if isinstance(layer, blocks.Scope):
             return self.steps(layer, x, path, branch)
         kind, out, multiply_adds = leaf(layer, x, path)
         size = 0 if kind == "other" else 4 * math.prod(out.shape)
@@ -256,7 +247,7 @@ class _Walk:
         for step in scope.steps:
             if not isinstance(step, list):
                 x = self.one(step, x, path, branch)
-            elif all(isinstance(layer, Scope) for layer in step):
+            elif all(isinstance(layer, blocks.Scope) for layer in step):
                 self.blocks.append(Block(path, self.end_point, scope, x))
                 maps = {(self.end_point, layer.name): self.one(layer, x, path, layer.name) for layer in step}
                 self.branches.update(maps)
@@ -302,8 +293,8 @@ def leaf(layer, x, path):
 
 def convolution(layer, x):
     """`leaf` of a convolution."""
-    squeezed = isinstance(layer, SqueezedConv2D)
-    rule = Conv2D if squeezed else type(layer)
+    squeezed = isinstance(layer, blocks.SqueezedConv2D)
+    rule = blocks.Conv2D if squeezed else type(layer)
     shape = tuple(rule.compute_output_shape(layer, (None, *x.shape))[1:])
     out = windowed(layer, x, shape, layer.kernel_size)
     kernels = [weight for weight in layer._trainable_variables if weight.name.endswith("kernel")]
@@ -317,7 +308,7 @@ def windowed(layer, x, shape, kernel):
     """The feature map of a convolution or a pooling."""
     dilation = getattr(layer, "dilation_rate", (1, 1))
     before = (0, 0)
-    if isinstance(layer, Conv2DSame) and layer.strides != (1, 1):
+    if isinstance(layer, blocks.Conv2DSame) and layer.strides != (1, 1):
         before = tuple((size - 1) // 2 for size in kernel)
     elif layer.padding == "same":
         before = tuple(

@@ -1,9 +1,9 @@
-"""Profiles of networks and models by name or by file: as tables, as data, as figures, side by side."""
+"""Profiles of networks and models by name or by file: as tables, as data, side by side."""
 
 import itertools
 import math
 
-from inception_tf import figures, tables
+from inception_tf import tables
 from inception_tf.analysis.naive import DESIGNS, naive_blocks
 from inception_tf.analysis.profile import profile, total
 from inception_tf.errors import UsageError
@@ -13,7 +13,7 @@ from inception_tf.models.registry import find_network
 from inception_tf.slim.catalogue import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect, weights_of
-from inception_tf.slim.names import model_variables, scoped
+from inception_tf.slim.names import model_variables, scoped, shape_text
 from inception_tf.tables import short
 from inception_tf.zoo import load_model, resolve
 
@@ -21,16 +21,8 @@ COSTS = {"parameters": "parameters", "multiply_adds": "multiply-adds", "activati
 
 # The networks that the literature on the Inceptions compares them with, the smallest step forward first.
 COMPARED = (
-    "alexnet_v2",
-    "vgg_16",
-    "nin",
-    "inception_v1",
-    "inception_v2",
-    "inception_v3",
-    "inception_v4",
-    "resnet_v1_50",
-    "resnet_v1_101",
-    "resnet_v1_152",
+    *("alexnet_v2", "vgg_16", "nin", "inception_v1", "inception_v2", "inception_v3", "inception_v4"),
+    *("resnet_v1_50", "resnet_v1_101", "resnet_v1_152"),
 )
 
 
@@ -61,9 +53,8 @@ def profile_of(what, size=None, classes=None):
         return _profile(model.card.network, options, size, shapes, what)
     checkpoint = open_checkpoint(what)
     found = detect(checkpoint)
-    top = {"classes": found.classes} if found.classes else {"include_top": False}
     shapes = {name.removeprefix(scoped(found.scope, "")): shape for name, shape in weights_of(checkpoint).items()}
-    return _profile(found.network, {**found.options, **top}, size, shapes, what)
+    return _profile(found.network, found.arguments, size, shapes, what)
 
 
 def profile_of_card(card):
@@ -102,24 +93,18 @@ def sides(pair):
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}×{pair[1]}"
 
 
-def shape_text(shape):
-    return "×".join(map(str, shape))
-
-
 def profile_data(found):
     """All of a `Profile`, and of the naive designs of its blocks, as dicts, lists, strings and numbers."""
     groups, end_points = found.by("end_point"), []
     for name, output in found.end_points.items():
-        layers, branches = groups.get(name, []), {}
-        for layer in layers:
-            if layer.branch:
-                branches.setdefault(layer.branch, []).append(layer)
-        end_points.append({"end_point": name, **_positions(output), **_sums(layers)})
-        if branches:
-            end_points[-1]["branches"] = [
-                {"branch": branch, **_positions(found.branches[name, branch]), **_sums(layers)}
-                for branch, layers in branches.items()
-            ]
+        layers = groups.get(name, [])
+        branches = [
+            {"branch": branch, **_positions(x), **_sums([layer for layer in layers if layer.branch == branch])}
+            for (end_point, branch), x in found.branches.items()
+            if end_point == name
+        ]
+        entry = {"end_point": name, **_positions(output), **_sums(layers)}
+        end_points.append({**entry, "branches": branches} if branches else entry)
     data = {
         "network": found.name,
         "input": list(found.input),
@@ -140,43 +125,16 @@ def profile_data(found):
             for layer in found.layers
         ],
     }
-    return {**data, "naive": naive_data(found)} if found.blocks else data
-
-
-def naive_data(found):
-    """The naive designs of the blocks of a `Profile` as dicts, lists, strings and numbers. Errors as `naive_blocks`."""
-    return [
-        {
-            "block": block.path,
-            "end_point": block.end_point,
-            "channels_in": block.input,
-            "weights": {design: block.weights(design) for design in block.designs},
-            "multiply_adds": {design: block.multiply_adds(design) for design in block.designs},
-            "projection_weights": block.projection.weights(block.input) if block.projection else None,
-            "channels": {
-                "built": block.channels,
-                "unprojected": block.unprojected,
-                "all_unprojected": block.all_unprojected,
-            },
-            # Height, width, input channels and filters of every kernel; `rest` follows the branches.
-            "designs": {
-                design: {branch: _shapes(kernels) for branch, kernels in block.kernels(design).items()}
-                for design in block.designs
-            },
-            "projection": _shapes([(block.projection, block.input)] if block.projection else []),
-            "rest": _shapes(block.rest),
-        }
-        for block in naive_blocks(found)
-    ]
+    return {**data, "naive": naive_blocks(found)} if found.blocks else data
 
 
 def block_data(found, path):
-    """What `naive_data` says of a block.
+    """What `naive_blocks` says of a block.
 
     Raises:
         UsageError: there is no such block.
     """
-    blocks = {block["block"]: block for block in naive_data(found)}
+    blocks = {block["block"]: block for block in naive_blocks(found)}
     if path not in blocks:
         raise UsageError(f"{found.name} has no mixed block {path}. It has: {', '.join(blocks)}.")
     return blocks[path]
@@ -193,10 +151,6 @@ def _positions(x):
         "stride": list(x.stride),
         "first_field": [list(x.low), list(x.high)],
     }
-
-
-def _shapes(kernels):
-    return [[*kernel.size, channels, kernel.filters] for kernel, channels in kernels]
 
 
 def profile_text(data):
@@ -224,32 +178,8 @@ def _cost_cells(entry):
     return f"{entry['parameters']:,}", short(entry["multiply_adds"]), short(entry["activation_bytes"], "B")
 
 
-def profile_figure(data):
-    """A bar chart of the costs in what `profile_data` returns by end point; of blocks, their naive design behind."""
-    built = {entry["end_point"]: entry for entry in data["end_points"] if entry["activation_bytes"]}
-    figure = figures.figure(12, 1.5 + 0.24 * len(built))
-    figure.suptitle(f"{data['network']}, one image of {shape_text(data['input'])}")
-    counts = {"parameters": "weights", "multiply_adds": "multiply_adds"}
-    for axes, (cost, title) in zip(figure.subplots(1, 3, sharey=True), COSTS.items()):
-        widths = {name: entry[cost] / 1e6 for name, entry in built.items()}
-        if "naive" in data and cost in counts:
-            naive = dict(widths)
-            for block in data["naive"]:
-                count = block[counts[cost]]
-                naive[block["end_point"]] += (count["naive"] - count["built"]) / 1e6
-            axes.barh(list(naive), list(naive.values()), color="0.85", label="its blocks in the naive design")
-        axes.barh(list(widths), list(widths.values()), color="tab:blue", label="as built")
-        axes.set_title(f"{title}, {'MB' if cost == 'activation_bytes' else 'millions'}")
-        axes.grid(axis="x", alpha=0.3)
-        axes.tick_params(axis="y", labelsize=8)
-        if len(axes.containers) > 1:
-            axes.legend(fontsize=8, loc="lower right")
-    axes.invert_yaxis()
-    return figure
-
-
 def naive_text(blocks):
-    """Tables of what `naive_data` returns: weights, multiply-adds, and how many channels the outputs get."""
+    """Tables of what `naive_blocks` returns: weights and multiply-adds."""
     groups = {block["end_point"]: [] for block in blocks}
     for block in blocks:
         groups[block["end_point"]].append(block)
@@ -265,14 +195,7 @@ def naive_text(blocks):
             rows.append((name, *map(shown, sums.values()), f"{sums['naive'] / sums[baseline]:.1f}"))
         header = (title, *designs, f"naive : {baseline}")
         parts.append(tables.render(rows, header, "<" + ">" * (len(designs) + 1)))
-    rows = []
-    for name, (*_, last) in groups.items():
-        if len(set(last["channels"].values())) > 1:
-            projection = [f"{filters} of {channels}" for _, _, channels, filters in last["projection"]] or [None]
-            weights = [f"{math.prod(shape):,}" for shape in last["projection"]] or [None]
-            rows.append((name, *projection, *weights, *last["channels"].values()))
-    header = ("channels out", "1×1 after pooling", "its weights", "built", "without it", "without any so far")
-    return "\n\n".join([*parts, tables.render(rows, header, "<>>>>>")] if rows else parts)
+    return "\n\n".join(parts)
 
 
 def block_text(network, block):
@@ -337,22 +260,3 @@ def comparison_text(rows):
     ]
     table = tables.render(lines, ("network", "input", "classes", *costs, "top-1 %"), "<>>>>>>>>>")
     return "\n".join([table, "", *notes])
-
-
-def comparison_figure(rows):
-    """Bars of the parameters, multiply-adds and published top-1 of what `compare_networks` returns."""
-    names = [row["network"] for row in rows]
-    figure = figures.figure(12, 1.2 + 0.4 * len(names))
-    bars = (
-        ("parameters", "parameters, millions", 1e6),
-        ("multiply_adds", "multiply-adds, billions", 1e9),
-        ("top1", "published top-1, %", 1),
-    )
-    for axes, (cost, title, scale) in zip(figure.subplots(1, 3, sharey=True), bars):
-        values = [(row[cost] or 0) / scale for row in rows]
-        axes.bar_label(axes.barh(names, values), [f"{v:.3g}" if v else "none published" for v in values], padding=3)
-        axes.margins(x=0.2)
-        axes.set_title(title)
-    axes.set_xlim(0, 100)
-    axes.invert_yaxis()
-    return figure

@@ -129,11 +129,10 @@ def check_out(name, overwrite=False):
         refuse_existing(path, overwrite)
 
 
-def write(report, name, overwrite=False, picture=True):
+def write(report, name, overwrite=False):
     """Writes a report to `paths_of(name)`."""
     *texts, chart = paths_of(name)
     for path, text in zip(texts, (report.markdown(), json.dumps(report.data(), indent=1) + "\n")):
         with atomic_write(path, overwrite) as part:
             part.write_text(text, "utf-8")
-    if picture:
-        figures.save(report.picture(), chart, overwrite)
+    figures.save(report.picture(), chart, overwrite)

@@ -119,17 +119,9 @@ class Child:
 
     def run(self, seconds):
         """What it did in a turn, a dict; see `worker`."""
-        return self.ask(seconds)
-
-    def ask(self, request):
-        """The answer to a request that `worker` knows."""
         with contextlib.suppress(BrokenPipeError):  # the answer says what happened
-            print(json.dumps(request), file=self._process.stdin, flush=True)
+            print(seconds, file=self._process.stdin, flush=True)
         return self._answer()
-
-    def kill(self):
-        """Ends it at once: who waits for an answer gets a `BenchmarkError`."""
-        self._process.kill()
 
     def _answer(self):
         line = self._process.stdout.readline()
@@ -152,22 +144,6 @@ class Child:
             self._process.kill()
             self._process.wait()
         self._log.close()
-
-
-class Guest:
-    """A candidate in the process of a `Child`, which goes on."""
-
-    def __init__(self, child, candidate):
-        self.candidate, self._child = candidate, child
-        start = time.perf_counter()
-        answer = child.ask([candidate.function, candidate.arguments, candidate.name])
-        if "error" in answer:
-            raise BenchmarkError(f"{candidate.name}: {answer['error']}")
-        self.facts, self.first = answer["facts"], time.perf_counter() - start
-
-    def run(self, seconds):
-        """As `Child.run`."""
-        return self._child.ask([seconds, self.candidate.name])
 
 
 def run(candidates, rounds=7, seconds=2.0, attempts=4, log=print):
@@ -236,7 +212,7 @@ def fitting(size):
 
 
 def turn(child, result, seconds, attempts=4):
-    """Adds a turn of a `Child` or a `Guest` to its `Result`; see `run`."""
+    """Adds a turn of a `Child` to its `Result`; see `run`."""
     best = None
     for attempt in range(attempts):
         before = _busy()

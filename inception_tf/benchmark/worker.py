@@ -7,12 +7,8 @@ work and comes back when that is done. What it answers to on standard input, a l
     (when the first call is done)   {"facts": {…}}: the attribute `facts` of the function, if it has one
     SECONDS                         {"calls": n, "seconds": s, "processor": s, "peak": bytes}: as many calls as fit, at
                                     least one
-    [FUNCTION, ARGUMENTS, KEY]      the same as first; or {"error": …}; another candidate in this process
-    [SECONDS, KEY]                  as SECONDS, of that one
-    []                              {}: drops the others
 """
 
-import gc
 import importlib
 import json
 import os
@@ -30,34 +26,14 @@ def main(name, arguments):
     def answer(**fields):
         print(json.dumps(fields), file=answers, flush=True)
 
-    calls = {}
-
-    def prepare(name, arguments, key=None):
-        try:
-            call = function(name)(**arguments)
-            call()
-        except (Exception, SystemExit) as error:  # the parent shows it
-            reason = str(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-            return {"error": " ".join(reason.split())[:300]}
-        calls[key] = call
-        return {"facts": getattr(call, "facts", {})}
-
-    first = prepare(name, json.loads(arguments))
-    if "error" in first:
-        sys.exit(first["error"])
-    answer(**first)
+    try:
+        call = function(name)(**json.loads(arguments))
+        call()
+    except Exception as error:  # the parent shows it
+        sys.exit(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    answer(facts=getattr(call, "facts", {}))
     for line in sys.stdin:
-        request = json.loads(line)
-        if not isinstance(request, list):
-            request = [request, None]
-        if len(request) == 3:
-            answer(**prepare(*request))
-        elif request:
-            answer(**run(calls[request[1]], request[0]), peak=peak_memory())
-        else:
-            calls = {None: calls[None]}
-            gc.collect()
-            answer()
+        answer(**run(call, float(line)), peak=peak_memory())
 
 
 def function(name):

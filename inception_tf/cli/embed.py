@@ -1,7 +1,14 @@
-"""The feature vectors (PreLogits) of photographs, as a Parquet or .npz file with the columns path and vector."""
+"""The feature vectors (PreLogits) of photographs, as a Parquet or .npz file with the columns path and vector.
 
-from inception_tf.cli.options import MODEL, model_needs_keras
+With a folder or a URL as --out, of any number of them, in bounded memory: rows of path, embedding and error in part
+files, from what `classify --out` takes. The same command run again goes on where it was.
+"""
+
+from pathlib import Path
+
+from inception_tf.cli.options import MODEL, add_job, model_needs_keras, run_job
 from inception_tf.cli.outcome import Outcome
+from inception_tf.errors import UsageError
 
 KERAS = model_needs_keras
 
@@ -9,16 +16,24 @@ KERAS = model_needs_keras
 def add_arguments(parser):
     parser.add_argument("model", help=f"{MODEL}; an export of --features")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, patterns or directories")
-    parser.add_argument("--out", required=True, metavar="FILE", help="a .parquet, which needs pyarrow, or a .npz")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="a .parquet, which needs pyarrow, or a .npz; or a folder"
+    )
     parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
     parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
     parser.add_argument("--force", action="store_true", help="replace the file when it exists")
+    add_job(parser)
 
 
 def run(args):
     from inception_tf.files import refuse_existing
     from inception_tf.inference.embed import check_target, embed
+    from inception_tf.remote import is_url
 
+    if is_url(args.out) or args.out.endswith("/") or not Path(args.out).suffix:
+        return run_job(args, embed=True, classify=False)
+    if args.ray:
+        raise UsageError(f"--ray writes to a folder, or to a URL. Received: --out {args.out}")
     check_target(args.out)
     refuse_existing(args.out, args.force)
     vectors, failures = embed(args.model, args.images, args.batch, args.exif)

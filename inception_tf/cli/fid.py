@@ -4,6 +4,7 @@ The features are those of the graph of 2015-12-05. How images are resized change
 --resize tensorflow is TTUR's, TF-GAN's and torch-fidelity's, pytorch is pytorch-fid's, clean is clean-fid's.
 """
 
+from inception_tf.cli.options import add_ray, ray_pool
 from inception_tf.cli.outcome import Outcome
 
 
@@ -42,6 +43,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--no-cache", action="store_false", dest="cache", help="neither keep features nor take kept ones"
     )
+    add_ray(parser)
 
 
 def run(args):
@@ -61,11 +63,9 @@ def run(args):
     if unknown := set(metrics) - set(METRICS):
         raise UsageError(f"--metrics takes {', '.join(METRICS)}, all. Received: {', '.join(sorted(unknown))}")
     extractor = functools.cache(lambda: FeatureExtractor(args.model, args.resize, args.precision, args.batch))
-    sides = [
-        open_side(side, extractor, args.skip_unreadable, args.cache)
-        for side in (args.generated, args.real)
-        if side is not None
-    ]
+    given = [side for side in (args.generated, args.real) if side is not None]
+    with ray_pool(args) as pool:
+        sides = [open_side(side, extractor, args.skip_unreadable, args.cache, pool) for side in given]
     lines, data = [], {}
     if args.real:
         kernel = extractor().kernel if "is" in metrics else None

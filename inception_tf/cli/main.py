@@ -17,7 +17,7 @@ from inception_tf.quiet import start_keras
 # In the order of `--help`. Each is a module of this package with `add_arguments` and `run`.
 COMMANDS = (
     *("inspect", "convert", "verify", "classify", "finetune", "evaluate", "fid", "explain", "dense"),
-    *("embed", "similar", "export", "serve", "request", "models", "profile", "bench", "doctor"),
+    *("embed", "similar", "export", "serve", "models", "profile", "bench", "doctor"),
 )
 
 # Where a package is not called as its module is.
@@ -31,6 +31,8 @@ def parser():
         description="TF-Slim Inception checkpoints alive in Keras 3: converted, proven equal to the original, served.",
     )
     top.add_argument("--version", action=_Version, help="print the versions of this and of what it runs on")
+    shells = {"choices": ("bash", "zsh", "tcsh"), "help": "print what completes commands in a shell"}
+    top.add_argument("--print-completion", action=_Completion, **shells)
     raw = argparse.RawDescriptionHelpFormatter
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -55,6 +57,22 @@ class _Version(argparse.Action):
 
         found = {"inception-tf": __version__} | machine(PACKAGES)["packages"]
         print(", ".join(f"{name} {version}" for name, version in found.items()))
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """Prints the completion of a shell. Whatever takes no choices is completed as a file."""
+
+    def __call__(self, parser, namespace, shell, _=None):
+        try:
+            import shtab
+        except ModuleNotFoundError:
+            parser.error("completion needs shtab: pip install shtab")
+        commands = next(action.choices for action in parser._actions if action.dest == "command")
+        for action in [action for command in commands.values() for action in command._actions]:
+            if action.nargs != 0 and not action.choices:
+                action.complete = shtab.FILE
+        print(shtab.complete(parser, shell))
         parser.exit()
 
 

@@ -1,5 +1,7 @@
 """Options that several commands take."""
 
+import contextlib
+
 
 def add_loading(parser):
     """How a Slim checkpoint is loaded."""
@@ -22,6 +24,66 @@ def add_precision(parser):
     """What a Keras model computes in."""
     kinds = ("float32", "bfloat16")
     parser.add_argument("--precision", choices=kinds, help="have XLA compute a Keras model in it (as the model is)")
+
+
+def add_decoding(parser):
+    """How photographs are decoded."""
+    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+    fast = "decode large JPEGs to a half, a quarter or an eighth, where that suffices; answers change a little"
+    parser.add_argument("--fast-decode", action="store_true", help=fast)
+
+
+def add_ray(parser):
+    """Whether workers of a Ray cluster compute, and which."""
+    parser.add_argument("--ray", metavar="ADDRESS", help="compute on Ray: local, auto, or a cluster's HOST:PORT")
+    parser.add_argument("--ray-workers", type=int, metavar="N", help="how many (as many as the cluster holds)")
+    parser.add_argument("--ray-cpus", type=float, default=1, metavar="N", help="CPUs, and threads, of each (1)")
+    parser.add_argument("--ray-gpus", type=float, default=0, metavar="N", help="GPUs of each (0)")
+
+
+def ray_pool(args):
+    """A context: the `RayPool` that `add_ray` speaks of, or None."""
+    if not args.ray:
+        return contextlib.nullcontext()
+    from inception_tf.inference.ray import RayPool
+
+    return RayPool(args.ray, args.ray_workers, args.ray_cpus, args.ray_gpus)
+
+
+def add_job(parser):
+    """Where the answers of any number of images go; for `run_job`."""
+    parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="of the parts (parquet)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of ONNX Runtime, OpenVINO or LiteRT (one a processor)"
+    )
+    add_ray(parser)
+
+
+def run_job(args, **options):
+    """Answers args.images and writes the answers to args.out, part by part: an `Outcome`.
+
+    Args:
+        **options: of the `TablePredictor`.
+    """
+    from inception_tf.cli.outcome import Outcome
+    from inception_tf.errors import need
+    from inception_tf.images.streams import image_tables
+    from inception_tf.inference.jobs import Parts, run_job
+    from inception_tf.inference.table import TablePredictor
+
+    need("pyarrow", "data", args.out)
+    threads = args.threads or (max(1, int(args.ray_cpus)) if args.ray else None)
+    predictor = TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
+    parts = Parts(args.out, predictor.settings, args.format)
+    with ray_pool(args) as pool:
+        # Small pieces, so that workers end together, and little is done again where one dies.
+        tables = image_tables(args.images, max(64, 4 * args.batch)) if pool else image_tables(args.images)
+        summary = run_job(tables, predictor, parts, pool=pool)
+    text, data = f"{summary}\nWritten: {args.out}", {"out": args.out, **summary.to_json()}
+    if pool:
+        text += f"\nThe workers computed for {pool.cpu_seconds:,.1f} CPU seconds; {pool.lost} of them died."
+        data["ray"] = {"cpu_seconds": pool.cpu_seconds, "workers_lost": pool.lost}
+    return Outcome(text, data, 1 if summary.failed else 0)
 
 
 # What `open_engine` takes.

@@ -10,7 +10,7 @@ import numpy as np
 from inception_tf.errors import CheckpointError, UsageError, listed
 from inception_tf.evaluation.feature_statistics import FeatureStatistics
 from inception_tf.files import atomic_write
-from inception_tf.images.image_sets import open_image_set
+from inception_tf.images.image_sets import ImageSet, open_image_set
 from inception_tf.images.resize_2015 import check_mode, resize_2015
 from inception_tf.inference.classify import prepared
 from inception_tf.inference.runtimes import runtime_for
@@ -73,6 +73,7 @@ class FeatureExtractor:
         if batch < 1:
             raise UsageError(f"The batch must be 1 at least. Received: {batch}")
         self.resize, self.precision, self.batch = check_mode(resize), precision, batch
+        self._options = model, resize, precision, batch
         if isinstance(model, (str, Path)) and resolve(model).kind == "exported":
             self._open_export(Path(model))
         else:
@@ -142,7 +143,7 @@ class FeatureExtractor:
         ]
         return np.concatenate(parts) if parts else np.zeros((0, 2048), np.float32)
 
-    def extract(self, source, skip=False, cache=True, label="features"):
+    def extract(self, source, skip=False, cache=True, label="features", pool=None):
         """The features of images, computed once: kept under `download.home()/features` for the next time.
 
         Args:
@@ -150,12 +151,13 @@ class FeatureExtractor:
             skip: whether images that cannot be read are left out, and listed.
             cache: whether to keep them and to take what is kept; those of arrays in memory never are.
             label: what the progress bar says.
+            pool: a `RayPool` whose workers compute, where the model was given as a path that they have too.
 
         Returns:
-            `Features`.
+            `Features`, in the order of the images.
 
         Raises:
-            UsageError: no images; some that cannot be read, where `skip` is false.
+            UsageError: no images; some that cannot be read, where `skip` is false; a pool for a model in memory.
             CheckpointError: the network answers NaN.
         """
         import time
@@ -166,7 +168,7 @@ class FeatureExtractor:
         cache = cache and bool(images.stamp)
         found, start = _kept(kept) if cache else None, time.perf_counter()
         if found is None:
-            found = self._extract(images, label)
+            found = self._extract_on(pool, images, label) if pool else self._extract(images, label)
             if cache:
                 values, names, skipped = found
                 facts = {"names": names, "skipped": list(skipped), "reasons": list(skipped.values())}
@@ -213,6 +215,40 @@ class FeatureExtractor:
                 progress.advance()
             flush()
         return np.concatenate(values) if values else np.zeros((0, 2048), np.float32), names, skipped
+
+    def _extract_on(self, pool, images, label):
+        if not isinstance(self._options[0], (str, os.PathLike, type(None))):
+            raise UsageError(f"Workers need the model's path. Received: {type(self._options[0]).__name__}")
+        size = 4 * self.batch
+        spans = (range(start, min(start + size, len(images))) for start in range(0, len(images), size))
+        pieces = ([(i, images.names[i], images._read(i)) for i in span] for span in spans)
+        places, parts, skipped = [], [], {}
+        with Progress(label, len(images), "images") as progress:
+            for computed, values, unread in pool.map(_InWorker(*self._options), pieces):
+                places += computed
+                parts.append(values)
+                skipped |= unread
+                progress.advance(len(computed) + len(unread))
+        values, order = np.concatenate([part for part in parts if len(part)] or parts), np.argsort(places)
+        return values[order], [images.names[places[i]] for i in order], skipped
+
+
+class _InWorker:
+    """What a `RayPool` maps over lists of (place, name, what `ImageSet` reads): places, values, those skipped."""
+
+    def __init__(self, *options):
+        self.options, self.extractor = options, None
+
+    def open(self):
+        self.extractor = FeatureExtractor(*self.options)
+
+    def __call__(self, piece):
+        places, names, sources = zip(*piece)
+        values, _, skipped = self.extractor._extract(ImageSet(names, sources.__getitem__), "")
+        return [place for place, name in zip(places, names) if name not in skipped], values, skipped
+
+    def failed(self, piece, why):
+        return [], np.zeros((0, 2048), np.float32), {name: why for _, name, _ in piece}
 
 
 def _check(card, what):

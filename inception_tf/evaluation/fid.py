@@ -86,13 +86,13 @@ class Comparison:
         return "\n".join([*lines, *map(": ".join, texts)])
 
 
-def open_side(source, extractor=None, skip=False, cache=True):
+def open_side(source, extractor=None, skip=False, cache=True, pool=None):
     """One side of a comparison: `FeatureStatistics` where it is a file of those, else `Features`.
 
     Args:
         source: a `.npz` with `mu` and `sigma`; what `open_image_set` takes; `Features` or `FeatureStatistics`.
         extractor: a `FeatureExtractor`, or a function that makes one; not asked where the side is statistics.
-        skip, cache: as in `FeatureExtractor.extract`.
+        skip, cache, pool: as in `FeatureExtractor.extract`.
     """
     if isinstance(source, (Features, FeatureStatistics)):
         return source
@@ -100,7 +100,7 @@ def open_side(source, extractor=None, skip=False, cache=True):
         return FeatureStatistics.load(source)
     extractor = extractor if hasattr(extractor, "extract") else extractor()
     label = source if isinstance(source, str) else "features"
-    return extractor.extract(source, skip, cache, label)
+    return extractor.extract(source, skip, cache, label, pool)
 
 
 def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_size=1000, splits=10, neighbors=None):

@@ -12,7 +12,7 @@ __all__ = ["FID", "FIDCallback"]
 
 
 class FID(keras.metrics.Metric):
-    """The Fréchet Inception distance of generated images to real ones.
+    """The Fréchet Inception distance of generated images to real ones (Heusel et al., arXiv 1706.08500).
 
     Features are summed up in float64, whatever Keras's backend computes in. `update_state` runs outside of compiled
     functions: call it in a loop of your own, or through `FIDCallback`.
@@ -22,6 +22,10 @@ class FID(keras.metrics.Metric):
         extractor: a `FeatureExtractor`. Default: one of the published network.
         name: the metric's.
         **options: of the `FeatureExtractor`, where none is given: `model`, `resize`, `precision`, `batch`.
+
+    Raises:
+        UsageError, CheckpointError, DownloadError: as `FeatureExtractor`; `real` is no set of images and no
+            statistics.
     """
 
     def __init__(self, real, extractor=None, name="fid", **options):
@@ -61,6 +65,9 @@ class FIDCallback(keras.callbacks.Callback):
         metric: a `FID`.
         count: how many images to generate.
         every: after how many epochs.
+
+    Raises:
+        UsageError: `count` below 2 or `every` below 1.
     """
 
     def __init__(self, generate, metric, count=2048, every=1):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import io
 import logging
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from inception_tf.errors import ExportError, UsageError, reason
+from inception_tf.errors import ExportError, UsageError, need, raising
 from inception_tf.exports.formats import Options, validate
 from inception_tf.exports.model_card import published_facts
 from inception_tf.files import atomic_write, refuse_existing
@@ -120,13 +119,7 @@ class Format:
         for file in self.files(target):
             refuse_existing(file, options.overwrite)
         for package in (*self.packages, *(self.int8_packages if options.precision == "int8" else ())):
-            try:
-                importlib.import_module(package)
-            except ImportError as error:
-                raise UsageError(
-                    f"The format {self.name} needs {package}, which cannot be imported ({error}): "
-                    f"pip install 'inception-tf[{self.name}]'."
-                ) from error
+            need(package, self.name, f"The format {self.name}")
         if self.backend not in (None, keras.backend.backend()):
             raise UsageError(
                 f"The format {self.name} needs Keras on {self.backend}: KERAS_BACKEND={self.backend}. "
@@ -209,12 +202,11 @@ def external_converter(failure):
         failure: the beginning of the error's message.
     """
     disabled = logging.root.manager.disable
-    try:
-        with suppress_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logging.disable(logging.WARNING)
+    quiet = suppress_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings()
+    with raising(ExportError, failure, Exception), quiet[0], quiet[1], quiet[2]:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
             yield
-    except Exception as error:  # of many kinds
-        raise ExportError(f"{failure}: {reason(error)}") from error
-    finally:
-        logging.disable(disabled)
+        finally:
+            logging.disable(disabled)

@@ -175,7 +175,7 @@ def export(model, target, format="savedmodel", **options):
         **options: the `Options` that the format takes; those that are None count as not given.
 
     Returns:
-        The `Path` written: nothing is, unless all of it succeeds.
+        The `Path` written; nothing is, unless all of it succeeds.
 
     Raises:
         UsageError: no such format, an option that it does not have or out of its range, a package that is not

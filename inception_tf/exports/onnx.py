@@ -1,5 +1,6 @@
 """Keras models to ONNX files, for ONNX Runtime and whatever else reads them."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,10 +18,16 @@ def to_onnx(model, target, **options):
     The model's card, with its preprocessing and its labels, is in the file's metadata under "inception_tf", JSON.
 
     Args:
+        model: a model of this library, in float32, on Keras's TensorFlow backend.
+        target: the file to write.
         **options: as `to_litert`, but for full_integer. Of precision "float16", weights and operations are, while
             inputs and outputs stay float32; "int8" is written as QuantizeLinear and DequantizeLinear.
 
-    Other arguments, result and errors are those of `to_litert`.
+    Returns:
+        The `Path` written.
+
+    Raises:
+        UsageError, ImageError, ExportError: as `to_litert`.
     """
     return OnnxFormat().export(model, target, **options)
 
@@ -36,6 +43,8 @@ class OnnxFormat(PortableFormat):
         import onnx
         import tf2onnx
 
+        # Else it copies the whole graph ahead of every optimization: of Inception-v3 to over 7 GB.
+        os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
         with external_converter(f"tf2onnx cannot convert {export.model.name}"):
             function = frozen(export)
             given, results = function.inputs[0].name, [output.name for output in function.outputs]

@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from inception_tf.errors import ExportError, reason
+from inception_tf.errors import ExportError, raising
 from inception_tf.exports.driver import external_converter, image_shape
 from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen, output_names
 from inception_tf.inference.runtimes import KEY, OpenVino
@@ -15,13 +15,18 @@ def to_openvino(model, target, **options):
     preprocessing and its labels, is in the `.xml` as the runtime information "inception_tf", JSON.
 
     Args:
+        model: a model of this library, in float32, on Keras's TensorFlow backend.
         target: the `.xml` file.
         **options: as `to_litert`, but for full_integer. NNCF quantizes for "int8". Of "bfloat16" the weights are
             written in float16, which is finer, and computed with in bfloat16 where the processor has instructions for
             it: this library sets OpenVINO's INFERENCE_PRECISION_HINT as the card says, another program sets it itself.
             Where the processor has none, the check runs in float32, and the card's "computed_in" says so.
 
-    Other arguments, result (the `.xml`) and errors are those of `to_litert`.
+    Returns:
+        The `Path` of the `.xml`.
+
+    Raises:
+        UsageError, ImageError, ExportError: as `to_litert`.
     """
     return OpenVinoFormat().export(model, target, **options)
 
@@ -57,10 +62,8 @@ class OpenVinoFormat(PortableFormat):
     def save(self, export, network, path):
         import openvino
 
-        try:
+        with raising(ExportError, f"OpenVINO cannot write {export.target}", RuntimeError):
             openvino.save_model(network, path, compress_to_fp16=export.options.precision in ("float16", "bfloat16"))
-        except RuntimeError as error:
-            raise ExportError(f"OpenVINO cannot write {export.target}: {reason(error)}") from error
 
     def add_card(self, export, network, path, card):
         network.set_rt_info(card.to_json(), [KEY])

@@ -1,19 +1,17 @@
 """Models as directories, as the Hugging Face hub keeps them: weights, a config, a model card with front matter."""
 
-import importlib
 import json
 from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, DownloadError, MismatchError, UsageError, listed, reason
+from inception_tf.errors import CheckpointError, DownloadError, MismatchError, listed, need, raising
 from inception_tf.files import atomic_write
 from inception_tf.inference.runtimes import read_safetensors
 from inception_tf.models.card import Card
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.model import check_model
-from inception_tf.models.untrusted import damage
 from inception_tf.slim.names import model_variables, scoped
 from inception_tf.tables import percent
 from inception_tf.zoo import create_model
@@ -43,7 +41,7 @@ def save_pretrained(model, directory, license=None, overwrite=False):
         InceptionTFError: it cannot be written.
     """
     refuse_fused(check_model(model), "save_pretrained")
-    save = _package("safetensors.numpy").save
+    save = need("safetensors.numpy", "hub", "save_pretrained").save
     card, directory = model.card, Path(directory)
     config = {"library_name": "inception_tf", "name": model.name, "input_shape": list(model.input_shape[1:])}
     values = {
@@ -77,7 +75,7 @@ def from_pretrained(source):
     folder = _download(source) if str(source).startswith(HUB) else Path(source)
     if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG)):
         raise CheckpointError(f"{source} has no {WEIGHTS} and {CONFIG}, which save_pretrained writes.")
-    with damage(folder / CONFIG, "config of save_pretrained"):
+    with raising(CheckpointError, f"{folder / CONFIG} is no config of save_pretrained, or damaged", Exception):
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         card = Card.from_dict(config)
         # A dict could be the config of an object, which Keras would make.
@@ -86,7 +84,7 @@ def from_pretrained(source):
         with skip_init():
             shape = tuple(config["input_shape"])
             model = create_model(card.network, input_shape=shape, name=config["name"], **card.options)
-    with damage(folder / WEIGHTS, "safetensors file"):
+    with raising(CheckpointError, f"{folder / WEIGHTS} is no safetensors file, or damaged", Exception):
         values, _ = read_safetensors(folder / WEIGHTS)
     variables = {scoped(card.scope, name): variable for name, variable in model_variables(model).items()}
     differences = [f"missing: {name}" for name in variables if name not in values]
@@ -106,19 +104,9 @@ def from_pretrained(source):
 
 def _download(source):
     repository, _, revision = str(source).removeprefix(HUB).partition("@")
-    hub = _package("huggingface_hub")
-    try:
+    hub = need("huggingface_hub", "hub", HUB)
+    with raising(DownloadError, f"{source} cannot be downloaded", Exception):
         return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES)))
-    except Exception as error:  # of many kinds
-        raise DownloadError(f"{source} cannot be downloaded: {reason(error)}") from error
-
-
-def _package(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise UsageError(f"This needs {package}, which is not installed: pip install 'inception-tf[hub]'.") from None
 
 
 def _readme(card, name, license):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import ExportError, UsageError, reason
+from inception_tf.errors import ExportError, UsageError, raising
 from inception_tf.exports.check import check_savedmodel, class_maps_of
 from inception_tf.exports.driver import Format, image_shape
 from inception_tf.exports.encoded import preprocess_each
@@ -106,7 +106,7 @@ class UnversionedSavedModel(Format):
         import tensorflow as tf
 
         servable, signatures = network
-        try:
+        with raising(ExportError, "The SavedModel could not be written", tf.errors.OpError):
             with tempfile.TemporaryDirectory(prefix=".labels.", dir=path.parent) as scratch, no_deprecations():
                 if export.names:  # an asset is copied from a file, and keeps its name
                     labels = Path(scratch, "labels.txt")
@@ -116,8 +116,6 @@ class UnversionedSavedModel(Format):
                 _fit_for_serving(path)
             name, shape = export.target.resolve().name, image_shape(export.model)
             write_serving_files(path, name, list(signatures), export.options.batch, shape)
-        except tf.errors.OpError as error:
-            raise ExportError(f"The SavedModel could not be written: {reason(error)}") from error
 
     def check(self, export, network, path):
         return check_savedmodel(export.model, path, export.names, export.options.top, export.options.precision)
@@ -144,14 +142,15 @@ class SavedModel(UnversionedSavedModel):
 
     def write_atomically(self, export, write):
         directory = export.target
-        try:
+        with (
+            raising(ExportError, f"Cannot write to {directory}"),
+            created_dirs(directory),
             # TensorFlow Serving takes the children whose names are integers, and passes over this one.
-            with created_dirs(directory), tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch:
-                part = Path(scratch, "savedmodel")
-                write(part)
-                return _rename_to_version(part, directory)
-        except OSError as error:
-            raise ExportError(f"Cannot write to {directory}: {error.strerror or error}") from error
+            tempfile.TemporaryDirectory(prefix=".export.", dir=directory) as scratch,
+        ):
+            part = Path(scratch, "savedmodel")
+            write(part)
+            return _rename_to_version(part, directory)
 
 
 def _rename_to_version(part, directory):

@@ -13,25 +13,14 @@ from inception_tf.models.model import with_dtype
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def to_stablehlo(model, target, **options):
-    """Writes what `jax.export` serializes, a `.stablehlo` file, and the weights beside it, a `.safetensors`.
+class StableHloFormat(PortableFormat):
+    """What `jax.export` serializes, a `.stablehlo` file, and the weights beside it, a `.safetensors`.
 
     `jax.export.deserialize` reads the former: a function from the weights, a dict by the names in the latter, and
     `images` (float32 N×H×W×C, preprocessed) to `probabilities` (float32 N×classes), for PLATFORMS. The model's card,
-    with its preprocessing and its labels, is in the metadata of the weights as "inception_tf", JSON.
-
-    Args:
-        model: a model of this library, on Keras's JAX backend.
-        target: the `.stablehlo` file.
-        **options: as `to_litert`, but for int8 and its options. Of precision "bfloat16", weights and operations are,
-            while inputs and outputs stay float32.
-        Others, result and errors as `to_litert`.
+    with its preprocessing and its labels, is in the metadata of the weights as "inception_tf", JSON. Of precision
+    "bfloat16", weights and operations are, while inputs and outputs stay float32.
     """
-    return StableHloFormat().export(model, target, **options)
-
-
-class StableHloFormat(PortableFormat):
-    """A `.stablehlo` file with its `.safetensors`, the card in the latter's metadata."""
 
     name, suffix, weights_suffix = "stablehlo", ".stablehlo", ".safetensors"
     options = ("labels", "batch", "precision", "held_out", "check", "overwrite", "fuse")

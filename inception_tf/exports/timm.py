@@ -10,19 +10,12 @@ import numpy as np
 
 from inception_tf.errors import ExportError
 from inception_tf.exports.exchange import ExchangeFormat, check_published_form, classifier_weights, drops_background
+from inception_tf.models.applications import weighted_layers
 from inception_tf.models.blocks import Conv2D, Mixed
+from inception_tf.slim.graph_2015 import convolutions
 
 # The networks that timm has, and its names for their classifiers.
 CLASSIFIERS = {"inception_v3": "fc", "inception_v4": "last_linear", "inception_resnet_v2": "classif"}
-
-# timm's names for the branches of Inception-v3's blocks, by the blocks' last letters.
-BRANCHES_V3 = {
-    "5[bcd]": ("branch1x1", "branch5x5", "branch3x3dbl", "branch_pool"),
-    "6a": ("branch3x3", "branch3x3dbl", None),
-    "6[bcde]": ("branch1x1", "branch7x7", "branch7x7dbl", "branch_pool"),
-    "7a": ("branch3x3", "branch7x7x3", None),
-    "7[bc]": ("branch1x1", "branch3x3", "branch3x3dbl", "branch_pool"),
-}
 AUX_V3 = ("conv0", "conv1", "fc")
 
 
@@ -109,7 +102,8 @@ def timm_layers(model):
                 weighted = [inner for inner in layer.layers if inner.weights]
                 yield from ((f"AuxLogits.{name}", inner) for name, inner in zip(AUX_V3, weighted, strict=True))
         elif network == "inception_v3":
-            yield from _block_v3(layer)
+            for conv in weighted_layers([layer]):
+                yield convolutions()[conv.kernel.path.removesuffix("/kernel")][1], conv
         elif network == "inception_v4":
             yield from _block(f"features.{i}", layer)
         elif layer.name.startswith("Repeat"):
@@ -117,18 +111,6 @@ def timm_layers(model):
                 yield from _block(f"{layer.name.lower()}.{j}", unit)
         else:
             yield from _block(re.sub(r"_\dx\d$", "", layer.name.lower()), layer)
-
-
-def _block_v3(layer):
-    """A lone convolution keeps its name; those of a branch are counted from 1, pooling left out."""
-    if isinstance(layer, Conv2D):
-        yield layer.name, layer
-        return
-    names = next(names for pattern, names in BRANCHES_V3.items() if re.fullmatch(f"Mixed_{pattern}", layer.name))
-    for name, branch in zip(names, layer.branches, strict=True):
-        steps = [step for step in branch.steps if isinstance(step, list) or step.weights]
-        for i, step in enumerate(steps, 1):
-            yield from _step(f"{layer.name}.{name}" + (f"_{i}" if len(steps) > 1 else ""), step)
 
 
 def _block(name, layer):
@@ -139,12 +121,12 @@ def _block(name, layer):
     if isinstance(layer, Conv2D):
         yield name, layer
         return
-    branches, *after = layer.steps
-    bare = [branch for branch in branches if branch.weights]
-    if isinstance(layer, Mixed) and len(branches) == 2 and len(bare) == 1:  # a convolution beside a pooling
+    side_by_side, *after = layer.steps
+    bare = [branch for branch in side_by_side if branch.weights]
+    if isinstance(layer, Mixed) and len(side_by_side) == 2 and len(bare) == 1:  # a convolution beside a pooling
         yield f"{name}.conv", bare[0].layers[0]
         return
-    for i, branch in enumerate(branches):
+    for i, branch in enumerate(side_by_side):
         mark = "_" if any(isinstance(step, list) for step in branch.steps) else "."
         for j, step in enumerate(branch.steps):
             yield from _step(f"{name}.branch{i}" + (f"{mark}{j}" if len(branch.steps) > 1 else ""), step)

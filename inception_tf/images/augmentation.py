@@ -11,7 +11,7 @@ from inception_tf.images.preprocessing import MEAN_RGB, Preprocessing, resize_sh
 
 MODES = ("fast", "full", "none")
 # Of preprocess_for_train of inception_preprocessing.py: its 1.33 is not quite 4/3.
-_AREA, _ASPECT, _ATTEMPTS, _COVERED = (0.05, 1.0), (0.75, 1.33), 100, 0.1
+SMALLEST_AREA, _ASPECT, _ATTEMPTS, _COVERED = 0.05, (0.75, 1.33), 100, 0.1
 _BRIGHTNESS, _SATURATION, _HUE, _CONTRAST = 32 / 255, (0.5, 1.5), 0.2, (0.5, 1.5)
 _FAST_ORDER = ("brightness", "saturation")
 _FULL_ORDERS = (
@@ -44,10 +44,12 @@ class Augmentation:
     Args:
         preprocessing: the network's `Preprocessing`.
         mode: "fast" (Slim's default), "full" or "none".
+        smallest_area: of the random box of "inception", as a part of the image's.
     """
 
     preprocessing: Preprocessing
     mode: str = "fast"
+    smallest_area: float = SMALLEST_AREA
 
     def __post_init__(self):
         if self.mode not in MODES:
@@ -88,7 +90,7 @@ class Augmentation:
             seed=seed,
             min_object_covered=_COVERED,
             aspect_ratio_range=_ASPECT,
-            area_range=_AREA,
+            area_range=(self.smallest_area, 1.0),
             max_attempts=_ATTEMPTS,
         )
         image = tf.cast(tf.slice(image, begin, size), tf.float32) * np.float32(1 / 255)

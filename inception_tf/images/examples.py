@@ -108,8 +108,7 @@ class Examples:
         """
         if not 0 < fraction < 1:
             raise UsageError(f"The fraction to hold out must be between 0 and 1. Received: {fraction}")
-        held_out, open_, single = np.zeros(len(self), bool), np.ones(len(self), bool), []
-        counts = self.class_counts
+        held_out, open_, counts = np.zeros(len(self), bool), np.ones(len(self), bool), self.class_counts
         groups = [self.members(label) for label in np.argsort(counts, kind="stable") if counts[label]]
         if self.multi_label and not self.labels.any(axis=1).all():
             groups.append(np.flatnonzero(~self.labels.any(axis=1)))
@@ -188,13 +187,7 @@ def named_or_numbered(raw, offset, labels, examples):
     if offset:
         raise UsageError("labels_offset is for labels that are numbers. Those of this data are names.")
     raw = list(map(str, raw))
-    names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
-    names = sorted(set(raw)) if names is None else list(names)
-    if unknown := sorted(set(raw).difference(names)):
-        raise UsageError(f"Labels that are not among the {len(names)} classes ({listed(names)}): {listed(unknown)}.")
-    if len(names) < 2:
-        raise UsageError(f"The data holds one class only, {names[0]!r}. Expected two or more.")
-    number = {name: i for i, name in enumerate(names)}
+    names, number = _named_classes(set(raw), labels)
     return np.array([number[label] for label in raw], np.int64), names
 
 
@@ -210,17 +203,23 @@ def several_labels(raw, offset, labels):
     """
     if offset:
         raise UsageError("labels_offset is for labels that are numbers. Several labels of an image are names.")
+    names, number = _named_classes({name for row in raw for name in row}, labels)
+    matrix = np.zeros((len(raw), len(names)), np.float32)
+    for i, row in enumerate(raw):
+        matrix[i, [number[name] for name in row]] = 1
+    return matrix, names
+
+
+def _named_classes(there, labels):
+    """The classes' names, those that are `there` unless `labels` has them, and a dict from them to their numbers."""
     names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
-    there = {name for row in raw for name in row}
     names = sorted(there) if names is None else list(names)
     if unknown := sorted(there.difference(names)):
         raise UsageError(f"Labels that are not among the {len(names)} classes ({listed(names)}): {listed(unknown)}.")
     if len(names) < 2:
-        raise UsageError(f"The data holds {len(names)} classes, {listed(names) or 'no labels'}. Expected two or more.")
-    number, matrix = {name: i for i, name in enumerate(names)}, np.zeros((len(raw), len(names)), np.float32)
-    for i, row in enumerate(raw):
-        matrix[i, [number[name] for name in row]] = 1
-    return matrix, names
+        found = f"one class only, {names[0]!r}" if names else "no labels"
+        raise UsageError(f"The data holds {found}. Expected two classes or more.")
+    return names, {name: i for i, name in enumerate(names)}
 
 
 def numbered_classes(raw, offset, labels, examples):

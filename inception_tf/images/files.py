@@ -55,15 +55,23 @@ def expand(paths):
 
 def walk_images(directory):
     """The image files at any depth below a directory, sorted; see `find_images`."""
+    return sorted(map(Path, iterate_images(directory)))
 
-    def fail(error):
-        raise UsageError(f"Cannot read the directory {error.filename}: {error.strerror}.") from error
 
-    files = []
-    for folder, subfolders, names in os.walk(directory, onerror=fail):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        files += [Path(folder, name) for name in names if is_image_name(name)]
-    return sorted(files)
+def iterate_images(directory):
+    """Yields what `walk_images` lists, strings, one by one, in the order of the file system."""
+    waiting = [os.fspath(directory)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if not entry.is_dir():
+                        if is_image_name(entry.name):
+                            yield entry.path
+                    elif not entry.name.startswith(".") and not entry.is_symlink():
+                        waiting.append(entry.path)
+        except OSError as error:
+            raise UsageError(f"Cannot read the directory {error.filename}: {error.strerror}.") from error
 
 
 def is_image_name(name):

@@ -4,10 +4,11 @@ import contextlib
 import os
 from pathlib import Path
 
-from inception_tf.errors import ImageError, UsageError, listed
+from inception_tf.errors import ImageError, UsageError, listed, raising
 from inception_tf.images.examples import Examples
 from inception_tf.images.files import IMAGE_SUFFIXES, is_image_name, walk_images
 from inception_tf.images.labels import load_labels
+from inception_tf.remote import is_url, read_url
 
 _VALIDATION = ("val", "validation", "valid")
 
@@ -17,10 +18,8 @@ class FolderExamples(Examples):
 
     def read(self, index):
         path = self._sources[index]
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise ImageError(f"Cannot read {path}: {error.strerror or error}.") from error
+        with raising(ImageError, f"Cannot read {path}"):
+            return read_url(path) if is_url(path) else Path(path).read_bytes()
 
     def _size(self, index):
         with contextlib.suppress(OSError):
@@ -84,11 +83,8 @@ def split_folders(root):
 
 def _contents(folder):
     """The visible subfolders and image files of a folder, sorted."""
-    try:
-        with os.scandir(folder) as entries:
-            visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        raise UsageError(f"Cannot read the folder {folder}: {error.strerror}.") from error
+    with raising(UsageError, f"Cannot read the folder {folder}"), os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
     folders = [Path(entry.path) for entry in visible if entry.is_dir()]
     return folders, [entry for entry in visible if not entry.is_dir() and is_image_name(entry.name)]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from inception_tf.errors import ImageError, UsageError, reason
+from inception_tf.errors import ImageError, UsageError, need, raising
 from inception_tf.images.examples import Examples, named_or_numbered
 
 PREFIXES = ("hf:", "tfds:")
@@ -13,10 +13,8 @@ class HuggingFaceExamples(Examples):
 
     def read(self, index):
         image = self._rows[self._sources[index]][self._column]
-        try:
+        with raising(ImageError, f"Cannot read {image['path']}"):
             return image["bytes"] or Path(image["path"]).read_bytes()
-        except OSError as error:
-            raise ImageError(f"Cannot read {image['path']}: {error.strerror or error}.") from error
 
     def _size(self, index):
         return None
@@ -36,11 +34,10 @@ def open_hub(name, labels=None, labels_offset=0):
     """
     kind, _, rest = name.partition(":")
     rest, split = rest.rsplit(":", 1) if ":" in rest[2:] else (rest, "train")
-    try:
+    with raising(UsageError, f"Cannot open {name}", Exception):  # these packages raise any
         if kind == "tfds":
             return _tfds(rest, split, labels, labels_offset)
-        import datasets
-
+        datasets = need("datasets", "data", name)
         saved = Path(rest)
         if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():
             found = datasets.load_from_disk(rest)
@@ -48,12 +45,6 @@ def open_hub(name, labels=None, labels_offset=0):
         else:
             found = datasets.load_dataset(rest, split=split)
         return open_hugging_face(found, labels, labels_offset)
-    except ImportError as error:
-        raise UsageError(f"{name} needs {error.name}: pip install 'inception-tf[data]'") from error
-    except UsageError:
-        raise
-    except Exception as error:  # these packages raise any
-        raise UsageError(f"Cannot open {name}: {reason(error)}") from error
 
 
 def open_hugging_face(dataset, labels=None, labels_offset=0):
@@ -75,10 +66,9 @@ def open_hugging_face(dataset, labels=None, labels_offset=0):
 
 
 def _tfds(name, split, labels, labels_offset):
-    import tensorflow_datasets as tfds
-
     from inception_tf.images.datasets import open_dataset
 
+    tfds = need("tensorflow_datasets", "data", f"tfds:{name}")
     options = {"split": split, "as_supervised": True, "with_info": True, "shuffle_files": False}
     data, info = tfds.load(name, decoders={"image": tfds.decode.SkipDecoding()}, **options)
     return open_dataset(data, info.features["label"].names if labels is None else labels, labels_offset)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import ImageError, UsageError, reason
+from inception_tf.errors import ImageError, UsageError, need, raising
 from inception_tf.images.decoding import decode_pillow
 from inception_tf.images.files import expand, find_images
 from inception_tf.images.preprocessing import as_image
@@ -42,18 +42,17 @@ class ImageSet:
         Raises:
             ImageError: it cannot be read; names it.
         """
-        image = self._read(index)
-        if isinstance(image, ImageError):
-            raise image
-        return pixels(image)
+        return pixels(self._read(index))
 
 
 def pixels(image, decoder="pillow", exif_rotation=False):
     """The pixels of a path, bytes, a PIL image or an array H×W, H×W×1, H×W×3 or H×W×4, 0 to 255: H×W×3.
 
     Raises:
-        ImageError: it cannot be read, or is none of these.
+        ImageError: it cannot be read, or is none of these; or is itself an `ImageError`.
     """
+    if isinstance(image, ImageError):
+        raise image
     try:
         if hasattr(image, "convert") and hasattr(image, "mode"):
             image = decode_pillow(image)
@@ -96,7 +95,7 @@ def open_image_set(source):
         return _arrays(np.concatenate([_load(file) for file in files]), files[0].name, map(_stat, files))
     if suffixes == {".parquet"}:
         return _parquet(files)
-    if any(".tfrecord" in file.name.lower() or _is_shard(file) for file in files):
+    if any(".tfrecord" in file.name.lower() or ("-of-" in file.name and not file.suffix) for file in files):
         return _records(files)
     if len(files) == 1 and files[0].suffix.lower() in _MANIFESTS:
         files = [files[0].parent / line.strip() for line in files[0].read_text("utf-8").splitlines() if line.strip()]
@@ -115,24 +114,16 @@ def _stat(path):
     return f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
 
 
-def _is_shard(file):
-    return "-of-" in file.name and not file.suffix
-
-
 def _load(file):
-    try:
+    with raising(UsageError, f"{file} is no array of images, or damaged", ValueError, OSError, EOFError):
         loaded = np.load(file)
-        with loaded if isinstance(loaded, np.lib.npyio.NpzFile) else memoryview(b""):
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return loaded
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        with loaded:
             names = sorted(loaded.files, key=lambda name: name not in ("images", "arr_0", "samples", "x"))
             if not names:
                 raise UsageError(f"{file} holds no arrays.")
             return loaded[names[0]]
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{file} is no array of images, or damaged: {reason(error)}") from error
 
 
 def _arrays(array, name, stamp=()):
@@ -144,25 +135,9 @@ def _arrays(array, name, stamp=()):
 
 
 def _records(files):
-    from inception_tf.images.records import read_shard
-    from inception_tf.quiet import start_tensorflow
+    from inception_tf.images.records import iterate_records
 
-    start_tensorflow()
-    import tensorflow as tf
-    from google.protobuf.message import DecodeError
-
-    places, names = [], []
-    for file in files:
-        broken = {}
-        for number, (_, data) in enumerate(read_shard(file, file.name, broken)):
-            try:
-                images = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
-                places.append(images[0] if images else ImageError("has no image/encoded"))
-            except DecodeError:
-                places.append(ImageError("is no tf.train.Example"))
-            names.append(f"{file.name}:{number}")
-        names += broken
-        places += map(ImageError, broken.values())
+    names, places = map(list, zip(*(pair for file in files for pair in iterate_records(file, file.name))))
     if all(isinstance(place, ImageError) for place in places):
         reasons = "; ".join(f"{name}: {place}" for name, place in list(zip(names, places))[:3])
         raise UsageError(f"No images in {len(files)} TFRecord files. {reasons}")
@@ -170,16 +145,11 @@ def _records(files):
 
 
 def _parquet(files):
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UsageError(f"{files[0]} needs pyarrow: pip install 'inception-tf[data]'") from None
+    parquet = need("pyarrow.parquet", "data", files[0])
     images, names = [], []
     for file in files:
-        try:
+        with raising(UsageError, f"{file} is no Parquet file, or damaged", OSError, ValueError):
             table = parquet.read_table(file)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{file} is no Parquet file, or damaged: {reason(error)}") from error
         columns = sorted(table.column_names, key=lambda name: name not in ("image", "images", "img", "bytes"))
         rows = table.column(columns[0]).to_pylist()
         rows = [row.get("bytes") if isinstance(row, dict) else row for row in rows]

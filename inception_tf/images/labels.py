@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import UsageError, listed
+from inception_tf.errors import UsageError, listed, raising
 
 _PREDICTION_KEYS = ("Predictions", "probabilities")
 
@@ -41,9 +41,8 @@ def load_labels(path):
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"Cannot read the labels file {path}: {error.strerror or error}.") from error
+        with raising(UsageError, f"Cannot read the labels file {path}"):
+            text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
@@ -106,7 +105,7 @@ def decode_predictions(preds, top=5, labels=None):
             background first, or 1000 without it.
 
     Returns:
-        A list for every prediction of (wnid, name, score), or of (class index, name, score) where `labels` is given:
+        A list for every prediction of (wnid, name, score), or of (class index, name, score) where `labels` is given;
         `for _, name, score in decoded[0]` fits both. Equal scores come in class order.
 
     Raises:

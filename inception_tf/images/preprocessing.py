@@ -1,6 +1,7 @@
 """Slim's evaluation preprocessing: in NumPy, and the same in TensorFlow ops."""
 
 import dataclasses
+import math
 import numbers
 import os
 import sys
@@ -86,10 +87,23 @@ class Preprocessing:
         results = [self._one(image) for image in _arrays(images, self.channels, decoder, exif_rotation)]
         return np.stack(results) if len(results) > 1 else results[0][np.newaxis]
 
-    def _one(self, image):
+    def crops(self, image, count=10):
+        """An image from `count` windows, float32 count×H×W×C: 1, the center; 10, that and the corners, mirrored too.
+
+        The ten of AlexNet (NIPS 2012, section 4.1) and of GoogLeNet's table 3 (arXiv 1409.4842). Where nothing is cut
+        off, as in the graph of 2015, the corners are the center.
+
+        Args:
+            image: uint8 or float32 H×W×C, 0 to 255.
+        """
+        places = ((0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)) if count == 10 else ((0.5, 0.5),)
+        views = [self._one(image, place) for place in places]
+        return np.stack([*views, *(view[:, ::-1] for view in views)] if count == 10 else views)
+
+    def _one(self, image, place=(0.5, 0.5)):
         if self.channels == 1 and image.shape[2] == 3:
             image = to_gray(image.astype(np.float32))
-        used, resized, offsets = zip(*self.geometry(*image.shape[:2]))
+        used, resized, offsets = zip(*self.geometry(*image.shape[:2], place))
         image = image[used]
         if self.kind == "inception":
             image = _resize(image, resized, offsets, self.size, np.float32(1 / 255))
@@ -104,22 +118,23 @@ class Preprocessing:
         image = np.pad(image.astype(np.float32), [*padding, (0, 0)])
         return around_zero(image)
 
-    def geometry(self, height, width):
+    def geometry(self, height, width, place=(0.5, 0.5)):
         """Yields for both axes: the slice of the image that is used, its side once resized, and where in that the
-        result begins: below 0 where it is padded.
+        result begins: below 0 where it is padded. `place` is where the window lies, from 0, the top or left, to 1.
         """
-        for side, wanted in zip((height, width), self.size):
+        for side, wanted, at in zip((height, width), self.size, place):
             if self.kind == "inception_2015":
                 yield slice(0, side), wanted, 0
             elif self.kind == "inception":
                 crop = int((side - side * self.central_fraction) / 2)  # as tf.image.central_crop rounds
-                yield slice(crop, side - crop), wanted, 0
+                start = int(2 * crop * at)
+                yield slice(start, start + side - 2 * crop), wanted, 0
             elif self.kind == "vgg":
                 scale = np.float32(self.resize_side) / np.float32(min(height, width))
                 resized = int(np.rint(np.float32(side) * scale))
-                yield slice(0, side), resized, (resized - wanted) // 2
+                yield slice(0, side), resized, math.floor((resized - wanted) * at)
             else:  # as tf.image.resize_with_crop_or_pad rounds
-                crop, kept = max((side - wanted) // 2, 0), min(side, wanted)
+                crop, kept = int(max(side - wanted, 0) * at), min(side, wanted)
                 yield slice(crop, crop + kept), kept, -max((wanted - side) // 2, 0)
 
     def positions(self, height, width):
@@ -205,15 +220,10 @@ def preprocess_input(
         ImageError: a file that is no image.
     """
     preprocessing = preprocessing_for(model, kind, size, central_fraction=central_fraction)
-    if _is_symbolic(images):
-        return preprocessing.graph(images)
-    return preprocessing(images, decoder, exif_rotation)
-
-
-def _is_symbolic(images):
-    """Whether it is a tensor of a TensorFlow graph, which has no values yet."""
     tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and tensorflow.is_tensor(images) and not hasattr(images, "numpy")
+    if tensorflow is not None and tensorflow.is_tensor(images) and not hasattr(images, "numpy"):
+        return preprocessing.graph(images)  # a tensor of a graph, which has no values yet
+    return preprocessing(images, decoder, exif_rotation)
 
 
 def preprocessing_for(model=None, kind=None, size=None, **options):

@@ -117,6 +117,23 @@ def read_shard(file, shard, skipped):
         skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
 
 
+def iterate_records(file, name):
+    """Yields (`name`:number, the bytes of `image/encoded`) of every record; where it is broken, an `ImageError`."""
+    start_tensorflow()
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    broken, number = {}, -1
+    for number, (_, data) in enumerate(read_shard(file, name, broken)):
+        try:
+            images = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
+            yield f"{name}:{number}", images[0] if images else ImageError("has no image/encoded")
+        except DecodeError:
+            yield f"{name}:{number}", ImageError("is no tf.train.Example")
+    for why in broken.values():
+        yield f"{name}:{number + 1}", ImageError(why)
+
+
 def _parse(data):
     """(image, label, file name, class text) of a tf.train.Example."""
     import tensorflow as tf

@@ -32,6 +32,9 @@ def open_examples(data, labels=None, labels_offset=0, complete=True):
             classes that result; a labels file names the labels that are in the data.
         complete: whether every one of `labels` must have a class folder, and every folder an image.
 
+    Returns:
+        `Examples`: so many (`len`) images with labels, and their `class_names`.
+
     Raises:
         UsageError: no such file; no images; fewer than two classes; images beside the class folders or below them; an
             empty class folder; class folders that do not agree with the labels; labels out of range.
@@ -46,7 +49,8 @@ def open_examples(data, labels=None, labels_offset=0, complete=True):
         return open_hub(data, labels, labels_offset)
     files = _files(data)
     if not files[0].is_dir():
-        kinds = {_opener(file) for file in files}
+        openers = {**dict.fromkeys(SUFFIXES, open_table), ".tar": open_tars}
+        kinds = {openers.get(file.suffix.lower(), open_records) for file in files}
         if len(kinds) > 1:
             raise UsageError(f"Expected files of one kind. Received: {listed(files)}. {TAKEN}")
         return kinds.pop()(files, labels, labels_offset)
@@ -73,7 +77,9 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
         UsageError: as `open_examples` and `Examples.split`; training images of one class only; validation images that
             are also training images, or of other classes.
     """
-    if _is_path(data) and (root := _files(data)[0]).is_dir():
+    in_memory = hasattr(data, "element_spec") or hasattr(data, "cast_column")
+    of_a_hub = isinstance(data, str) and data.startswith(PREFIXES)
+    if not in_memory and not of_a_hub and (root := _files(data)[0]).is_dir():
         train_folder, val_folder = split_folders(root) or (None, None)
         data = train_folder or root
         if val is None:
@@ -91,17 +97,6 @@ def open_training_data(data, val=None, val_fraction=0.2, labels=None, labels_off
         both = listed(sorted(map(os.path.basename, both)))
         raise UsageError(f"Training images cannot be validation images too: {both}. Name others, or leave out --val.")
     return train, held_out
-
-
-def _is_path(data):
-    in_memory = hasattr(data, "element_spec") or hasattr(data, "cast_column")
-    return not in_memory and not (isinstance(data, str) and data.startswith(PREFIXES))
-
-
-def _opener(file):
-    """What opens a file of its kind."""
-    suffix = file.suffix.lower()
-    return open_table if suffix in SUFFIXES else open_tars if suffix == ".tar" else open_records
 
 
 def _files(data):

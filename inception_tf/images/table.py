@@ -9,9 +9,10 @@ from pathlib import Path
 from inception_tf.errors import UsageError, listed, reason
 from inception_tf.images.examples import named_or_numbered, several_labels
 from inception_tf.images.folders import FolderExamples
+from inception_tf.remote import is_url
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-_IMAGE = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
 _LABEL = ("label", "class", "category", "class_name", "target")
 _LABELS = ("labels", "classes", "categories", "tags")
 
@@ -35,8 +36,9 @@ def open_table(files, labels=None, labels_offset=0):
     """The images of CSV (.csv; .tsv with tabs) or Parquet files, which have a header or a schema.
 
     The column of the images is called image, path, file, filename, file_name, filepath or image_path; that of the
-    labels label, class, category, class_name or target. Paths are relative to the table's folder. In a Parquet file, an
-    image can also be a struct of bytes and path, as Hugging Face writes it; its names of the classes are then taken.
+    labels label, class, category, class_name or target. Paths are relative to the table's folder, or
+    URLs. In a Parquet file, an image can also be a struct of bytes and path, as Hugging Face writes it; its names of
+    the classes are then taken.
 
     Labels are names, whose classes are sorted unless `labels` gives their order, or all of them numbers.
 
@@ -65,7 +67,8 @@ def open_table(files, labels=None, labels_offset=0):
             if name in skipped or not image or label is None or label == "":
                 skipped.setdefault(name or f"{file.name}:{number}", "its row has no image or no label")
                 continue
-            sources.append(image if isinstance(image, bytes) else os.path.join(file.parent, os.path.expanduser(image)))
+            known = isinstance(image, bytes) or is_url(image)
+            sources.append(image if known else os.path.join(file.parent, os.path.expanduser(image)))
             raw.append(label)
             names.append(name)
     if not sources:
@@ -125,8 +128,8 @@ def _parquet(file):
 def _columns(file, names):
     """The names of the columns of the images and the labels, and whether an image has several of these."""
     lower = {name.lower(): name for name in reversed(names) if name}
-    found = [next((lower[name] for name in kind if name in lower), None) for kind in (_IMAGE, _LABEL + _LABELS)]
-    for column, kind in zip(found, (_IMAGE, _LABEL)):
+    found = [next((lower[name] for name in kind if name in lower), None) for kind in (IMAGE_COLUMNS, _LABEL + _LABELS)]
+    for column, kind in zip(found, (IMAGE_COLUMNS, _LABEL)):
         if column is None:
             raise UsageError(f"{file} has no column called {', '.join(kind)}. Received: {listed(names, 10)}")
     return *found, found[1].lower() in _LABELS

@@ -5,7 +5,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from inception_tf.errors import UsageError, listed, reason
+from inception_tf.errors import ImageError, UsageError, listed, reason
 from inception_tf.images.examples import named_or_numbered
 from inception_tf.images.files import IMAGE_SUFFIXES
 from inception_tf.images.records import Record, RecordExamples
@@ -47,6 +47,23 @@ def open_tars(files, labels=None, labels_offset=0):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise UsageError(f"No labeled images in {listed(files)}. {reasons}")
     return RecordExamples(records, *named_or_numbered(raw, labels_offset, labels, names), names, skipped, files)
+
+
+def iterate_tar(file, name):
+    """Yields (`name`:key, the bytes) of every image of a tar file; an `ImageError` in place of what is broken."""
+    broken = {}
+    try:
+        samples = _samples(file, name, broken)
+        with Path(file).open("rb") as opened:
+            for key, members in samples.items():
+                image = next((members[end] for end in members if f".{end}".endswith(IMAGE_SUFFIXES)), None)
+                if isinstance(image, tuple):
+                    opened.seek(image[0])
+                    yield f"{name}:{key}", opened.read(image[1])
+    except (UsageError, OSError) as error:
+        broken[name] = str(error)
+    for why in broken.values():
+        yield name, ImageError(why)
 
 
 def _samples(file, shard, skipped):

@@ -18,7 +18,7 @@ from inception_tf.progress import Progress
 NOT_FINITE = "its scores are not finite"
 
 
-def classify(engine, paths, top=None, batch=16, exif_rotation=False):
+def classify(engine, paths, top=None, batch=16, exif_rotation=False, fast_decode=False):
     """The best classes of image files.
 
     Args:
@@ -28,6 +28,7 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
             reaches their threshold, perhaps none.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
+        fast_decode: whether to decode large JPEGs scaled down; see `scaled_for` of `decode_image`.
 
     Returns:
         A dict from paths to lists of (class index, name, score), best first, and a dict from the paths of files that
@@ -41,15 +42,15 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
         raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
     paths = find_images(paths) if isinstance(paths, (str, os.PathLike)) else paths
     engine = engine if isinstance(engine, Engine) else open_engine(engine)
-    several = getattr(engine.card, "multi_label", False)
-    if several and top is not None:
+    if getattr(engine.card, "multi_label", False) and top is not None:
         raise UsageError(
             f"The model answers with all labels that reach their threshold: leave out --top (top). Received: {top}"
         )
     results, failures = {}, {}
+    scaled_for = engine.preprocessing if fast_decode else None
 
     def prepare(path):
-        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder))
+        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder, scaled_for=scaled_for))
 
     def images(progress):
         for path, image in zip(paths, prepared(prepare, paths, batch)):
@@ -62,15 +63,26 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
     with Progress("Classifying", len(paths), "images") as progress:
         for files, scores in answers(engine, images(progress), batch):
             finite = np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
-            decoded = decode_predictions(scores[finite], len(engine.labels) if several else top or 5, engine.labels)
-            if several:
-                thresholds = engine.card.thresholds
-                decoded = [[label for label in row if label[2] >= thresholds[label[0]]] for row in decoded]
-            results.update(zip(itertools.compress(files, finite), decoded))
+            results.update(zip(itertools.compress(files, finite), best_classes(engine, scores[finite], top or 5)))
             failures.update(dict.fromkeys(itertools.compress(files, ~finite), NOT_FINITE))
     if not results and NOT_FINITE in failures.values():
         raise CheckpointError("The model answers NaN or infinity to every image: are its weights broken?")
     return results, failures
+
+
+def best_classes(engine, scores, top):
+    """The `top` best classes of each image; of a model of several labels, those that reach their threshold.
+
+    Args:
+        scores: finite float32 N×classes.
+
+    Returns:
+        N lists of (class index, name, score), best first.
+    """
+    if not getattr(engine.card, "multi_label", False):
+        return decode_predictions(scores, top, engine.labels)
+    decoded, least = decode_predictions(scores, len(engine.labels), engine.labels), engine.card.thresholds
+    return [[label for label in row if label[2] >= least[label[0]]] for row in decoded]
 
 
 def answers(engine, images, batch, start=None):
@@ -81,7 +93,7 @@ def answers(engine, images, batch, start=None):
 
     Args:
         engine: an `Engine`.
-        images: yields (key, image), preprocessed, float32 1×H×W×C.
+        images: yields (key, image), preprocessed, float32 1×H×W×C; or each of as many windows, for `averaged`.
         batch: how many at a time.
         start: what is run in place of `engine.start`.
     """
@@ -95,8 +107,9 @@ def answers(engine, images, batch, start=None):
     while some := list(itertools.islice(images, batch)):
         keys, pixels = zip(*some)
         pixels = np.concatenate(pixels)
-        if not first and len(pixels) < batch:
-            pixels = np.concatenate([pixels, np.zeros((batch - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+        if not first and len(some) < batch:
+            spare = (batch - len(some)) * len(some[0][1])
+            pixels = np.concatenate([pixels, np.zeros((spare, *pixels.shape[1:]), pixels.dtype)])
         running.append((keys, start(pixels)))
         first = False
         if len(running) > engine.ahead:
@@ -105,11 +118,22 @@ def answers(engine, images, batch, start=None):
         yield finish()
 
 
-def prepared(prepare, items, ahead):
+def averaged(start, crops):
+    """`start` for images of `crops` windows each: the mean of what is computed of an image's."""
+
+    def start_all(images):
+        running = start(images)
+        return lambda: np.asarray(running()).reshape(len(images) // crops, crops, -1).mean(1)
+
+    return start_all if crops > 1 else start
+
+
+def prepared(prepare, items, ahead, workers=None):
     """Yields `prepare(item)` of each item in order, or the `ImageError` or `OSError` it raised; threads work ahead.
 
     Args:
         ahead: how many results to have ready beyond those in work.
+        workers: how many threads. Default: one a processor.
     """
 
     def attempt(item):
@@ -118,7 +142,7 @@ def prepared(prepare, items, ahead):
         except (ImageError, OSError) as error:
             return error
 
-    workers = min(os.cpu_count() or 1, 16, operator.length_hint(items, 16) or 1)
+    workers = min(workers or os.cpu_count() or 1, 16, operator.length_hint(items, 16) or 1)
     pool, coming = ThreadPoolExecutor(workers), collections.deque()
     try:
         for item in items:

@@ -69,22 +69,25 @@ def check_target(path):
 
 
 def load_vectors(path):
-    """The `Vectors` in a file that `Vectors.save` wrote, or in another with such columns.
+    """The `Vectors` in a file that `Vectors.save` wrote, or in a folder that `embed --out FOLDER` did.
 
     Raises:
         UsageError: another suffix, pyarrow is missing.
         CheckpointError: there is none, it is damaged, has other columns, or vectors of different lengths.
     """
-    check_target(path)
+    folder = Path(path).is_dir()
+    check_target("x.parquet" if folder else path)
     try:
-        if Path(path).suffix.lower() == ".npz":
+        if not folder and Path(path).suffix.lower() == ".npz":
             with np.load(path) as file:
                 paths, values = file["path"].tolist(), file["vector"]
         else:
             from pyarrow import parquet
 
-            table = parquet.read_table(path, columns=["path", "vector"])
-            paths, values = table["path"].to_pylist(), np.array(table["vector"].to_pylist(), np.float32)
+            name = "embedding" if folder else "vector"
+            table = parquet.read_table(path, columns=["path", name])
+            table = table.filter(table[name].is_valid())
+            paths, values = table["path"].to_pylist(), np.array(table[name].to_pylist(), np.float32)
         values = np.asarray(values, np.float32)
         if values.ndim != 2 or not len(values) == len(paths) > 0:
             raise ValueError(f"vectors of shape {values.shape} for {len(paths)} paths")

@@ -55,13 +55,20 @@ class Engine:
         Raises:
             UsageError: an export that carries no features.
         """
-        features = np.asarray(self._features(images), np.float32)
-        return features.mean((1, 2)) if features.ndim == 4 else features
+        return _pooled(self._features(images))
 
     def start_embedding(self, images):
         """`embed` as `start` is `__call__`."""
         answer = self.embed(images)
         return lambda: answer
+
+    def start_both(self, images):
+        """As `start`: the probabilities with the PreLogits behind them, float32 N×(classes + C)."""
+        answer = np.concatenate(self._both(images), axis=1)
+        return lambda: answer
+
+    def _both(self, images):
+        return self(images), self.embed(images)
 
     def _features(self, images):
         raise UsageError(f"{self.path} gives no features.")
@@ -109,6 +116,19 @@ class KerasEngine(Engine):
     def _features(self, images):
         return self._body.predict_on_batch(images)
 
+    @functools.cached_property
+    def _whole(self):
+        import keras
+
+        return keras.Model(self.model.inputs[0], [self.model.outputs[0], self.model.features])
+
+    def _both(self, images):
+        if self._run:
+            return super()._both(images)
+        outputs, features = self._whole.predict_on_batch(images)
+        outputs = np.asarray(outputs, "float32")
+        return np.asarray(self.model.as_probabilities(outputs)), _pooled(features)
+
 
 class SavedModelEngine(Engine):
     """A SavedModel that this library exported. Keras is not asked."""
@@ -140,24 +160,37 @@ class ExportedEngine(Engine):
     Args:
         path: a `.tflite`, `.onnx` or `.xml` file; with `OpenVino` also a SavedModel.
         runtime: the `Runtime` to run it on. Default: by the suffix.
+        threads: how many threads compute. Default: one a processor.
     """
 
     decoder = "pillow"
 
-    def __init__(self, path, labels=None, runtime=None, classifier=True):
-        self._run = (runtime or runtime_for(path))(path)
+    def __init__(self, path, labels=None, runtime=None, classifier=True, threads=None):
+        self._run = (runtime or runtime_for(path))(path, threads=threads)
         super().__init__(path, self._run.card, labels, classifier)
 
     def __call__(self, images):
         return self._run(images)
 
     def _features(self, images):
+        return self._outputs(images)[-1]
+
+    def _both(self, images):
+        outputs = self._outputs(images)
+        return outputs[0], _pooled(outputs[-1])
+
+    def _outputs(self, images):
         if self.labels and not self.card.export.get("features"):
             raise UsageError(
                 f"{self.path} carries no features. Export it once more with --features (features=True) to .onnx, "
                 ".tflite or .xml; a .keras file and a SavedModel have them."
             )
-        return self._run.outputs(images)[-1]
+        return self._run.outputs(images)
+
+
+def _pooled(features):
+    features = np.asarray(features, np.float32)
+    return features.mean((1, 2)) if features.ndim == 4 else features
 
 
 def needs_keras(path):
@@ -165,7 +198,7 @@ def needs_keras(path):
     return resolve(path).kind not in ("savedmodel", "exported")
 
 
-def open_engine(path, labels=None, openvino=False, precision=None, classifier=True):
+def open_engine(path, labels=None, openvino=False, precision=None, classifier=True, threads=None):
     """Opens a classifier.
 
     Args:
@@ -175,6 +208,10 @@ def open_engine(path, labels=None, openvino=False, precision=None, classifier=Tr
         openvino: whether OpenVINO is to run a SavedModel, `.tflite` or `.onnx`, as it does an `.xml`.
         precision: "float32" or "bfloat16", of a Keras model; see `KerasEngine`. An export has its own.
         classifier: whether it must be one. False takes models without their top too, for `Engine.embed`.
+        threads: how many threads ONNX Runtime, OpenVINO or LiteRT compute with; others take what there is.
+
+    Returns:
+        An `Engine`, to be called on preprocessed images, float32 N×H×W×C, for probabilities, float32 N×classes.
 
     Raises:
         CheckpointError, MismatchError: it is none of these, or damaged.
@@ -188,7 +225,7 @@ def open_engine(path, labels=None, openvino=False, precision=None, classifier=Tr
     if precision and found.kind in ("savedmodel", "exported"):
         raise UsageError(f"{path} was exported in a precision of its own; --precision (precision=) is a Keras model's.")
     if openvino or found.kind == "exported":
-        return ExportedEngine(found.value, labels, OpenVino if openvino else None, classifier)
+        return ExportedEngine(found.value, labels, OpenVino if openvino else None, classifier, threads)
     if found.kind == "savedmodel":
         return SavedModelEngine(found.value, labels, classifier)
     return KerasEngine(load_trained(path), labels, precision, classifier=classifier)

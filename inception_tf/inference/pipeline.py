@@ -12,7 +12,7 @@ from inception_tf.errors import ImageError, InceptionTFError, UsageError
 from inception_tf.images.files import find_images
 from inception_tf.images.image_sets import pixels
 from inception_tf.images.labels import decode_predictions
-from inception_tf.inference.classify import NOT_FINITE, answers, prepared
+from inception_tf.inference.classify import NOT_FINITE, answers, averaged, prepared
 from inception_tf.inference.engines import Engine, open_engine
 
 
@@ -65,10 +65,13 @@ class Pipeline:
         labels: its class names, None without a top.
     """
 
-    def __init__(self, engine, top=5, batch=16, exif_rotation=False):
+    def __init__(self, engine, top=5, batch=16, exif_rotation=False, crops=1):
+        if crops not in (1, 10):
+            raise UsageError(f"crops is 1 or 10: see Preprocessing.crops. Received: {crops}")
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
-        self.engine, self.top, self.batch, self.exif_rotation = engine, top, batch, exif_rotation
+        self.engine, self.top, self.exif_rotation, self.crops = engine, top, exif_rotation, crops
+        self.batch = max(batch // crops, 1)
         self.card, self.labels = engine.card, engine.labels
 
     def __call__(self, images):
@@ -116,24 +119,26 @@ class Pipeline:
         vectors = (row * np.float32(np.nan) if error else row for _, error, row in rows)
         return vectors if kind == "stream" else np.stack(list(vectors))
 
-    def rows(self, images, start, strict=False):
+    def rows(self, images, start, strict=False, workers=None):
         """Yields (path or None, error or None, what `start` computed) of each image, in order, batch by batch.
 
         Args:
             start: as `answers` takes it.
             strict: whether to raise the error.
+            workers: how many threads read and decode. Default: one a processor.
         """
         preprocessing, decoder = self.engine.preprocessing, self.engine.decoder
-        blank = np.zeros((1, *preprocessing.size, preprocessing.channels), np.float32)
+        blank = np.zeros((self.crops, *preprocessing.size, preprocessing.channels), np.float32)
 
         def prepare(image):
             source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
             try:
-                return (source, None), preprocessing(pixels(image, decoder, self.exif_rotation))
+                return (source, None), preprocessing.crops(pixels(image, decoder, self.exif_rotation), self.crops)
             except (InceptionTFError, OSError) as error:
                 return (source, str(error).removeprefix(f"{source}: ")), blank
 
-        for keys, found in answers(self.engine, prepared(prepare, images, self.batch), self.batch, start):
+        start = averaged(start, self.crops)
+        for keys, found in answers(self.engine, prepared(prepare, images, self.batch, workers), self.batch, start):
             for (source, error), row in zip(keys, found):
                 error = error or (None if np.isfinite(row).all() else NOT_FINITE)
                 if error and strict:
@@ -153,7 +158,7 @@ def pipeline(model, top=5, batch=16, labels=None, openvino=False, precision=None
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
     Returns:
-        A `Pipeline`: called on images it gives classes and scores; `.embed(images)` gives PreLogits; `.card` says what
+        A `Pipeline`; called on images it gives classes and scores; `.embed(images)` gives PreLogits; `.card` says what
         the model is.
 
     Raises:

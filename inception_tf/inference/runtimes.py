@@ -25,6 +25,9 @@ KEY = "inception_tf"
 class Runtime:
     """A network in a file, ready to run.
 
+    Args:
+        threads: how many threads compute; of LiteRT, ONNX Runtime and OpenVINO. Default: one a processor.
+
     Attributes:
         card: the model's `Card` that the file carries; None where it has none.
         batch: how many images the network takes at a time, None for any number. `__call__` takes any number always.
@@ -54,7 +57,7 @@ class Runtime:
 class LiteRT(Runtime):
     """A `.tflite` file, on LiteRT with XNNPACK; on TensorFlow's own interpreter where LiteRT is not installed."""
 
-    def __init__(self, path):
+    def __init__(self, path, threads=None):
         try:
             interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
         except ImportError:
@@ -63,7 +66,7 @@ class LiteRT(Runtime):
             except ImportError:
                 raise _missing("A .tflite file", "ai-edge-litert", "litert") from None
         with _damaged(path, "LiteRT"), suppress_stderr():
-            self._interpreter = interpreter(model_path=str(path), num_threads=_processors())
+            self._interpreter = interpreter(model_path=str(path), num_threads=threads or _processors())
             (self._input,), self._outputs = (
                 self._interpreter.get_input_details(),
                 self._interpreter.get_output_details(),
@@ -86,13 +89,14 @@ class LiteRT(Runtime):
 class OnnxRuntime(Runtime):
     """An `.onnx` file, on ONNX Runtime."""
 
-    def __init__(self, path):
+    def __init__(self, path, threads=None):
         try:
             import onnxruntime
         except ImportError:
             raise _missing("An .onnx file", "onnxruntime", "onnx") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads or 0  # its own default
         # Work in smaller and smaller pieces, so that no processor waits long for the last one: up to a percent here.
         options.add_session_config_entry("session.dynamic_block_base", "4")
         with _damaged(path, "ONNX Runtime"):
@@ -119,7 +123,7 @@ class OpenVino(Runtime):
         computes: "float32" or "bfloat16", what floats are computed in here.
     """
 
-    def __init__(self, path, precision=None):
+    def __init__(self, path, precision=None, threads=None):
         try:
             import openvino
         except ImportError:
@@ -135,6 +139,8 @@ class OpenVino(Runtime):
             able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             self.computes = "bfloat16" if precision == "bfloat16" and able else "float32"
             hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.computes == "bfloat16" else "f32"}
+            if threads:
+                hint["INFERENCE_NUM_THREADS"] = threads
             compiled = core.compile_model(model, "CPU", hint)
             self._outputs = sorted(compiled.outputs, key=lambda output: "probabilities" not in output.names)
         if not given.element_type.is_real():
@@ -159,7 +165,7 @@ class OpenVino(Runtime):
 class StableHlo(Runtime):
     """A `.stablehlo` file with its `.safetensors`, on JAX: on its first device, whatever that is."""
 
-    def __init__(self, path):
+    def __init__(self, path, threads=None):
         try:
             import flatbuffers  # noqa: F401, which jax.export reads and writes with, and JAX does not install
             import jax

@@ -32,7 +32,7 @@ def fuse_for_inference(model, siblings=True):
             split of its output.
 
     Returns:
-        A `SlimModel`, outputs equal but for rounding: float32, below 1e-5 of their maximum.
+        A `SlimModel` whose outputs are equal but for rounding, in float32 below 1e-5 of their maximum.
 
     Raises:
         UsageError: not a model of this library.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.errors import CheckpointError, UsageError, raising
 from inception_tf.models.blocks import Auxiliary, Repeat, batch_norm_scope, inner_end_points, serializable
 from inception_tf.models.card import Card
 from inception_tf.models.initialization import drawn_on_host
 from inception_tf.models.registry import BATCH_NORM_ARGUMENTS, BATCH_NORM_OPTIONS, find_network
-from inception_tf.models.untrusted import check_keras_file, damage
+from inception_tf.models.untrusted import NO_MODEL, check_keras_file
 
 
 @serializable
@@ -178,7 +178,7 @@ def open_keras_file(path):
             f"{path} is no Keras model, or damaged: a .keras file is a zip archive, and this is none."
         )
     check_keras_file(path)
-    with damage(path, "Keras model"):
+    with raising(CheckpointError, NO_MODEL.format(path), Exception):
         return keras.saving.load_model(path, compile=False)
 
 
@@ -254,7 +254,9 @@ def feature_extractor(model, names):
         names: an end point, for a model with one output; or a list of them, for one whose output is a dict by name.
             Slim's full names will do, with the scope of the network ahead.
 
-    It saves where no block is in it both whole and in parts: Keras saves the weights of a layer once.
+    Returns:
+        A `keras.Model`. It saves where no block is in it both whole and in parts, since Keras saves the weights of a
+        layer once.
 
     Raises:
         UsageError: no such end point; lists those there are.

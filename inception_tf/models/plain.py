@@ -3,16 +3,7 @@
 import keras
 
 from inception_tf.errors import UsageError
-from inception_tf.models.blocks import (
-    CHANNELS,
-    BatchNorm,
-    Conv2D,
-    Conv2DSame,
-    Residual,
-    Scope,
-    Siblings,
-    SqueezedConv2D,
-)
+from inception_tf.models import blocks
 from inception_tf.models.fused import chain
 from inception_tf.models.model import check_model
 
@@ -61,16 +52,16 @@ class _Writer:
 
     def layer(self, layer, x, path):
         """What does on `x` what a layer of a network does, which is found under the Slim scope `path`."""
-        if isinstance(layer, Conv2D):
+        if isinstance(layer, blocks.Conv2D):
             return self.convolution(layer, x, path)
-        if isinstance(layer, Siblings):
+        if isinstance(layer, blocks.Siblings):
             return self.siblings(layer, x, path)
-        if isinstance(layer, Residual):
+        if isinstance(layer, blocks.Residual):
             return self.residual(layer, x, path)
-        if isinstance(layer, Scope):
+        if isinstance(layer, blocks.Scope):
             return self.steps(layer.steps, x, path)
         config, values = layer.get_config(), layer.get_weights()
-        if isinstance(layer, BatchNorm):
+        if isinstance(layer, blocks.BatchNorm):
             del config["activation"]
             x = self.call(keras.layers.BatchNormalization, x, path, values=values, **config)
             return self.activation(layer.activation, x, path, config["dtype"])
@@ -92,7 +83,7 @@ class _Writer:
     def concatenate(self, tensors, path, dtype):
         if len(tensors) == 1:
             return tensors[0]
-        return self.call(keras.layers.Concatenate, tensors, path, axis=CHANNELS, dtype=dtype)
+        return self.call(keras.layers.Concatenate, tensors, path, axis=blocks.CHANNELS, dtype=dtype)
 
     def activation(self, activation, x, path, dtype):
         activation = keras.activations.get(activation)
@@ -106,7 +97,7 @@ class _Writer:
         """The padding of ResNets ahead of it, batch norm, activation and squeeze after it, as far as it has them."""
         config = {**layer.get_config(), "data_format": "channels_last"}
         normalized, dtype = config.pop("normalizer") is not None, config["dtype"]
-        if isinstance(layer, Conv2DSame) and layer.strides != (1, 1):
+        if isinstance(layer, blocks.Conv2DSame) and layer.strides != (1, 1):
             margins = [[(size - 1) // 2, size // 2] for size in layer.kernel_size]
             padding = {"padding": margins, "data_format": "channels_last", "dtype": dtype}
             x = self.call(keras.layers.ZeroPadding2D, x, f"{path}/Pad", **padding)
@@ -119,7 +110,7 @@ class _Writer:
             norm = layer.batch_norm
             x = self.call(type(norm), x, f"{path}/BatchNorm", values=norm.get_weights(), **norm.get_config())
             x = self.activation(layer.activation, x, path, dtype)
-        if isinstance(layer, SqueezedConv2D):
+        if isinstance(layer, blocks.SqueezedConv2D):
             pooling = {"data_format": "channels_last", "dtype": dtype}
             x = self.call(keras.layers.GlobalAveragePooling2D, x, f"{path}/SpatialSqueeze", **pooling)
         return x
@@ -130,7 +121,7 @@ class _Writer:
         shortcut = x
         if layer.shortcut:
             shortcut = self.layer(
-                layer.shortcut, start if isinstance(layer.shortcut, Conv2D) else x, f"{path}/shortcut"
+                layer.shortcut, start if isinstance(layer.shortcut, blocks.Conv2D) else x, f"{path}/shortcut"
             )
         x = self.steps(layer.steps, start, path)
         if layer.scale != 1:

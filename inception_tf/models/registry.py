@@ -127,5 +127,12 @@ def find_network(name):
 
 
 def list_models(pattern="*"):
-    """The names of the networks that match `pattern`, a wildcard such as "inception*", sorted."""
+    """The names of the networks, as `timm.list_models`.
+
+    Args:
+        pattern: a wildcard such as "inception*".
+
+    Returns:
+        A sorted list of those that match.
+    """
     return sorted(fnmatch.filter(networks(), pattern))

@@ -20,46 +20,54 @@ linear = partial(conv, normalizer=None, activation=None)
 UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def resnet_v1(depth):
-    """The constructor of ResNet v1 with `depth` layers."""
+def constructors(version, paper, body, **facts):
+    """The constructors of a version of ResNet, by depth.
 
-    def build(
-        inputs,
-        include_top=True,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        output_stride=None,
-        spatial_squeeze=True,
-    ):
-        """ResNet v1 (arXiv 1512.03385), the network of TF-Slim's nets/resnet_v1.py.
+    Args:
+        version: 1 or 2.
+        paper: on arXiv.
+        body: a function from inputs, `UNITS` of a depth and the output stride to the last feature map.
+        **facts: those of `network` that the versions do not share.
+    """
+
+    def constructor(depth):
+        def build(
+            inputs,
+            include_top=True,
+            pooling=None,
+            classes=facts["classes"],
+            classifier_activation="softmax",
+            output_stride=None,
+            spatial_squeeze=True,
+        ):
+            if output_stride not in (None, 4, 8, 16, 32):
+                raise UsageError(
+                    f"output_stride must be 4, 8, 16, 32 or None. Received: output_stride={output_stride!r}"
+                )
+            x = body(inputs, UNITS[depth], output_stride)
+            if not include_top:
+                return blocks.global_pool(x, pooling)
+            return classifier(x, classes, classifier_activation, spatial_squeeze)
+
+        build.__doc__ = f"""ResNet v{version} (arXiv {paper}), the network of TF-Slim's nets/resnet_v{version}.py.
 
         `spatial_squeeze` stands for Slim's `global_pool` too: without it there are logits at every position.
         `output_stride` is the ratio of the image's side to the last feature map's: 4, 8, 16, or 32 where it is None.
         Below 32, dilated convolutions make up for the strides left out.
         """
-        check_output_stride(output_stride)
-        x = conv("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 112×112×64
-        x = max_pool("pool1", 3, strides=2)(x)  # 56×56×64
-        x = stack(x, UNITS[depth], bottleneck, output_stride)  # 7×7×2048
-        if not include_top:
-            return blocks.global_pool(x, pooling)
-        return classifier(x, classes, classifier_activation, spatial_squeeze)  # 1000
+        name = f"resnet_v{version}_{depth}"
+        build.__name__ = build.__qualname__ = f"ResNetV{version}_{depth}"
+        shared = {"min_size": 1, "batch_norm": BATCH_NORM, "arg_scope_pads": True, "heads": ("logits",)}
+        return network(name=name, scope=name, **shared, **facts)(build)
 
-    name = f"resnet_v1_{depth}"
-    build.__name__ = build.__qualname__ = f"ResNetV1_{depth}"
-    return network(
-        name=name,
-        scope=name,
-        input_size=224,
-        min_size=1,
-        classes=1000,
-        batch_norm=BATCH_NORM,
-        arg_scope_pads=True,
-        preprocessing="vgg",
-        backbone="block4",
-        heads=("logits",),
-    )(build)
+    return [constructor(depth) for depth in UNITS]
+
+
+def body(inputs, units, output_stride):
+    """`resnet_v1` up to block4."""
+    x = conv("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 112×112×64
+    x = max_pool("pool1", 3, strides=2)(x)  # 56×56×64
+    return stack(x, units, bottleneck, output_stride)  # 7×7×2048
 
 
 def bottleneck(width, strides, rate, widens):
@@ -110,9 +118,6 @@ def classifier(x, classes, activation, spatial_squeeze):
     return blocks.predictions(x, None, activation, name="predictions")
 
 
-def check_output_stride(output_stride):
-    if output_stride not in (None, 4, 8, 16, 32):
-        raise UsageError(f"output_stride must be 4, 8, 16, 32 or None. Received: output_stride={output_stride!r}")
-
-
-ResNetV1_50, ResNetV1_101, ResNetV1_152 = (resnet_v1(depth) for depth in UNITS)
+ResNetV1_50, ResNetV1_101, ResNetV1_152 = constructors(
+    1, "1512.03385", body, input_size=224, classes=1000, preprocessing="vgg", backbone="block4"
+)

@@ -3,52 +3,16 @@ it: batch norm and ReLU before the convolutions, a block's stride in its last un
 images.
 """
 
-from inception_tf.models import blocks
 from inception_tf.models.blocks import BatchNorm, Conv2DSame, Residual, max_pool, scoped_batch_norm
-from inception_tf.models.registry import network
-from inception_tf.models.resnet_v1 import BATCH_NORM, UNITS, check_output_stride, classifier, conv, linear, stack
+from inception_tf.models.resnet_v1 import BATCH_NORM, constructors, conv, linear, stack
 
 
-def resnet_v2(depth):
-    """The constructor of ResNet v2 with `depth` layers."""
-
-    def build(
-        inputs,
-        include_top=True,
-        pooling=None,
-        classes=1001,
-        classifier_activation="softmax",
-        output_stride=None,
-        spatial_squeeze=True,
-    ):
-        """ResNet v2 (arXiv 1603.05027), the network of TF-Slim's nets/resnet_v2.py.
-
-        `spatial_squeeze` stands for Slim's `global_pool` too: without it there are logits at every position.
-        `output_stride` is the ratio of the image's side to the last feature map's: 4, 8, 16, or 32 where it is None.
-        Below 32, dilated convolutions make up for the strides left out.
-        """
-        check_output_stride(output_stride)
-        x = linear("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 150×150×64
-        x = max_pool("pool1", 3, strides=2)(x)  # 75×75×64
-        x = stack(x, UNITS[depth], bottleneck, output_stride)  # 10×10×2048
-        x = BatchNorm(**scoped_batch_norm(BATCH_NORM), name="postnorm")(x)  # 10×10×2048
-        if not include_top:
-            return blocks.global_pool(x, pooling)
-        return classifier(x, classes, classifier_activation, spatial_squeeze)  # 1001
-
-    name = f"resnet_v2_{depth}"
-    build.__name__ = build.__qualname__ = f"ResNetV2_{depth}"
-    return network(
-        name=name,
-        scope=name,
-        input_size=299,
-        min_size=1,
-        classes=1001,
-        batch_norm=BATCH_NORM,
-        arg_scope_pads=True,
-        backbone="postnorm",
-        heads=("logits",),
-    )(build)
+def body(inputs, units, output_stride):
+    """`resnet_v2` up to the last batch norm."""
+    x = linear("conv1", 64, 7, strides=2, kind=Conv2DSame)(inputs)  # 150×150×64
+    x = max_pool("pool1", 3, strides=2)(x)  # 75×75×64
+    x = stack(x, units, bottleneck, output_stride)  # 10×10×2048
+    return BatchNorm(**scoped_batch_norm(BATCH_NORM), name="postnorm")(x)  # 10×10×2048
 
 
 def bottleneck(width, strides, rate, widens):
@@ -68,4 +32,6 @@ def bottleneck(width, strides, rate, widens):
     )
 
 
-ResNetV2_50, ResNetV2_101, ResNetV2_152 = (resnet_v2(depth) for depth in UNITS)
+ResNetV2_50, ResNetV2_101, ResNetV2_152 = constructors(
+    2, "1603.05027", body, input_size=299, classes=1001, backbone="postnorm"
+)

@@ -4,14 +4,13 @@ Keras' safe mode refuses Python lambdas. What else of a file's config makes Kera
 read other files, and what HDF5 links to, is refused here, before Keras sees the file.
 """
 
-import contextlib
 import json
 import math
 import re
 import zipfile
 from pathlib import PurePosixPath, PureWindowsPath
 
-from inception_tf.errors import CheckpointError, InceptionTFError, reason
+from inception_tf.errors import CheckpointError, raising
 
 # The rooms of Keras whose objects are parts of models. `keras.utils`, `keras.saving` and others hold what downloads,
 # writes and loads.
@@ -23,12 +22,13 @@ _OURS = "inception_tf>"
 # How much larger than its file what is in it may be.
 _TIMES, _SPARE = 2, 1 << 28
 _MAX_CONFIG = 1 << 26
+NO_MODEL = "{} is no Keras model, or damaged"
 _BY_HAND = "If you trust it, open it with keras.saving.load_model yourself."
 
 
 def check_keras_file(path):
     """Raises a `CheckpointError` for a `.keras` file that is none, unsafe, or a bomb; see above."""
-    with damage(path, "Keras model"), zipfile.ZipFile(path) as archive:
+    with raising(CheckpointError, NO_MODEL.format(path), Exception), zipfile.ZipFile(path) as archive:
         check_members(archive, path)
         config = json.loads(archive.read("config.json"))
         check_config(config, path)
@@ -57,7 +57,7 @@ def check_weights_file(path, source=None):
 
     `source` is what the message calls it.
     """
-    with damage(source or path, "HDF5 file"):
+    with raising(CheckpointError, f"{source or path} is no HDF5 file, or damaged", Exception):
         _check_hdf5(path, source or path, path.stat().st_size)
 
 
@@ -117,14 +117,3 @@ def _check_size(config, path, size):
             raise
     if sum(4 * math.prod(weight.shape) for weight in weights) > 4 * size + _SPARE:  # of half precision, too
         raise CheckpointError(f"{path} is unsafe: its model is larger than its weights. {_BY_HAND}")
-
-
-@contextlib.contextmanager
-def damage(path, what):
-    """Makes a `CheckpointError` of whatever goes wrong in it: `path` is no `what`."""
-    try:
-        yield
-    except InceptionTFError:
-        raise
-    except Exception as error:  # of many types: HDF5, zip and JSON have their own
-        raise CheckpointError(f"{path} is no {what}, or damaged: {reason(error)}") from error

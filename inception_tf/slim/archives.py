@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from pathlib import Path, PureWindowsPath
 
-from inception_tf.errors import CheckpointError, InceptionTFError, listed
+from inception_tf.errors import CheckpointError, InceptionTFError, listed, raising
 from inception_tf.files import refuse_existing, refuse_lfs_pointer
 
 MAX_BYTES = 4 << 30
@@ -132,7 +132,7 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
         UsageError: a file it would write exists.
     """
     archive, directory = Path(archive), Path(directory)
-    try:
+    with raising(InceptionTFError, f"Cannot unpack {archive} into {directory}"):
         directory.mkdir(parents=True, exist_ok=True)
         with _unpacked(archive, directory, max_bytes) as parts:
             names = [name.name for name in parts]
@@ -143,8 +143,6 @@ def extract_checkpoint(archive, directory, max_bytes=MAX_BYTES):
             for target, part in targets.items():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 part.rename(target)
-    except OSError as error:
-        raise InceptionTFError(f"Cannot unpack {archive} into {directory}: {error.strerror or error}") from error
     return sorted(targets)
 
 
@@ -216,11 +214,9 @@ class _Bounded:
 
 
 def _list(where):
-    try:
+    with raising(CheckpointError, f"Cannot read {where}"):
         files = Path(where).iterdir() if isinstance(where, (str, Path)) else map(Path, where)
         return sorted(file for file in files if file.is_file() and not file.name.startswith("._"))
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {where}: {error.strerror or error}") from error
 
 
 def is_table(path):

@@ -4,7 +4,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from inception_tf.errors import CheckpointError, listed
+from inception_tf.errors import CheckpointError, listed, raising
 from inception_tf.files import refuse_lfs_pointer
 from inception_tf.slim.archives import candidates, extract_checkpoint, find_checkpoint, is_archive
 from inception_tf.slim.containers import graph_def, hdf5, keras_file, saved_model, saver, torch_file
@@ -39,10 +39,8 @@ def open_checkpoint(path):
     """
     if isinstance(path, Checkpoint):
         return path
-    try:
+    with raising(CheckpointError, f"Cannot read {path}"):
         return _open(Path(path))
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
 def _open(source):

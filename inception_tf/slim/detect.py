@@ -268,10 +268,9 @@ def _simplest(low, high):
 
 def _classes(info, expected, found):
     """The number of classes, off the variables of the heads that have as many channels as there are classes."""
-    for name, shape in expected.items():
-        if in_scopes(name, info.heads) and not in_scopes(name, ["AuxLogits"]) and shape[-1] == info.classes:
-            return found[name][-1] if name in found else None
-    return None
+    heads = [head for head in info.heads if head != "AuxLogits"]
+    name = next((n for n, shape in expected.items() if in_scopes(n, heads) and shape[-1] == info.classes), None)
+    return found[name][-1] if name in found else None
 
 
 def _image_size(info, found, options):

@@ -110,17 +110,14 @@ def cached_conversion(published, build):
         the network is needed.
     """
     target = home() / published.name / f"{published.name}-{CACHE_VERSION}.keras"
-    source = locate(published)
-    if not target.is_file() or (source and target.stat().st_mtime < _arrived(source)):
+    source, arrived = locate(published), 0
+    if source:  # an old file moved in is newer than what was converted before
+        status = (source if source.exists() else Path(f"{source}.index")).stat()
+        arrived = max(status.st_mtime, status.st_ctime)
+    if not target.is_file() or target.stat().st_mtime < arrived:
         with atomic_write(target, overwrite=True) as part:
             build(part)
     return target
-
-
-def _arrived(source):
-    """When a checkpoint was put where it is: an old file moved in is newer than what was converted before."""
-    status = (source if source.exists() else Path(f"{source}.index")).stat()
-    return max(status.st_mtime, status.st_ctime)
 
 
 class _Failure(Exception):
@@ -183,10 +180,9 @@ def _pin_error(target, file):
     """How `file` differs from the first complete download of `target`; None where it does not, or none was."""
     pin = _pin(target)
     expected = pin.read_text("utf-8", "replace").split() if pin.is_file() else []
-    digest = _digest(file, "sha256") if expected else None
-    return (
-        f"its SHA-256 is {digest}, not {expected[0]} as in {pin.name}." if expected and digest != expected[0] else None
-    )
+    if expected and (digest := _digest(file, "sha256")) != expected[0]:
+        return f"its SHA-256 is {digest}, not {expected[0]} as in {pin.name}."
+    return None
 
 
 def _digest(path, kind):
@@ -256,7 +252,11 @@ def _attempt(url, part, timeout):
         have = have if resumed else 0
         total = int(total) if total.isdigit() else None
         with part.open("ab" if resumed else "wb") as out, Progress(part.stem, total and total - have, "B") as progress:
-            while chunk := _read(response):
+            while True:
+                with _network_failures():
+                    chunk = response.read(_CHUNK)
+                if not chunk:
+                    break
                 out.write(chunk)
                 have += len(chunk)
                 progress.advance(len(chunk))
@@ -266,11 +266,6 @@ def _attempt(url, part, timeout):
     if total is not None and have != total:
         raise _Failure(f"the connection ended after {have:,} of {total:,} bytes", retry=True)
     return resumed
-
-
-def _read(response):
-    with _network_failures():
-        return response.read(_CHUNK)
 
 
 @contextlib.contextmanager

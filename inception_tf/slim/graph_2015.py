@@ -22,14 +22,18 @@ LOGITS = "Logits/Conv2d_1c_1x1"
 LABEL_MAP = ("imagenet_2012_challenge_label_map_proto.pbtxt", "imagenet_synset_to_human_label_map.txt")
 MOVING = ("moving_mean", "moving_variance")
 
-# The branches of torchvision's Inception-v3, by the blocks.
 BRANCHES = {
     "Mixed_5.": ("branch1x1", "branch5x5", "branch3x3dbl", "branch_pool"),
-    "Mixed_6a": ("branch3x3", "branch3x3dbl"),
+    "Mixed_6a": ("branch3x3", "branch3x3dbl", None),
     "Mixed_6.": ("branch1x1", "branch7x7", "branch7x7dbl", "branch_pool"),
-    "Mixed_7a": ("branch3x3", "branch7x7x3"),
+    "Mixed_7a": ("branch3x3", "branch7x7x3", None),
     "Mixed_7.": ("branch1x1", "branch3x3", "branch3x3dbl", "branch_pool"),
 }
+
+
+def branches(block):
+    """What Slim of March 2016, torchvision and timm call the branches of a block of Inception-v3; None: a pooling."""
+    return next(names for pattern, names in BRANCHES.items() if re.fullmatch(pattern, block))
 
 
 @functools.cache
@@ -41,9 +45,8 @@ def convolutions():
     names = {scope: (_numbered("conv", i), scope) for i, scope in enumerate(alone)}
     blocks = itertools.groupby([scope for scope in scopes if "/" in scope], lambda scope: scope.split("/")[0])
     for number, (block, members) in enumerate(blocks):
-        modules = next(modules for pattern, modules in BRANCHES.items() if re.fullmatch(pattern, block))
-        branches = itertools.groupby(members, lambda scope: scope.split("/")[1])
-        for branch, (module, (_, steps)) in enumerate(zip(modules, branches)):
+        own_branches = itertools.groupby(members, lambda scope: scope.split("/")[1])
+        for branch, (module, (_, steps)) in enumerate(zip(branches(block), own_branches)):
             # Where the first branch is one convolution, it is in no tower.
             tower = branch if block == "Mixed_7a" else branch - 1
             parent = _numbered("mixed", number) + (f"/{_numbered('tower', tower)}" if tower >= 0 else "")
@@ -87,18 +90,20 @@ class Weights2015(Checkpoint):
     epsilon = EPSILON
 
     def __init__(self, path, container):
-        scope, shapes = find_network(NETWORK).scope, {}
-        self._parts = {}  # of our variables: the convolution's scope, and a word for `tensor`
+        shapes, self._parts = {}, {}  # the latter of our variables: the convolution's scope, and a word for `tensor`
+
+        def add(convolution, word, shape, norm=""):
+            name = scoped(find_network(NETWORK).scope, f"{convolution}/{norm}{word}")
+            shapes[name], self._parts[name] = shape, (convolution, word)
+
         for convolution in convolutions():
             kernel = self.shape(convolution, "weights")
-            shapes[f"{convolution}/weights"] = kernel
-            shapes |= {f"{convolution}/BatchNorm/{word}": kernel[-1:] for word in ("beta", *MOVING)}
+            add(convolution, "weights", kernel)
+            for word in ("beta", *MOVING):
+                add(convolution, word, kernel[-1:], "BatchNorm/")
         if head := self.shape(LOGITS, "weights"):
-            shapes |= {f"{LOGITS}/weights": (1, 1, *head), f"{LOGITS}/biases": head[-1:]}
-        shapes = {scoped(scope, name): shape for name, shape in shapes.items()}
-        for name in shapes:
-            convolution, _, word = name.removeprefix(scoped(scope, "")).replace("/BatchNorm", "").rpartition("/")
-            self._parts[name] = convolution, word
+            add(LOGITS, "weights", (1, 1, *head))
+            add(LOGITS, "biases", head[-1:])
         super().__init__(path, container, shapes, dict.fromkeys(shapes, np.dtype("float32")))
 
     def shape(self, convolution, word):

@@ -155,12 +155,12 @@ def load_slim(model, path, exclude_scopes=(), ema="auto", background="keep", sco
         raise UsageError(f'background must be "keep" or "drop". Received: background={background!r}')
     checkpoint, variables = open_checkpoint(path), model_variables(model)
     network = getattr(model, "card", None) and model.card.network
-    if scope is None:
-        scope = (
-            detect(checkpoint, network, partial=True, statistics=False).scope
-            if network
-            else _scope_of(checkpoint, variables)
-        )
+    if scope is None and network:
+        scope = detect(checkpoint, network, partial=True, statistics=False).scope
+    elif scope is None:
+        first = next(iter(variables))
+        stored = (name.removesuffix(EMA) for name in checkpoint)
+        scope = next((name[: -len(first)].rstrip("/") for name in stored if name.endswith(first)), "")
     heads = find_network(network).heads if network else ("Logits", "AuxLogits")
     names = [*variables, *(name.removeprefix(scoped(scope, "")) for name in checkpoint)]
     excluded = scope_matcher(exclude_scopes, scope, names, "exclude_scopes")
@@ -249,12 +249,6 @@ def _source(checkpoint, name, ema, required=False):
     if ema != "ignore" and name + EMA in checkpoint:
         return name + EMA
     return name if name in checkpoint and not required else None
-
-
-def _scope_of(checkpoint, variables):
-    first = next(iter(variables))
-    names = (name.removesuffix(EMA) for name in checkpoint)
-    return next((name[: -len(first)].rstrip("/") for name in names if name.endswith(first)), "")
 
 
 def _explain(checkpoint, model, report, background, heads):

@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import sys
+from unittest import mock
 
 from inception_tf.errors import UsageError
 from inception_tf.quiet import no_deprecations
@@ -107,25 +108,18 @@ def _arg_scope(slim, arg_scope, options):
         yield
 
 
-@contextlib.contextmanager
 def _plain_convolution(slim):
-    """Makes separable convolutions plain, as research/slim's `use_separable_conv=False`: PyPI's graph lacks that."""
+    """Separable convolutions become plain, as research/slim's `use_separable_conv=False`: PyPI's graph lacks that."""
 
     @slim.add_arg_scope
     def plain(inputs, filters, kernel, depth_multiplier, **arguments):
         return slim.conv2d(inputs, filters, kernel, **arguments)
 
-    separable = slim.layers.separable_conv2d
-    slim.layers.separable_conv2d = plain
-    try:
-        yield
-    finally:
-        slim.layers.separable_conv2d = separable
+    return mock.patch.object(slim.layers, "separable_conv2d", plain)
 
 
-@contextlib.contextmanager
 def _max_pool_in_7c(slim):
-    """Makes the average pooling of Mixed_7c a max pooling, as the graph of 2015-12-05 has it."""
+    """The average pooling of Mixed_7c becomes a max pooling, as the graph of 2015-12-05 has it."""
     import tensorflow.compat.v1 as tf
 
     layers = importlib.import_module("tf_slim.layers.layers")
@@ -136,11 +130,7 @@ def _max_pool_in_7c(slim):
         is_last = tf.get_variable_scope().name.endswith("Mixed_7c/Branch_3")
         return (layers.max_pool2d if is_last else average)(*args, **arguments)
 
-    layers.avg_pool2d = pool
-    try:
-        yield
-    finally:
-        layers.avg_pool2d = average
+    return mock.patch.object(layers, "avg_pool2d", pool)
 
 
 def _pooled(end_points, prefix):

@@ -1,11 +1,10 @@
 """A Keras model's weights as a Slim checkpoint, which TF-Slim itself restores."""
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import UsageError, reason
+from inception_tf.errors import InceptionTFError, UsageError, raising
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.models.fused import refuse_fused
 from inception_tf.slim.names import model_variables, scoped
@@ -44,15 +43,16 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     index, data = v2_files(path)
     for file in (path, index, data):
         refuse_existing(file, overwrite)
+    disk = raising(InceptionTFError, f"Cannot write {path}", tf.errors.OpError)
     if format == "v1":
-        with atomic_write(path, overwrite) as part, _disk_errors():
+        with atomic_write(path, overwrite) as part, disk:
             tf.raw_ops.Save(filename=str(part), tensor_names=names, data=tensors)
         # A V2 checkpoint of the same name would be read in its place.
         index.unlink(missing_ok=True)
         data.unlink(missing_ok=True)
         return path
     # The index is renamed last: a reader finds the checkpoint by it.
-    with atomic_write(index, overwrite) as index_part, atomic_write(data, True) as data_part, _disk_errors():
+    with atomic_write(index, overwrite) as index_part, atomic_write(data, True) as data_part, disk:
         prefix = index_part.with_suffix("")
         tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)
         prefix.with_name(prefix.name + ".data-00000-of-00001").rename(data_part)
@@ -62,14 +62,3 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
 def v2_files(path):
     """The paths of the index and of the data that `save_slim` writes for the prefix `path`."""
     return tuple(path.with_name(path.name + suffix) for suffix in (".index", ".data-00000-of-00001"))
-
-
-@contextlib.contextmanager
-def _disk_errors():
-    """Turns TensorFlow's errors of writing into the operating system's, which `atomic_write` reports."""
-    from tensorflow.errors import OpError
-
-    try:
-        yield
-    except OpError as error:
-        raise OSError(reason(error)) from error

@@ -1,15 +1,17 @@
 """Networks of ours under the names of others: keras.applications in files of Keras, Inception-v3 as it was in 2016."""
 
+import collections
 import re
 
 import keras
 
 from inception_tf.errors import CheckpointError
-from inception_tf.models.applications import APPLICATIONS, variable_pairs, weighted_layers
+from inception_tf.models.applications import APPLICATIONS, variable_pairs
 from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import build_model
 from inception_tf.models.registry import find_network
 from inception_tf.slim.containers.base import Renamed
+from inception_tf.slim.graph_2015 import branches, convolutions
 from inception_tf.slim.names import EMA, scoped, slim_name
 
 # How many convolutions a network of keras.applications has.
@@ -29,13 +31,6 @@ BLOCKS_2016 = {
     "Mixed_7a": "mixed_17x17x1280a",
     "Mixed_7b": "mixed_8x8x2048a",
     "Mixed_7c": "mixed_8x8x2048b",
-}
-BRANCHES_2016 = {
-    "5[bcd]": ("branch1x1", "branch5x5", "branch3x3dbl", "branch_pool"),
-    "6a": ("branch3x3", "branch3x3dbl", None),
-    "6[bcde]": ("branch1x1", "branch7x7", "branch7x7dbl", "branch_pool"),
-    "7a": ("branch3x3", "branch7x7x3", None),
-    "7[bc]": ("branch1x1", "branch3x3", "branch3x3dbl", "branch_pool"),
 }
 CONVOLUTIONS_2016 = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 HEADS_2016 = {
@@ -135,15 +130,13 @@ def _by_kind(layers):
 
 def names_2016():
     """The scopes of Inception-v3's layers in 2016, a dict from Slim's scopes to them."""
-    with meta_init():
-        model = build_model(find_network("inception_v3"), classes=2)
     scopes = {name: f"conv{i}" for i, name in enumerate(CONVOLUTIONS_2016)} | HEADS_2016
-    for ours, theirs in BLOCKS_2016.items():
-        branches = next(names for pattern, names in BRANCHES_2016.items() if re.fullmatch(f"Mixed_{pattern}", ours))
-        for branch, name in zip(model.get_layer(ours).branches, branches, strict=True):
-            for i, layer in enumerate(weighted_layers([branch])):
-                scope = slim_name(layer.kernel.path).rpartition("/")[0]
-                scopes[scope] = f"{theirs}/{name}/Conv" + (f"_{i}" if i else "")
+    counts = collections.Counter()
+    for scope in (scope for scope in convolutions() if "/" in scope):
+        block, branch, _ = scope.split("/")
+        name = f"{BLOCKS_2016[block]}/{branches(block)[int(branch.removeprefix('Branch_'))]}/Conv"
+        scopes[scope] = name + (f"_{counts[name]}" if counts[name] else "")
+        counts[name] += 1
     return scopes
 
 

@@ -125,12 +125,20 @@ def images(decoded, preprocessing, recipe=None):
     Args:
         decoded: a `Decoded`.
         preprocessing: the network's.
-        recipe: a `Recipe`, by whose `augment` the images are augmented. Default: as for evaluation.
+        recipe: a `Recipe`, by which the images are augmented: `augment`, `crop_area`, `train_scale`. Default: as for
+            evaluation.
     """
     if recipe is None:
         return lambda index, seed=None: preprocessing.graph(decoded.graph(index))
-    augmentation = Augmentation(preprocessing, recipe.augment)
+    if recipe.augment != "none":
+        preprocessing = dataclasses.replace(preprocessing, size=scaled(preprocessing.size, recipe.train_scale))
+    augmentation = Augmentation(preprocessing, recipe.augment, recipe.crop_area)
     return lambda index, seed: augmentation.graph(decoded.graph(index), seed)
+
+
+def scaled(sides, scale):
+    """The (height, width) of training images, by `train_scale`."""
+    return tuple(max(round(side * scale), 1) for side in sides)
 
 
 def features(arrays):

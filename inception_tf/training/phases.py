@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from inception_tf.errors import UsageError, listed
+from inception_tf.errors import MismatchError, UsageError, listed
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference import batch_norm
 from inception_tf.training import batches, features
@@ -36,8 +36,9 @@ class PhaseBuilder:
         self.factors = class_factors(recipe.class_weights, train.labels, train.class_names)
         options = product.card.options
         dropout = {"dropout": recipe.dropout} if recipe.dropout is not None and "dropout" in options else {}
+        shape = (None, None, product.input_shape[-1]) if recipe.train_scale < 1 else product.input_shape[1:]
         with devices.scope():
-            self.model = rebuilt(product, recipe.precision, **dropout)
+            self.model = rebuilt(product, recipe.precision, input_shape=shape, **dropout)
 
     def describe(self):
         """A line on what is about to be trained."""
@@ -122,6 +123,14 @@ def check(product, train, recipe, devices):
             "mixup and class_weights are for one label an image. Received: data with several, "
             f"mixup={recipe.mixup}, class_weights={recipe.class_weights!r}"
         )
+    if recipe.train_scale < 1:
+        if product.card.options.get("aux_logits") and recipe.aux_loss:
+            raise UsageError("An auxiliary head is made for one size. With a train_scale below 1, aux_loss is 0.")
+        try:
+            *sides, channels = product.input_shape[1:]
+            rebuilt(product, input_shape=(*batches.scaled(sides, recipe.train_scale), channels))
+        except (UsageError, MismatchError) as error:
+            raise UsageError(f"{error} Received: train_scale={recipe.train_scale}; 1 keeps the size.") from error
     class_factors(recipe.class_weights, train.labels, train.class_names)
     with_losses(product, recipe)
     for phase in recipe.phases:

@@ -11,7 +11,7 @@ from inception_tf.benchmark import rounds
 from inception_tf.benchmark.engines import costs
 from inception_tf.benchmark.harness import Section, benchmark
 from inception_tf.benchmark.report import Report
-from inception_tf.benchmark.rounds import BenchmarkError, Candidate, Child, Guest, Result, fitting, groups, run
+from inception_tf.benchmark.rounds import BenchmarkError, Candidate, Result, fitting, groups, run
 from inception_tf.models.card import SAVED_MODEL_CARD
 from inception_tf.zoo import create_model
 
@@ -44,20 +44,6 @@ def test_turns():
     assert slow.speed <= 8 / 0.1 and fast.speed <= 8 / 0.005
     assert slow.memory - fast.memory > 90e6
     assert fast.facts == {"slept": 0.005} and fast.first >= 0.005
-
-
-def test_guests_share_a_process():
-    child = Child(candidate("host", "sleep", seconds=0.001))
-    fast, slow = (Guest(child, candidate(str(s), "sleep", seconds=s)) for s in (0.001, 0.05))
-    assert fast.facts == {"slept": 0.001} and slow.first >= 0.05
-    with pytest.raises(BenchmarkError, match="broken: ValueError: no such engine"):
-        Guest(child, candidate("broken", "fails"))
-    assert slow.run(0.1)["calls"] <= 2 < fast.run(0.1)["calls"] and child.run(0.1)["calls"] > 2
-    child.ask([])
-    with pytest.raises(BenchmarkError):  # which is gone
-        fast.run(0.1)
-    child.kill()
-    child.close()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 
 import pytest
 
@@ -95,36 +94,18 @@ def test_side_by_side(run):
     assert {row["network"]: row["receptive_field"][0] for row in data}["inception_v3"] == 1311
 
 
-def test_pictures(run, tmp_path):
-    picture = tmp_path / "new" / "chart.png"
-    for arguments in (["inception_v1"], ["resnet_v1_50"], ["--compare", "lenet", "nin"]):
-        code, out, _ = run(*arguments, "--plot", picture, "--force")
-        assert code == 0 and str(picture) in out
-        assert picture.read_bytes().startswith(b"\x89PNG") and len(list(picture.parent.iterdir())) == 1
-    code, _, err = run("lenet", "--plot", picture)
-    assert code == 2 and "exists" in err
-
-
-def test_without_matplotlib(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    code, out, err = run("lenet", "--plot", tmp_path / "a.png")
-    assert code == 1 and "pip install 'inception-tf[plots]'" in err and not out
-    assert run("lenet")[0] == 0
-
-
 @pytest.mark.parametrize(
     "arguments, said",
     [
         ([], "Which network?"),
         (["there/is/none.keras"], "There is no model"),
         (["incept_v1"], "Did you mean inception_v"),
-        (["vgg_16", "--naive"], "vgg_16 has no mixed blocks"),
+        (["vgg_16", "--block", "Mixed_3b"], "vgg_16 has no mixed blocks"),
         (["nin", "--block", "Mixed_3b"], "nin has no mixed blocks"),
         (["inception_v1", "--block", "Mixed_3a"], "It has: Mixed_3b, Mixed_3c"),
         (["inception_v3", "--input", "74"], "at least 75×75"),
         (["inception_v1", "--classes", "0"], "classes must be"),
-        (["lenet", "--plot", "a.jpeg"], "written as .png"),
-        (["--compare", "lenet", "--naive"], "about one network"),
+        (["--compare", "lenet", "--block", "Mixed_3b"], "about one network"),
     ],
 )
 def test_wrong_use(run, arguments, said):

@@ -99,6 +99,21 @@ def test_inception_is_what_slim_computes_of_draws_as_slim_makes_them(mode, count
         assert set(methods) == set(METHODS) and min(methods.values()) > 0.16 * count
 
 
+def test_the_smallest_area(monkeypatch):
+    sizes, sample = [], tf.image.stateless_sample_distorted_bounding_box
+
+    def spy(*args, **options):
+        drawn = sample(*args, **options)
+        sizes.append(drawn[1].numpy()[:2].prod())
+        return drawn
+
+    monkeypatch.setattr(tf.image, "stateless_sample_distorted_bounding_box", spy)
+    image = np.zeros((120, 90, 3), np.uint8)
+    for i in range(40):
+        Augmentation(Preprocessing(size=SIZE), smallest_area=0.6).graph(image, (7, i))
+    assert 0.59 * 120 * 90 < min(sizes) < 0.75 * 120 * 90
+
+
 def test_vgg_is_a_window_of_the_resized_image():
     height, width = 90, 60
     grid = np.stack([*np.meshgrid(np.arange(width), np.arange(height)), np.zeros((height, width))], -1).astype(np.uint8)

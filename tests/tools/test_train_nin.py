@@ -31,14 +31,28 @@ def stripes(tmp_path_factory):
 def trained(stripes, tmp_path_factory):
     """The directory of a run of two networks."""
     out = tmp_path_factory.mktemp("trained") / "nin"
-    arguments = ["nin", "fc", "--size", "28", "--width", "0.1", "--epochs", "2", "--batch", "8", "--rate", "0.05"]
+    arguments = [
+        "--networks",
+        "nin",
+        "fc",
+        "--size",
+        "28",
+        "--width",
+        "0.1",
+        "--epochs",
+        "2",
+        "--batch",
+        "8",
+        "--rate",
+        "0.05",
+    ]
     tool.main([*arguments, "--data", str(stripes), "--out", str(out)])
     return out
 
 
 def test_results(trained):
     facts = json.loads((trained / "results.json").read_text())
-    assert (facts["size"], facts["width"], facts["schedule"], facts["seed"]) == (28, 0.1, "cosine", 0)
+    assert (facts["size"], facts["width"], facts["rate"], facts["seed"]) == (28, 0.1, 0.05, 0)
     nin, fc = facts["networks"]
     assert [len(result["epochs"]) for result in (nin, fc)] == [2, 2]
     assert fc["parameters"] - nin["parameters"] == 10 * 10 + 10  # a last map of one place, at 28×28
@@ -75,7 +89,7 @@ def test_sorted_data_is_shuffled(stripes):
 def test_a_seed_gives_the_same_run(stripes, tmp_path):
     runs = []
     for out in ("a", "b"):
-        tool.main(["plain", *SMALL, f"--data={stripes}", f"--out={tmp_path / out}"])
+        tool.main(["--networks", "plain", *SMALL, f"--data={stripes}", f"--out={tmp_path / out}"])
         (epoch,) = json.loads((tmp_path / out / "results.json").read_text())["networks"][0]["epochs"]
         runs.append((epoch["loss"], epoch["val_loss"]))
     assert runs[0] == pytest.approx(runs[1], rel=1e-4)
@@ -95,26 +109,19 @@ def test_a_rate_that_diverges_is_cut(monkeypatch):
 @pytest.mark.slow
 def test_one_that_diverges_at_every_rate(stripes, tmp_path):
     with pytest.raises(SystemExit, match="fc diverged at .* too"):
-        tool.main(["fc", *SMALL, "--rate=1e35", f"--data={stripes}", f"--out={tmp_path / 'out'}"])
+        tool.main(["--networks", "fc", *SMALL, "--rate=1e35", f"--data={stripes}", f"--out={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_input(stripes, trained, tmp_path):
-    other = tmp_path / "other.npz"
-    np.savez(
-        other, x_train=np.zeros((4, 28, 28)), y_train=np.zeros(4), x_test=np.zeros((4, 28, 28)), y_test=np.zeros(4)
-    )
     out = tmp_path / "out"
     for arguments, said in [
-        (["big"], "There is no network big. There are: nin, plain, fc, two"),
-        (["--epochs", "0"], "positive numbers"),
         (["--size", "8"], "at least 11×11"),
         (["--data", str(tmp_path / "none.npz")], "is no NPZ file"),
         (["--data", __file__], "is no NPZ file"),
-        (["--data", str(other)], "Expected uint8 images"),
         (["--out", str(trained)], "exists"),
     ]:
         with pytest.raises(SystemExit) as exit_:
-            tool.main([*(["--data", str(stripes)] if "--data" not in arguments else []), "--out", str(out), *arguments])
+            tool.main(["--data", str(stripes), "--out", str(out), *arguments])
         assert said in str(exit_.value)
     assert not out.exists()

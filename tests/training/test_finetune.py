@@ -206,6 +206,7 @@ def test_a_wrong_option_leaves_nothing(pictures, tmp_path):
         {"recipe": make_recipe(HEADS, optimizer_options={"momentun": 0.9})},
         {"recipe": make_recipe(HEADS, class_weights={"plaid": 2.0})},
         {"recipe": make_recipe(HEADS, batch_size=31)},
+        {"recipe": make_recipe(HEADS, train_scale=0.5)},  # LeNet's weights are of one size
         {"data": data},
         {"callbacks": ["TensorBoard"]},
     ):
@@ -273,6 +274,25 @@ def test_a_full_disk_keeps_the_state_before(pictures, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(run(pictures, recipe, out).history) == 2
     assert not [path.name for path in out.iterdir() if path.is_dir() and path.name.startswith(".")]
+
+
+def test_smaller_images_to_train_on(pictures, tmp_path):
+    seen = []
+
+    class Sizes(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(self.model.input_shape)
+            call = self.model.call
+            self.model.call = lambda x, **options: (seen.append(x.shape[1:3].as_list()), call(x, **options))[1]
+
+    model = itf.create_model("nin", layout="cifar10", depth_multiplier=0.1, classes=3, input_shape=(32, 32, 3))
+    recipe = make_recipe(Phase("all", 1), train_scale=0.5, crop_area=0.5)
+    result = run(pictures, recipe, tmp_path / "run", model, network=None, callbacks=[Sizes()])
+    assert seen == [(None, None, None, 3), [16, 16], [32, 32]]
+    assert result.model.input_shape == (None, 32, 32, 3) and result.model.card.preprocessing["size"] == [32, 32]
+    # What is evaluated are the images of the full size.
+    evaluated = evaluate(open_engine(tmp_path / "run"), _examples(pictures, None, 0.2, None, 0)[1])
+    assert evaluated.top1 == pytest.approx(result.best["val_accuracy"], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_prints_as_yaml_and_loads_from_it(tmp_path):
 
 
 def test_recipes_with_a_name():
-    assert Recipe.from_yaml("slim") == Recipe() and Recipe.from_yaml(Path("modern")).optimizer == "adamw"
+    assert Recipe.from_yaml("slim") == Recipe() and Recipe.from_yaml(Path("modern")).schedule == "cosine"
     with pytest.raises(UsageError, match="Cannot read the recipe moderne"):
         Recipe.from_yaml("moderne")
 
@@ -69,6 +69,8 @@ def test_batch_norm_by_the_size_of_the_data(images, pretrained, given, mode):
         ({"l2": float("nan")}, "l2=nan"),
         ({"class_weights": "equal"}, 'class_weights .* None, .* "balanced"'),
         ({"size": 0}, "size=0"),
+        ({"train_scale": 1.5}, "train_scale .* at most 1"),
+        ({"crop_area": 0}, "crop_area .* above 0.*crop_area=0"),
         ({"augment": "slim"}, "augment .* fast, full, none"),
         ({"precision": "int8"}, "precision .* float32, mixed_bfloat16, mixed_float16"),
         ({"batch_norm": "off"}, "batch_norm .* None, .* frozen, train, recalibrate"),

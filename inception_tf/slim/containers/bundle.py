@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError
+from inception_tf.errors import CheckpointError, raising
 
 _MOST = 1 << 62
 _FOOTER = 48
@@ -29,7 +29,8 @@ def check_index(path, index, data):
     from tensorflow.dtypes import as_dtype
 
     sizes = [file.stat().st_size for file in data]
-    try:
+    failures = DecodeError, ValueError, IndexError, TypeError
+    with raising(CheckpointError, f"{path} is damaged or incomplete: {index.name}", *failures):
         for key, value in _entries(index.read_bytes()):
             if not key:
                 if BundleHeaderProto.FromString(value).num_shards != len(data):
@@ -46,8 +47,6 @@ def check_index(path, index, data):
             valid = not entry.shape.unknown_rank and len(sides) < 255 and all(0 <= side < _MOST for side in sides)
             if not (valid and fits and inside and entry.size >= 0):
                 raise ValueError(f"{key.decode('utf-8', 'replace')[:80]} of {sides[:8]} is not in its data")
-    except (DecodeError, ValueError, IndexError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged or incomplete: {index.name}: {error}") from error
 
 
 def _entries(table):
@@ -69,18 +68,14 @@ def _block(table, at, handle=None):
     end = size - 4 - 4 * int.from_bytes(block[-4:], "little")
     key, at = b"", 0
     while at < end:
-        (shared, at), (own, at), (length, at) = _three(block, at)
+        shared, at = _varint(block, at)
+        own, at = _varint(block, at)
+        length, at = _varint(block, at)
         key, value = key[:shared] + block[at : at + own], block[at + own : at + own + length]
         at += own + length
         if at > end:
             raise ValueError("an entry lies outside its block")
         yield key, value
-
-
-def _three(data, at):
-    for _ in range(3):
-        number, at = _varint(data, at)
-        yield number, at
 
 
 def _varint(data, at):

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError
+from inception_tf.errors import CheckpointError, raising
 
 # What leaves a tensor's values as they are, and what their order too.
 PASSING = ("Identity", "ReadVariableOp", "Cast", "StopGradient", "Snapshot", "PlaceholderWithDefault")
@@ -20,20 +20,10 @@ BATCH_NORM = re.compile(r"_?FusedBatchNorm(V2|V3|Ex)?")
 # What a network computes with, and nothing that reads or writes a file or calls back: a stranger's graph may be run.
 RUNNABLE = {
     *(*SHAPING, *POOLING, *CONVOLUTIONS, *DENSE, *ADDING, *ACTIVATIONS),
-    *(
-        "AddN",
-        "Concat",
-        "ConcatV2",
-        "Const",
-        "ExpandDims",
-        "Fill",
-        "FusedBatchNorm",
-        "FusedBatchNormV2",
-        "FusedBatchNormV3",
-    ),
+    *("AddN", "Concat", "ConcatV2", "Const", "ExpandDims", "Fill"),
+    *("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"),
     *("BatchNormWithGlobalNormalization", "LRN", "Max", "MaxPool", "Maximum", "Minimum", "Mul", "NoOp", "Pack", "Pad"),
     *("Placeholder", "Prod", "RealDiv", "Relu", "Relu6", "Rsqrt", "Shape", "Slice", "StridedSlice", "Sub", "Sum"),
-    "_FusedBatchNormEx",
 }
 
 
@@ -240,14 +230,12 @@ class Graph:
             node.attr.pop("_class", None)  # where it is to be placed: beside nodes that may be gone
             node.device = ""
         images = ((np.asarray(images, "float64") - offset) / scale).astype("float32")
-        try:
-            with tf.Graph().as_default(), tf.Session() as session:
-                tf.import_graph_def(part, name="")
-                tensors = {key: f"{name}:0" for key, name in fetches.items()}
-                # One by one: a frozen graph may be made for batches of one.
-                runs = [session.run(tensors, {f"{entry.name}:0": image[None]}) for image in images]
-        except (ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise CheckpointError(f"it does not run: {str(error).splitlines()[0][:200]}") from error
+        failures = ValueError, TypeError, KeyError, tf.errors.OpError
+        with raising(CheckpointError, "it does not run", *failures), tf.Graph().as_default(), tf.Session() as session:
+            tf.import_graph_def(part, name="")
+            tensors = {key: f"{name}:0" for key, name in fetches.items()}
+            # One by one: a frozen graph may be made for batches of one.
+            runs = [session.run(tensors, {f"{entry.name}:0": image[None]}) for image in images]
         return {key: np.concatenate([run[key] for run in runs]) for key in fetches}
 
 

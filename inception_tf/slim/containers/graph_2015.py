@@ -4,7 +4,7 @@ import numpy as np
 
 from inception_tf.errors import CheckpointError
 from inception_tf.slim import graph_2015
-from inception_tf.slim.containers.graph import Graph
+from inception_tf.slim.containers.graph import Graph, node_of
 from inception_tf.slim.graph_2015 import LOGITS, Weights2015, convolutions, damaged
 
 MARK = "mixed_10/tower_2/conv/conv2d_params"
@@ -27,7 +27,8 @@ class Graph2015(Weights2015):
     def __init__(self, path, file, graph_def, container):
         from tensorflow import make_ndarray
 
-        self._graph_def, self._nodes = graph_def, {node.name: node for node in graph_def.node}
+        self._graph = Graph(graph_def)
+        self._nodes = self._graph.nodes
         self._scope = scope_of(self._nodes)
         batch_norms = [node for node in self._nodes.values() if node.op == LEGACY]
         if not batch_norms:
@@ -59,24 +60,15 @@ class Graph2015(Weights2015):
         for name in sorted(names, key=lambda name: name == own):
             found, waiting = {}, list(self._nodes[name].input[:1])
             while waiting:
-                node = self._source(waiting.pop())
+                node = self._nodes[node_of(waiting.pop())]
                 if node.op == "MatMul":
-                    found["weights"] = self._constant(node.input[1])
+                    found["weights"] = self._graph.constant(node.input[1])
                 elif node.op in HEAD:
                     waiting += node.input[:1]
-                    found["biases"] = self._constant(node.input[1]) if "Add" in node.op else found.get("biases")
-            if all(found.get(word) for word in ("weights", "biases")):
-                return name, found
+                    found["biases"] = self._graph.constant(node.input[1]) if "Add" in node.op else found.get("biases")
+            if all(found.get(word) is not None for word in ("weights", "biases")):
+                return name, {word: node.name for word, node in found.items()}
         return None, {}
-
-    def _source(self, tensor):
-        return self._nodes[tensor.partition(":")[0]]
-
-    def _constant(self, tensor):
-        node = self._source(tensor)
-        while node.op == "Identity":
-            node = self._source(node.input[0])
-        return node.name if node.op == "Const" else None
 
     def _name(self, convolution, word):
         if convolution == LOGITS:
@@ -105,7 +97,7 @@ class Graph2015(Weights2015):
         """The tensors of the graph by our end points: a dict from our layers' names to nodes that are there."""
         names = {ours: self._scope + node for ours, node in graph_2015.end_points().items()}
         if self._softmax:
-            names |= {"Logits": self._nodes[self._softmax].input[0].partition(":")[0], "Predictions": self._softmax}
+            names |= {"Logits": node_of(self._nodes[self._softmax].input[0]), "Predictions": self._softmax}
         return {ours: node for ours, node in names.items() if node in self._nodes}
 
     def run(self, images):
@@ -132,11 +124,11 @@ class Graph2015(Weights2015):
         from inception_tf.quiet import no_deprecations
 
         try:
-            Graph(self._graph_def).needed(list(fetches.values()), fed, DECODING)
+            self._graph.needed(list(fetches.values()), fed, DECODING)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from error
         with no_deprecations(), tf.Graph().as_default() as graph, tf.Session() as session:
-            tf.import_graph_def(self._graph_def, name="")
+            tf.import_graph_def(self._graph.graph_def, name="")
             tensors = {ours: graph.get_tensor_by_name(f"{node}:0") for ours, node in fetches.items()}
             return [session.run(tensors, {f"{fed}:0": value}) for value in values]
 

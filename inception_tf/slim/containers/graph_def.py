@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, UsageError, listed, reason
+from inception_tf.errors import CheckpointError, UsageError, listed, raising
 from inception_tf.images.labels import load_labels
 from inception_tf.models.registry import networks
 from inception_tf.slim.containers.base import Checkpoint
@@ -177,14 +177,9 @@ class FrozenGraph(Checkpoint):
         fits = {name for name, value in found.items() if value.size == math.prod((len(images), *end_points[name][1:]))}
         return {name: found[name].reshape(end_points[name]) for name in found if name in fits}
 
-    @contextlib.contextmanager
     def _errors(self, name):
-        try:
-            yield
-        except (ValueError, TypeError, KeyError, MemoryError) as error:
-            raise CheckpointError(
-                f"{self.path} is damaged: its constant {name} cannot be read: {reason(error)}"
-            ) from error
+        what = f"{self.path} is damaged: its constant {name} cannot be read"
+        return raising(CheckpointError, what, ValueError, TypeError, KeyError, MemoryError)
 
 
 def try_open(source, path):

@@ -1,11 +1,10 @@
 """Keras's weights in HDF5: `.h5`, `.weights.h5`, and what a `.keras` file holds."""
 
-import contextlib
 import re
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, reason
+from inception_tf.errors import CheckpointError, raising
 from inception_tf.models.untrusted import check_weights_file
 from inception_tf.slim.containers.base import Checkpoint
 
@@ -19,8 +18,8 @@ class HDF5Weights(Checkpoint):
         import h5py
 
         check_weights_file(file, path)
-        self.path, self.layers, found = path, [], {}
-        with self._errors():
+        found = {}
+        with raising(CheckpointError, f"{path} is damaged or incomplete", Exception):
             self._file = h5py.File(file)
 
             def visit(name, item):
@@ -36,15 +35,8 @@ class HDF5Weights(Checkpoint):
         super().__init__(path, container, shapes, dtypes)
 
     def read(self, name):
-        with self._errors(f": its array {name} cannot be read"):
+        with raising(CheckpointError, f"{self.path} is damaged or incomplete: {name} cannot be read", Exception):
             return np.asarray(self._file[name])
-
-    @contextlib.contextmanager
-    def _errors(self, what=""):
-        try:
-            yield
-        except Exception as error:  # of many types
-            raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason(error)}") from error
 
 
 def _legacy_layers(file):

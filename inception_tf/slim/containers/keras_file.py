@@ -1,14 +1,13 @@
 """A `.keras` file, of this library or of keras.applications."""
 
-import shutil
 import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, reason
-from inception_tf.models.untrusted import check_members
+from inception_tf.errors import CheckpointError, raising
+from inception_tf.models.untrusted import NO_MODEL, check_members
 from inception_tf.slim.containers import hdf5
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.names import model_variables, scoped
@@ -37,11 +36,8 @@ def try_open(source, path):
     if is_application(path):
         folder = tempfile.TemporaryDirectory(prefix="inception_tf_")
         file = Path(folder.name, "model.weights.h5")
-        try:
-            with zipfile.ZipFile(path) as archive, archive.open(file.name) as weights, file.open("wb") as out:
-                shutil.copyfileobj(weights, out)
-        except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise CheckpointError(f"{source} is no Keras model, or damaged: {reason(error)}") from error
+        with raising(CheckpointError, NO_MODEL.format(source), Exception), zipfile.ZipFile(path) as archive:
+            archive.extract(file.name, folder.name)
         checkpoint = hdf5.open_weights(source, file, "Keras")
         checkpoint.held = folder
         return checkpoint

@@ -1,14 +1,13 @@
 """What TensorFlow's Saver writes: V1 and V2, sharded or not. What no other container takes is tried as one of these."""
 
 import collections
-import contextlib
 import functools
 import glob
 import re
 import tempfile
 from pathlib import Path
 
-from inception_tf.errors import CheckpointError, reason
+from inception_tf.errors import CheckpointError, raising
 from inception_tf.slim.archives import is_table
 from inception_tf.slim.containers.base import Checkpoint
 from inception_tf.slim.containers.bundle import check_index
@@ -32,9 +31,8 @@ class SaverCheckpoint(Checkpoint):
     """What TensorFlow's Saver writes, in its format V1 or V2."""
 
     def __init__(self, path, prefix, container, meta, held=None):
-        self.path, self.prefix = path, prefix
-        self.meta, self.held = meta, held
-        with self._errors():
+        self.prefix, self.meta, self.held = prefix, meta, held
+        with raising(CheckpointError, f"{path} is damaged or incomplete", Exception):
             from tensorflow.python.training import py_checkpoint_reader
 
             self._reader = py_checkpoint_reader.NewCheckpointReader(prefix)
@@ -43,7 +41,7 @@ class SaverCheckpoint(Checkpoint):
         super().__init__(path, container, shapes, dtypes)
 
     def read(self, name):
-        with self._errors(f": its tensor {name} cannot be read"):
+        with raising(CheckpointError, f"{self.path} is damaged or incomplete: {name} cannot be read", Exception):
             return self._reader.get_tensor(name)
 
     @functools.cached_property
@@ -56,13 +54,6 @@ class SaverCheckpoint(Checkpoint):
             return tensorflow_of(MetaGraphDef.FromString(self.meta.read_bytes()))
         except (OSError, DecodeError):
             return None
-
-    @contextlib.contextmanager
-    def _errors(self, what=""):
-        try:
-            yield
-        except Exception as error:  # of many types, IndexError and MemoryError among them
-            raise CheckpointError(f"{self.path} is damaged or incomplete{what}: {reason(error)}") from error
 
 
 def tensorflow_of(meta_graph):

@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, reason
+from inception_tf.errors import CheckpointError, raising
 from inception_tf.slim.graph_2015 import CLASSES, LOGITS, Weights2015, convolutions
 
 _DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8"}
@@ -40,11 +40,9 @@ class TorchWeights(Weights2015):
 
     def tensor(self, convolution, word):
         tensor = self._tensors.get(self._name(convolution, word))
-        return (
-            tensor.transpose(*((2, 3, 1, 0) if tensor.ndim == 4 else range(tensor.ndim)[::-1]))
-            if tensor is not None
-            else None
-        )
+        if tensor is None:
+            return None
+        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
 
 
 def try_open(source, path):
@@ -55,10 +53,8 @@ def try_open(source, path):
     """
     if path.suffix not in (".pth", ".pt") or not path.is_file():
         return None
-    try:
+    with raising(CheckpointError, f"{source} is no PyTorch state dict, or damaged", Exception):
         tensors = read_state_dict(path)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{source} is no PyTorch state dict, or damaged: {reason(error)}") from error
     classifier = tensors.get("fc.weight")
     if classifier is None or "Mixed_7c.branch3x3dbl_3b.conv.weight" not in tensors or classifier.shape[0] != CLASSES:
         raise CheckpointError(

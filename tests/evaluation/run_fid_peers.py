@@ -1,18 +1,16 @@
 """torch-fidelity, pytorch-fid and clean-fid on two folders, with given weights in place of their downloads.
 
-    TORCH_PYTHON tools/_fid_torch.py make WEIGHTS.pth              writes random weights
-    TORCH_PYTHON tools/_fid_torch.py run WEIGHTS.pth A B OUT       writes OUT/*.npy, OUT/*.npz and OUT/results.json
-    TORCH_PYTHON tools/_fid_torch.py read WEIGHTS.pth A.npz B.npz  prints pytorch-fid's FID of two files of statistics
-    TORCH_PYTHON tools/_fid_torch.py time WEIGHTS.pth A TOOL       prints images a second of a tool's features
+    TORCH_PYTHON run_fid_peers.py make WEIGHTS.pth              writes random weights
+    TORCH_PYTHON run_fid_peers.py run WEIGHTS.pth A B OUT       writes OUT/*.npy, OUT/*.npz and OUT/results.json
+    TORCH_PYTHON run_fid_peers.py read WEIGHTS.pth A.npz B.npz  prints pytorch-fid's FID of two files of statistics
 
 Runs where those three are installed, which need not have TensorFlow; imports nothing of ours.
 """
 
-import contextlib
 import json
 import sys
-import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,12 +23,11 @@ def network(weights=None):
     """torch-fidelity's extractor; without weights, of random ones of a trained network's size."""
     from torch_fidelity import feature_extractor_inceptionv3 as module
 
-    kind = module.FeatureExtractorInceptionV3
-    names = ["2048", "logits_unbiased"]
+    kind, names = module.FeatureExtractorInceptionV3, ["2048", "logits_unbiased"]
     if weights is not None:
         return kind("inception-v3-compat", names, feature_extractor_weights_path=str(weights))
-    no_download = _replaced(module, "load_state_dict_from_url", lambda *_, **__: {})
-    with no_download, _replaced(kind, "load_state_dict", lambda *_: None):
+    no_download = patch.object(module, "load_state_dict_from_url", lambda *_, **__: {})
+    with no_download, patch.object(kind, "load_state_dict", lambda *_: None):
         built = kind("inception-v3-compat", names)
     random = torch.Generator().manual_seed(0)
     for name, value in built.state_dict().items():
@@ -45,15 +42,7 @@ def network(weights=None):
     return built
 
 
-@contextlib.contextmanager
-def _replaced(owner, name, value):
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    yield
-    setattr(owner, name, before)
-
-
-def patch(weights):
+def no_downloads(weights):
     """Gives pytorch-fid and clean-fid the weights that they would download."""
     import cleanfid.features
     import cleanfid.inception_pytorch
@@ -72,83 +61,60 @@ def patch(weights):
                 return self.base(x.to(torch.uint8))[0]
             return self.layers((x - 128) / 128).flatten(1)
 
-    def state_dict(*_, **__):
-        return torch.load(weights, weights_only=True)
-
     cleanfid.features.InceptionV3W = Wrapped
     for module in (pytorch_fid.inception, cleanfid.inception_pytorch):
-        module.load_state_dict_from_url = state_dict
+        module.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)
 
 
-def pytorch_fid_features(folder, batch=1):
+def features(tool, folder, weights):
+    """What a tool computes of a folder's images, an array of a row an image."""
+    from cleanfid.features import build_feature_extractor
+    from cleanfid.fid import get_folder_features
+    from PIL import Image
     from pytorch_fid.fid_score import get_activations
     from pytorch_fid.inception import InceptionV3
 
-    return get_activations(sorted(Path(folder).iterdir()), InceptionV3([3]), batch_size=batch)
-
-
-def clean_features(folder, mode):
-    from cleanfid.features import build_feature_extractor
-    from cleanfid.fid import get_folder_features
-
-    model = build_feature_extractor(mode, torch.device("cpu"), use_dataparallel=False)
-    options = {"num_workers": 0, "batch_size": 1, "device": torch.device("cpu"), "verbose": False}
+    files, cpu = sorted(Path(folder).iterdir()), torch.device("cpu")
+    if tool == "pytorch-fid":
+        return get_activations(files, InceptionV3([3]), batch_size=1)
+    if tool == "torch-fidelity":
+        run, pixels = network(weights), [np.asarray(Image.open(file).convert("RGB")) for file in files]
+        return np.concatenate([run(torch.tensor(image.transpose(2, 0, 1))[None])[0].numpy() for image in pixels])
+    mode = (tool.split() + ["clean"])[1]
+    model = build_feature_extractor(mode, cpu, use_dataparallel=False)
+    options = {"num_workers": 0, "batch_size": 1, "device": cpu, "verbose": False}
     return get_folder_features(str(folder), model, mode=mode, **options)
-
-
-def torch_fidelity_features(folder, weights):
-    from PIL import Image
-
-    run, found = network(weights), []
-    for file in sorted(Path(folder).iterdir()):
-        pixels = np.asarray(Image.open(file).convert("RGB")).transpose(2, 0, 1)
-        found.append(run(torch.tensor(pixels)[None])[0].numpy())
-    return np.concatenate(found)
 
 
 def run(weights, a, b, out):
     import torch_fidelity
     from cleanfid.fid import fid_from_feats
     from pytorch_fid.fid_score import calculate_frechet_distance
+    from torch_fidelity.metric_kid import kid_features_to_metric
 
-    patch(weights)
-    results, features = {}, {}
-    for tool in (
-        "torch-fidelity",
-        "pytorch-fid",
-        "clean-fid",
-        "clean-fid legacy_tensorflow",
-        "clean-fid legacy_pytorch",
-    ):
-        pair = []
-        for folder in (a, b):
-            if tool == "torch-fidelity":
-                pair.append(torch_fidelity_features(folder, weights))
-            elif tool == "pytorch-fid":
-                pair.append(pytorch_fid_features(folder))
-            else:
-                pair.append(clean_features(folder, (tool.split() + ["clean"])[1]))
-        features[tool] = pair
+    no_downloads(weights)
+    clean = ("clean-fid", "clean-fid legacy_tensorflow", "clean-fid legacy_pytorch")
+    found = {
+        tool: [features(tool, folder, weights) for folder in (a, b)]
+        for tool in ("torch-fidelity", "pytorch-fid", *clean)
+    }
+    for tool, pair in found.items():
         for name, values in zip("ab", pair):
             np.save(Path(out, f"{tool} {name}.npy"), values)
+    results = {tool: float(fid_from_feats(*found[tool])) for tool in clean}
     metrics = torch_fidelity.calculate_metrics(
         input1=str(a), input2=str(b), fid=True, kid=True, isc=True, prc=True, cuda=False, cache=False, verbose=False,
         batch_size=1, isc_splits=SPLITS, feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(weights), **KID,
     )  # fmt: skip
-    from torch_fidelity.metric_kid import kid_features_to_metric
-
-    pair = [torch.tensor(values).double() for values in features["torch-fidelity"]]
     # Its own KID is of float32 kernels, which a distance near 0 is lost in.
+    pair = [torch.tensor(values).double() for values in found["torch-fidelity"]]
     metrics |= {f"{key}_float64": value for key, value in kid_features_to_metric(*pair, verbose=False, **KID).items()}
     results["torch-fidelity"] = {key: float(value) for key, value in metrics.items()}
-    statistics = [(np.mean(f, axis=0), np.cov(f, rowvar=False)) for f in features["pytorch-fid"]]
+    statistics = [(np.mean(f, axis=0), np.cov(f, rowvar=False)) for f in found["pytorch-fid"]]
     for name, (mu, sigma) in zip("ab", statistics):
         np.savez_compressed(Path(out, f"pytorch-fid {name}.npz"), mu=mu, sigma=sigma)
     results["pytorch-fid"] = float(calculate_frechet_distance(*statistics[0], *statistics[1]))
-    for tool in features:
-        if tool.startswith("clean-fid"):
-            results[tool] = float(fid_from_feats(*features[tool]))
     Path(out, "results.json").write_text(json.dumps(results))
 
 
@@ -159,19 +125,9 @@ def read(weights, a, b):
     print(float(calculate_frechet_distance(*pairs[0], *pairs[1])))
 
 
-def images_per_second(weights, folder, tool):
-    patch(weights)
-    count, start = len(list(Path(folder).iterdir())), time.perf_counter()
-    if tool == "torch-fidelity":
-        torch_fidelity_features(folder, weights)
-    else:
-        pytorch_fid_features(folder, batch=1 if tool.endswith("1") else 32)
-    print(count / (time.perf_counter() - start))
-
-
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "make":
         torch.save(network().state_dict(), arguments[0])
     else:
-        {"run": run, "read": read, "time": images_per_second}[command](*arguments)
+        {"run": run, "read": read}[command](*arguments)

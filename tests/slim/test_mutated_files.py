@@ -1,17 +1,13 @@
-"""Damaged and malicious files of every container: does each end in a result or in an error of this library?
+"""Damaged and malicious files of every container: each ends in a result or in an error of this library.
 
 Makes a small file of every container, changes copies of it at random (bits, lengths, order, zeros, huge varints, cuts),
 and opens each in a worker process: every tensor is read, a `.keras` or `.weights.h5` file becomes a model. A worker may
 take 10 seconds of processor time for a file, and 256 MB beyond twice its size.
 
-    python tools/mutate.py --number 10000 [--only 'V1,*.pb'] [--seed 0] [--keep DIR]
-
-Prints how many of each container ended how; what is neither "read" nor "refused" is a bug, and is kept in DIR.
+    MUTATED_FILES=10000 python -m pytest tests/slim/test_mutated_files.py      # as many, in place of 330
 """
 
-import argparse
 import collections
-import fnmatch
 import gzip
 import io
 import multiprocessing
@@ -19,94 +15,80 @@ import os
 import random
 import resource
 import shutil
-import sys
 import tarfile
-import tempfile
 import warnings
 import zipfile
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import numpy as np
+import pytest
+from slim_files import write_tensors
+
+import inception_tf as itf
+from inception_tf.errors import CheckpointError, InceptionTFError
+from inception_tf.slim.checkpoint import open_checkpoint
 
 SECONDS = 10
-# What a file may take beyond twice its size.
-SPARE = 256 << 20
+SPARE = 256 << 20  # what a file may take beyond twice its size
 TABLE = 0xDB4775248B80FB57.to_bytes(8, "little")  # ends a V1 checkpoint, and the index of a V2 one
-GOOD = ("read", "refused")
+NUMBER = int(os.environ.get("MUTATED_FILES", 330))
 
 
 def originals(folder):
     """A small file of every container in `folder`: a dict from its kind to (the path to open, the files to change)."""
-    import numpy as np
     import tensorflow as tf
 
-    import inception_tf as itf
-
-    v1 = tf.compat.v1
+    v1, random, found = tf.compat.v1, np.random.default_rng(0), {}
     model = itf.create_model("lenet", classes=3, input_shape=(28, 28, 1))
-    random_ = np.random.default_rng(0)
     values = {
-        f"LeNet/{name}/{word}": random_.normal(size=shape).astype("float32")
+        f"LeNet/{name}/{word}": random.normal(size=shape).astype("float32")
         for name in ("conv1", "conv2", "fc3")
         for word, shape in (("weights", (3, 3, 4, 8)), ("biases", (8,)))
     }
-    names, tensors = list(values), list(values.values())
-    found = {}
 
-    def keep(kind, path, *files):
-        found[kind] = (path, list(files or (path,)))
+    def place(name):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        return path
 
-    for name in ("v1", "frozen", "keras", "h5", "tar", "targz"):
-        (folder / name).mkdir()
-    tf.raw_ops.Save(filename=str(folder / "v1/v1.ckpt"), tensor_names=names, data=tensors)
-    keep("V1", folder / "v1/v1.ckpt")
-    for kind, shards in (("V2", 1), ("sharded", 2)):
-        prefix = folder / kind / "model.ckpt"
-        parts = [f"{prefix}_{i}" for i in range(shards)]
-        for i, part in enumerate(parts):
-            own = names[i::shards]
-            tf.raw_ops.SaveV2(
-                prefix=part, tensor_names=own, shape_and_slices=[""] * len(own), tensors=tensors[i::shards]
-            )
-        tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=str(prefix), delete_old_dirs=False)
-        data = sorted(prefix.parent.glob("model.ckpt.data-*"))
-        if kind == "V2":
-            keep("V2 index", prefix, prefix.with_name("model.ckpt.index"))
-            keep("V2 data", prefix, *data)
-        else:
-            keep("sharded", prefix, prefix.with_name("model.ckpt.index"), *data)
+    def keep(kind, path, files=None):
+        found[kind] = (path, sorted(files or [path]))
+
+    keep("V1", write_tensors(folder / "v1/v1.ckpt", values, "v1"))
+    path = write_tensors(folder / "V2/model.ckpt", values)
+    keep("V2 index", path, path.parent.glob("*.index"))
+    keep("V2 data", path, path.parent.glob("*.data-*"))
+    path = write_tensors(folder / "sharded/model.ckpt", values, shards=2)
+    keep("sharded", path, path.parent.glob("model.ckpt.[id]*"))
     with tf.Graph().as_default() as graph, v1.Session() as session:
-        x = v1.placeholder(tf.float32, (None, 28, 28, 4))
+        inputs = x = v1.placeholder(tf.float32, (None, 28, 28, 4))
         for name in ("conv1", "conv2", "fc3"):
             with v1.variable_scope(f"LeNet/{name}", use_resource=False):
                 kernel = v1.get_variable("weights", initializer=values[f"LeNet/{name}/weights"])
                 bias = v1.get_variable("biases", initializer=values[f"LeNet/{name}/biases"])
             x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias))[..., :4]
         with v1.variable_scope("dense", use_resource=True):
-            kernel = v1.get_variable("kernel", initializer=random_.normal(size=(4, 3)).astype("float32"))
+            kernel = v1.get_variable("kernel", initializer=random.normal(size=(4, 3)).astype("float32"))
         scores = tf.nn.softmax(tf.matmul(tf.reduce_mean(x, [1, 2]), kernel))
         session.run(v1.global_variables_initializer())
         frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [scores.op.name])
-        (folder / "frozen/frozen.pb").write_bytes(frozen.SerializeToString())
-        v1.saved_model.simple_save(
-            session, str(folder / "saved/model"), {"x": graph.get_operations()[0].outputs[0]}, {"y": scores}
-        )
-        v1.train.Saver().save(session, str(folder / "meta/model.ckpt"))
+        place("frozen/frozen.pb").write_bytes(frozen.SerializeToString())
+        v1.saved_model.simple_save(session, str(place("saved/model")), {"x": inputs}, {"y": scores})
+        v1.train.Saver().save(session, str(place("meta/model.ckpt")))
     keep("frozen .pb", folder / "frozen/frozen.pb")
-    saved = sorted(file for file in (folder / "saved/model").rglob("*") if file.is_file())
-    keep("SavedModel", folder / "saved/model", *saved)
+    keep("SavedModel", folder / "saved/model", filter(Path.is_file, (folder / "saved/model").rglob("*")))
     keep(".meta", folder / "meta/model.ckpt.meta")
-    model.save(folder / "keras/m.keras")
-    keep(".keras", folder / "keras/m.keras")
-    with zipfile.ZipFile(folder / "keras/m.keras") as archive:
-        (folder / "h5/m.weights.h5").write_bytes(archive.read("model.weights.h5"))
-    keep(".weights.h5", folder / "h5/m.weights.h5")
-    with tarfile.open(folder / "targz/a.tar.gz", "w:gz") as tar:
+    keep(".keras", place("keras/m.keras"))
+    model.save(found[".keras"][0])
+    keep(".weights.h5", place("h5/m.weights.h5"))
+    with zipfile.ZipFile(found[".keras"][0]) as archive:
+        found[".weights.h5"][0].write_bytes(archive.read("model.weights.h5"))
+    keep(".tar.gz", place("targz/a.tar.gz"))
+    with tarfile.open(found[".tar.gz"][0], "w:gz") as tar:
         for file in sorted((folder / "V2").glob("model.ckpt.[id]*")):
             tar.add(file, file.name)
-    keep(".tar.gz", folder / "targz/a.tar.gz")
-    (folder / "tar/a.tar").write_bytes(gzip.decompress((folder / "targz/a.tar.gz").read_bytes()))
-    keep(".tar", folder / "tar/a.tar")
+    keep(".tar", place("tar/a.tar"))
+    found[".tar"][0].write_bytes(gzip.decompress(found[".tar.gz"][0].read_bytes()))
     return found
 
 
@@ -114,6 +96,7 @@ def mutate(data, random):
     """A changed copy of `data`, and the name of the change."""
     data, at = bytearray(data), random.randrange(max(len(data), 1))
     length = min(random.choice((1, 4, 16, 64, 512, 4096)), len(data) - at)
+    part, other = data[at : at + length], random.randrange(len(data) - length + 1)
     kind = random.choice(
         ("bit", "bits", "byte", "cut", "zeros", "ones", "varint", "drop", "repeat", "swap", "integer", "end")
     )
@@ -122,26 +105,24 @@ def mutate(data, random):
             data[random.randrange(len(data))] ^= 1 << random.randrange(8)
     elif kind == "byte":
         data[at] = random.randrange(256)
-    elif kind == "cut":
-        del data[at:]
-    elif kind in ("zeros", "ones"):
-        data[at : at + length] = (b"\0" if kind == "zeros" else b"\xff") * length
     elif kind == "varint":
         data[at : at + random.randint(0, 5)] = b"\xff" * random.randint(3, 9) + b"\x01"
-    elif kind == "drop":
-        del data[at : at + length]
-    elif kind == "repeat":
-        data[at:at] = data[at : at + length] * random.choice((1, 1, 8))
     elif kind == "swap":
-        other = random.randrange(len(data) - length + 1)
-        data[at : at + length], data[other : other + length] = data[other : other + length], data[at : at + length]
+        data[at : at + length], data[other : other + length] = data[other : other + length], part
     elif kind == "integer":
         size = random.choice((4, 8))
         value = random.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)) % 2 ** (8 * size)
         data[at : at + size] = value.to_bytes(size, random.choice(("little", "big")))
-    else:  # where footers and directories are
+    elif kind == "end":  # where footers and directories are
         for _ in range(random.randint(1, 6)):
             data[-random.randint(1, min(128, len(data)))] = random.randrange(256)
+    elif kind == "cut":
+        del data[at:]
+    else:
+        repeats = 1 + random.choice((1, 1, 8))
+        data[at : at + length] = {"zeros": bytes(length), "ones": b"\xff" * length, "drop": b""}.get(
+            kind, part * repeats
+        )
     return bytes(data), kind
 
 
@@ -154,7 +135,7 @@ def mutated(kind, data, random):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
         name = random.choice(("config.json", "config.json", "model.weights.h5", "metadata.json"))
-        members[name], how = _digits(members[name], random) if random.random() < 0.3 else mutate(members[name], random)
+        members[name], how = _number(members[name], random) if random.random() < 0.3 else mutate(members[name], random)
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as archive:
             for member, content in members.items():
@@ -165,21 +146,11 @@ def mutated(kind, data, random):
     return mutate(data, random)
 
 
-def _digits(data, random):
-    """Another number for one in a text."""
-    places = [i for i, byte in enumerate(data) if chr(byte).isdigit()]
-    at = random.choice(places) if places else 0
+def _number(data, random):
+    """Another number for a digit in a text."""
+    at = random.choice([i for i, byte in enumerate(data) if chr(byte).isdigit()] or [0])
     number = random.choice((b"0", b"-1", b"7", b"65537", b"2147483647", b"99999999999999", b"1e9", b"null", b'"x"'))
     return data[:at] + number + data[at + 1 :], "number"
-
-
-def _crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 def _table(data, random):
@@ -189,8 +160,7 @@ def _table(data, random):
     offset, at = _varint(footer, at)
     size, _ = _varint(footer, at)
     if random.random() < 0.6:  # the first block in place of the index of blocks, by that one's first entry
-        at = offset
-        (_, at), (key, at) = _varint(data, at), _varint(data, at + 1)
+        (_, at), (key, at) = _varint(data, offset), _varint(data, offset + 1)
         offset, at = _varint(data, _varint(data, at)[1] + key)
         size, _ = _varint(data, at)
     block, how = mutate(data[offset : offset + size], random)
@@ -209,15 +179,18 @@ def _varint(data, at):
 
 
 def masked(data):
-    crc = _crc32c(data)
+    """The CRC-32C of some bytes, masked as LevelDB does."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
     return (((crc >> 15 | crc << 17) & 0xFFFFFFFF) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def use(kind, path):
     """Opens a file and reads all that is in it."""
-    import inception_tf as itf
-    from inception_tf.slim.checkpoint import open_checkpoint
-
     if kind == ".weights.h5":
         itf.create_model("lenet", weights=path, classes=3, input_shape=(28, 28, 1))
     elif kind == ".keras":
@@ -230,11 +203,6 @@ def use(kind, path):
 
 def work(pipe, whole):
     """Uses the `whole` files, then those that come by a pipe, and answers how each ended and what memory it took."""
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
-
-    from inception_tf.errors import InceptionTFError
-
     warnings.simplefilter("ignore")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for kind, path in whole:  # what is loaded once is loaded then
@@ -242,10 +210,9 @@ def work(pipe, whole):
     pipe.send("ready")
     while True:
         kind, path = pipe.recv()
-        before = _peak()
+        before, outcome, detail = _peak(), "read", ""
         try:
             use(kind, Path(path))
-            outcome, detail = "read", ""
         except InceptionTFError as error:
             outcome, detail = "refused", str(error)[:300]
         except BaseException as error:
@@ -282,11 +249,10 @@ class Worker:
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
     def run(self, kind, path, size):
-        """How the file ended, what was said, and the seconds."""
-        start = self.cpu()
-        self.pipe.send((kind, str(path)))
+        """How the file ended, and what was said."""
+        start, waited = self.cpu(), 0
         try:
-            waited = 0
+            self.pipe.send((kind, str(path)))
             while not self.pipe.poll(1) and self.cpu() - start < SECONDS and waited < 12 * SECONDS:
                 waited += 1
             outcome, detail = f"hang: {waited} s", ""
@@ -294,70 +260,67 @@ class Worker:
                 outcome, detail, grown = self.pipe.recv()
                 if grown > 2 * size + SPARE:
                     outcome = f"memory: {grown >> 20} MB"
-            seconds = self.cpu() - start
         except (EOFError, ConnectionResetError, FileNotFoundError, BrokenPipeError):
             self.process.join()
-            outcome, detail, seconds = f"crash {self.process.exitcode}", "", 0
+            outcome, detail = f"crash {self.process.exitcode}", ""
         if outcome.startswith(("hang", "crash", "memory")):
             self.stop()
             self.start()
-        return outcome, detail, seconds
+        return outcome, detail
 
 
-def run(number, only="*", seed=0, keep=None, log=print):
-    """Mutates `number` files in all.
-
-    Returns:
-        A dict from containers to Counters of outcomes, and the bugs: (kind, outcome, detail, what was changed how).
-    """
-    counts, bugs, slowest = collections.defaultdict(collections.Counter), [], 0
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch, "originals")
-        folder.mkdir()
-        files = originals(folder)
-        files = {k: v for k, v in files.items() if any(fnmatch.fnmatch(k, glob.strip()) for glob in only.split(","))}
-        worker = Worker([(kind, path) for kind, (path, _) in files.items()])
-        try:
-            for i in range(number):
-                rng = random.Random(f"{seed} {i}")
-                kind = list(files)[i % len(files)]
-                path, changeable = files[kind]
-                copy = Path(scratch, "copy")
-                shutil.rmtree(copy, ignore_errors=True)
-                shutil.copytree(path.parent, copy)
-                target = copy / rng.choice(changeable).relative_to(path.parent)
-                data, how = mutated(kind, target.read_bytes(), rng)
-                target.write_bytes(data)
-                size = sum(file.stat().st_size for file in copy.rglob("*") if file.is_file())
-                outcome, detail, seconds = worker.run(kind, copy / path.name, size)
-                slowest = max(slowest, seconds)
-                counts[kind][outcome] += 1
-                if outcome not in GOOD:
-                    bugs.append((kind, outcome, detail, f"{i}: {target.name}: {how}"))
-                    if keep:
-                        shutil.copytree(copy, Path(keep, f"{kind.strip('.')}-{i}"), dirs_exist_ok=True)
-                if log and (i + 1) % 500 == 0:
-                    log(f"{i + 1} files, {len(bugs)} bugs, slowest {slowest:.1f} s", flush=True)
-        finally:
-            worker.stop()
-    return counts, bugs
+@pytest.mark.slow
+def test_a_sample_of_every_container(tmp_path):
+    files, counts, bugs = originals(tmp_path), collections.defaultdict(collections.Counter), []
+    worker, copy = Worker([(kind, path) for kind, (path, _) in files.items()]), tmp_path / "copy"
+    try:
+        for i in range(NUMBER):
+            rng, kind = random.Random(f"0 {i}"), list(files)[i % len(files)]
+            path, changeable = files[kind]
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(path.parent, copy)
+            target = copy / rng.choice(changeable).relative_to(path.parent)
+            data, how = mutated(kind, target.read_bytes(), rng)
+            target.write_bytes(data)
+            size = sum(file.stat().st_size for file in copy.rglob("*") if file.is_file())
+            outcome, detail = worker.run(kind, copy / path.name, size)
+            counts[kind][outcome] += 1
+            if outcome not in ("read", "refused"):
+                bugs.append((kind, outcome, detail, f"{i}: {target.name}: {how}"))
+                shutil.copytree(copy, tmp_path / f"bug-{i}")
+    finally:
+        worker.stop()
+    assert not bugs, f"{len(bugs)} of {NUMBER}, in {tmp_path}/bug-*: {bugs[:40]}"
+    assert len(counts) == 11 and all(outcomes["refused"] for kind, outcomes in counts.items() if kind != ".meta")
+    assert counts[".meta"]["read"] and sum(map(sum, (c.values() for c in counts.values()))) == NUMBER
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--number", type=int, default=10_000, help="how many files, of all containers together")
-    parser.add_argument("--only", default="*", metavar="GLOBS", help='containers, such as "V*,.keras" (*)')
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", metavar="DIR", help="where to copy files that did not end as they should")
-    args = parser.parse_args(arguments)
-    counts, bugs = run(args.number, args.only, args.seed, args.keep)
-    for kind, outcomes in counts.items():
-        print(f"{kind:12}", ", ".join(f"{number} {outcome}" for outcome, number in outcomes.most_common()))
-    for bug in bugs[:40]:
-        print(*bug, sep=" | ")
-    print(f"{sum(map(sum, (c.values() for c in counts.values())))} files, {len(bugs)} bugs")
-    return bool(bugs)
+def test_every_change_is_made():
+    data = bytes(range(256)) * 4
+    changes = {how: changed for changed, how in (mutate(data, random.Random(i)) for i in range(200))}
+    assert len(changes) == 12 and all(changed != data for changed in changes.values())
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        # For the first TensorFlow's reader ends the process; the second it opens.
+        (b"\x08\x01\x12\x08\x12\x02\x08\x03", b"\xff" * 8, "index.*parsing message"),
+        (
+            b"\x12\x02\x08\x03\x12\x02\x08\x04",
+            b"\x12\x06\x08\x83\x80\x80\x80\x01",
+            "index.*weights of .* is not in its data",
+        ),
+    ],
+)
+def test_an_index_that_lies(tmp_path, old, new, match):
+    """With the checksum that the lie needs."""
+    path = write_tensors(tmp_path / "model.ckpt", {"conv/weights": np.zeros((3, 4), "float32")})
+    index = path.with_name("model.ckpt.index")
+    data = index.read_bytes()
+    assert old in data
+    end = next(n for n in range(8, len(data)) if masked(data[: n + 1]) == data[n + 1 : n + 5])
+    block = data[: end + 1].replace(old, new)
+    index.write_bytes(block + masked(block) + data[end + 5 :])
+    with pytest.raises(CheckpointError, match=match):
+        open_checkpoint(path)

@@ -1,0 +1,221 @@
+"""Images without labels as Arrow tables, one after another, from whatever holds them: never listed as a whole."""
+
+import csv
+import glob
+import io
+import itertools
+import os
+from pathlib import Path
+
+from inception_tf.errors import ImageError, UsageError, need, raising
+from inception_tf.images.files import IMAGE_SUFFIXES, is_image_name, iterate_images
+from inception_tf.images.table import IMAGE_COLUMNS, SUFFIXES
+from inception_tf.remote import is_url, local_copy, open_binary, open_filesystem
+
+_LISTS = (".txt", ".lst", ".manifest")
+_SORTED = 10_000  # of so many names at a time, so that a directory of any size takes the same memory
+_BYTES = 64 << 20  # of images in a table
+
+
+def image_tables(inputs, rows=256):
+    """Yields `pyarrow.Table`s of images with the column `path`, strings; those of archives also `bytes` and `error`.
+
+    Args:
+        inputs: one or a list of
+            a directory, or a prefix such as `s3://bucket/photos/`, searched to the bottom as `find_images` does it;
+            an image's file, a URL that fsspec reads, or a pattern of either (`*`, `?`, `[…]`, `**`);
+            a manifest: CSV, TSV or Parquet with a column of the paths as `open_table` has it, `path` before others,
+                or in Parquet of the images' bytes; its other columns come along. Or a text file with a path a line
+                (`.txt`, `.lst`, `.manifest`). Paths are relative to the manifest's folder;
+            WebDataset's tar files and Slim's TFRecords (with TensorFlow): the path is `shard:key` or `shard:number`.
+        rows: of a table, at most.
+
+    Raises:
+        UsageError: nothing there, no images in it, a manifest that cannot be read, a package that is missing.
+    """
+    pa = need("pyarrow", "data", inputs)
+    for argument in [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs:
+        tables, found = _tables(os.fspath(argument), rows, pa), False
+        for table in tables:
+            found = found or len(table) > 0
+            yield table
+        if not found:
+            raise UsageError(f"No images in {argument!r}. Looked for files that end in {', '.join(IMAGE_SUFFIXES)}.")
+
+
+def _tables(argument, rows, pa):
+    """The tables of an argument; neighbors of one kind share a table."""
+    for kind, files in itertools.groupby(_files(argument), _kind):
+        if kind == "table":
+            for file in files:
+                yield from _manifest(file, rows, pa)
+        else:
+            read = {"image": lambda file: [(file, None)], "list": _lines}.get(kind, _members)
+            yield from _gathered((pair for file in files for pair in read(file)), rows, pa)
+
+
+def _kind(file):
+    name = os.path.basename(file).lower()
+    if ".tfrecord" in name or ("-of-" in name and "." not in name):
+        return "records"
+    suffix = os.path.splitext(name)[1]
+    return "table" if suffix in SUFFIXES else "list" if suffix in _LISTS else "tar" if suffix == ".tar" else "image"
+
+
+def _files(argument):
+    """Yields the files that a path, a URL or a pattern stands for."""
+    if is_url(argument):
+        yield from _remote_files(argument)
+        return
+    path = os.path.expanduser(argument)
+    matches = [path] if os.path.exists(path) else _sorted(glob.iglob(path, recursive=True))
+    match = None
+    for match in matches:
+        if os.path.isdir(match):
+            tables = glob.iglob(f"{glob.escape(match)}/*.parquet") if _is_table(match) else ()
+            yield from _sorted(tables or iterate_images(match))
+        else:
+            yield match
+    if match is None:
+        raise UsageError(f"No such file or directory, and no pattern that matches one: {argument!r}.")
+
+
+def _is_table(folder):
+    """Whether a folder is one of Parquet files, as Spark writes them."""
+    return folder.rstrip("/\\").lower().endswith(".parquet")
+
+
+def _remote_files(url):
+    filesystem, path = open_filesystem(url)
+    wanted = (lambda name: name.endswith(".parquet")) if _is_table(path) else is_image_name
+    with raising(UsageError, f"{url} cannot be listed", Exception):  # each filesystem has its own
+        if filesystem.isfile(path):
+            yield url
+        elif glob.has_magic(path) and not filesystem.exists(path):
+            yield from map(filesystem.unstrip_protocol, _sorted(filesystem.glob(path)))
+        else:
+            for folder, folders, names in filesystem.walk(path):
+                for hidden in [name for name in folders if name.startswith(".")]:
+                    folders.remove(hidden) if isinstance(folders, list) else folders.pop(hidden)
+                yield from (filesystem.unstrip_protocol(f"{folder}/{name}") for name in names if wanted(name))
+
+
+def _sorted(names):
+    names = iter(names)
+    while some := sorted(itertools.islice(names, _SORTED)):
+        yield from some
+
+
+def _lines(file):
+    with _readable(file), open_binary(file) as opened:
+        for line in io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape"):
+            if line := line.rstrip("\r\n"):
+                yield _beside(file, line), None
+
+
+def _members(file):
+    from inception_tf.images.records import iterate_records
+    from inception_tf.images.webdataset import iterate_tar
+
+    with local_copy(file) as copy:
+        yield from (iterate_tar if _kind(file) == "tar" else iterate_records)(copy, file)
+
+
+def _gathered(pairs, rows, pa):
+    """Tables of (path, bytes, or an `ImageError`, or None where the path is to be read)."""
+    paths, data, errors, size = [], [], [], 0
+
+    def table():
+        columns = {"path": pa.array(paths, pa.string())}
+        if any(content is not None for content in data) or any(errors):
+            columns |= {"bytes": pa.array(data, pa.binary()), "error": pa.array(errors, pa.string())}
+        return pa.table(columns)
+
+    for path, content in pairs:
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # a name that is no text, which Arrow does not hold
+            if content is None:
+                content = _content(path)
+            path = path.encode("utf-8", "backslashreplace").decode()
+        bad = isinstance(content, ImageError)
+        paths.append(path)
+        data.append(None if bad else content)
+        errors.append(str(content) if bad else None)
+        size += 0 if bad or content is None else len(content)
+        if len(paths) == rows or size >= _BYTES:
+            yield table()
+            paths, data, errors, size = [], [], [], 0
+    if paths:
+        yield table()
+
+
+def _content(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        return ImageError(f"Cannot be read: {error.strerror}.")
+
+
+def _manifest(file, rows, pa):
+    """The tables of a CSV or Parquet file: its columns, but that of the images as `path` or `bytes`."""
+    read, first = _parquet_tables if file.lower().endswith(".parquet") else _csv_tables, 0
+    with _readable(file), open_binary(file) as opened:
+        for table in read(file, opened, rows, pa):
+            yield _with_path(table, file, first, pa)
+            first += len(table)
+
+
+def _with_path(table, file, first, pa):
+    def holds_images(name):
+        kind = table[name].type
+        return pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    lower = {name.lower(): name for name in reversed(table.column_names)}
+    names = [lower[name] for name in ("path", *IMAGE_COLUMNS) if name in lower]
+    if not names:
+        raise UsageError(f"{file} has no column called {', '.join(IMAGE_COLUMNS)}.")
+    name = next(filter(holds_images, names), names[0])
+    column, taken = table[name], {"path", "bytes"} & set(table.column_names) - {name}
+    numbers = [f"{file}:{first + i}" for i in range(len(table))]
+    numbers = table["path"].to_pylist() if "path" in taken else numbers
+    if pa.types.is_struct(column.type):  # Hugging Face's
+        values = column.to_pylist()
+        data = [value and value.get("bytes") for value in values]
+        paths = [value and value.get("path") or number for value, number in zip(values, numbers)]
+        paths = [number if content is None else path for path, content, number in zip(paths, data, numbers)]
+    elif holds_images(name):
+        data, paths = column.to_pylist(), numbers
+    else:
+        data = table["bytes"].to_pylist() if "bytes" in taken else None
+        paths = [path and (_beside(file, str(path)) if data is None else str(path)) for path in column.to_pylist()]
+    table = table.drop_columns([name, *taken]).add_column(0, "path", pa.array(paths, pa.string()))
+    return table if data is None else table.append_column("bytes", pa.array(data, pa.binary()))
+
+
+def _csv_tables(file, opened, rows, pa):
+    delimiter = "\t" if file.lower().endswith(".tsv") else ","
+    reader = csv.DictReader(io.TextIOWrapper(opened, "utf-8-sig", newline=""), delimiter=delimiter)
+    while some := list(itertools.islice(reader, rows)):
+        yield pa.table({name: pa.array([row[name] for row in some], pa.string()) for name in reader.fieldnames if name})
+
+
+def _parquet_tables(file, opened, rows, pa):
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(opened).iter_batches(rows):
+        yield pa.Table.from_batches([batch])
+
+
+def _readable(file):
+    """Turns what reading a manifest raises into a `UsageError` that names it."""
+    return raising(UsageError, f"Cannot read {file}", OSError, ValueError, csv.Error)
+
+
+def _beside(file, path):
+    """A path as it is, or relative to the folder of the manifest it stands in."""
+    if is_url(path):
+        return path
+    if is_url(file):
+        return f"{file.rpartition('/')[0]}/{path}"
+    return os.path.join(os.path.dirname(file), os.path.expanduser(path))

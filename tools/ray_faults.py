@@ -1,0 +1,302 @@
+"""What batch inference on Ray survives: faults on a cluster of raylets on this machine, and what comes out.
+
+    python tools/ray_faults.py MODEL.onnx ../shared/data/flower_photos --images 1000
+    python tools/ray_faults.py MODEL.onnx ../shared/data/flower_photos --images 1000 --cost
+
+Each fault is a job of its own over the photographs and bad files: truncated, empty, a text, a header of 50,000×50,000
+pixels, and one at which the process that decodes it aborts. It prints rows out, twice, lost, wrong, and seconds.
+--cost prints CPU seconds instead, of a process alone, of one worker and of two.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest.mock
+import zlib
+from pathlib import Path
+
+FAULTS = ("none", "worker", "raylet, CPUs to spare", "raylet, none to spare", "driver", "disk full")
+ABORT = b"abort here"  # at the end of a file: the decoder's process is to die of it
+# In each of the cluster's workers: the decoder's substitute, which also leaves a byte for every image it was given.
+HOOK = f"""
+import os, sys
+if any("default_worker" in argument for argument in sys.orig_argv):
+    from inception_tf.images import decoding
+    real = decoding._open
+    def substitute(data, max_pixels):
+        with open(os.environ["RAY_FAULTS_TRACE"], "ab") as trace:
+            trace.write(b".")
+        if data.endswith({ABORT!r}):
+            os.abort()
+        return real(data, max_pixels)
+    decoding._open = substitute
+"""
+
+
+def write_images(folder, photographs, bad=20):
+    """Links to photographs, and `bad` files that are none: a dict from the paths of these to their kind."""
+    folder.mkdir(parents=True)
+    for number, photograph in enumerate(photographs):
+        (folder / f"{number:05d}.jpg").symlink_to(photograph.resolve())
+    whole = photographs[0].read_bytes()
+    size = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + size + struct.pack(">I", zlib.crc32(b"IHDR" + size))
+    contents = {
+        "truncated": whole[: len(whole) // 3],
+        "empty": b"",
+        "text": b"This is no image.",
+        "huge": b"\x89PNG\r\n\x1a\n" + chunk,
+    }
+    kinds = ["abort", *list(contents) * bad][:bad]
+    for number, kind in enumerate(kinds):
+        name = f"{number * len(photographs) // bad:05d}-{kind}.jpg"  # between the photographs
+        (folder / name).write_bytes(contents.get(kind, whole + ABORT))
+    return {str(path): path.stem.split("-")[1] for path in folder.glob("*-*.jpg")}
+
+
+class Raylets:
+    """A Ray cluster of processes on this machine: one raylet with a CPU for each of `cpus`. A context manager.
+
+    Attributes:
+        address: for `RayPool`.
+        trace: the file with a byte for each image that a decoder was given.
+    """
+
+    def __init__(self, cpus, folder):
+        self.cpus, self.folder, self.trace = cpus, folder, folder / "trace"
+        (folder / "hook").mkdir(parents=True, exist_ok=True)
+        (folder / "hook/sitecustomize.py").write_text(HOOK)
+        root = str(Path(__file__).resolve().parents[1])
+        self.environment = {
+            "PYTHONPATH": os.pathsep.join([str(folder / "hook"), root]),
+            "RAY_FAULTS_TRACE": str(self.trace),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_memory_monitor_refresh_ms": "0",  # whatever else this machine's memory is used for
+        }
+
+    def __enter__(self):
+        self._patch = unittest.mock.patch.dict(os.environ, self.environment)  # Ray's processes inherit it
+        self._patch.start()
+        from ray.cluster_utils import Cluster
+
+        options = {"include_dashboard": False, "object_store_memory": 100_000_000}
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": self.cpus[0], **options})
+        for cpus in self.cpus[1:]:
+            self.add(cpus)
+        self.address = self._cluster.address
+        return self
+
+    def __exit__(self, *_):
+        self._cluster.shutdown()
+        self._patch.stop()
+
+    def __len__(self):
+        return len(self._cluster.list_all_nodes())
+
+    def add(self, cpus=1):
+        self._cluster.add_node(num_cpus=cpus, object_store_memory=100_000_000)
+
+    def workers(self):
+        """A dict from the ids of the processes that work on images to those of their raylets."""
+        raylets, found = {node.all_processes["raylet"][0].process.pid for node in self._cluster.list_all_nodes()}, {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent in raylets and (folder / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                    found[int(folder.name)] = parent
+            except OSError:
+                continue
+        return found
+
+    def kill_raylet(self):
+        """Kills a raylet that is not the driver's, and that has a worker."""
+        head = self._cluster.head_node.all_processes["raylet"][0].process.pid
+        chosen = next(raylet for raylet in self.workers().values() if raylet != head)
+        os.kill(chosen, signal.SIGKILL)
+        for node in self._cluster.list_all_nodes():
+            if node.all_processes["raylet"][0].process.pid == chosen:
+                self._cluster.remove_node(node, allow_graceful=False)
+
+    def cpu_seconds(self):
+        """What Ray's own processes have computed, the workers' left out."""
+        processes, tick = {}, os.sysconf("SC_CLK_TCK")
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":  # a worker that has just ended
+                    processes[int(folder.name)] = int(fields[1]), sum(map(int, fields[11:13])) / tick
+        ours, workers = {os.getpid()}, self.workers()
+        while more := {pid for pid, (parent, _) in processes.items() if parent in ours} - ours:
+            ours |= more
+        return sum(processes[pid][1] for pid in ours - set(workers) - {os.getpid()})
+
+
+def start_driver(raylets, model, images, out, workers=2, rows=64, embed=False, file_size=None):
+    """The job's own process; a `file_size` is the most bytes a file of it may have, as on a disk that is full."""
+
+    def limit():
+        if file_size:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
+    options = [model, images, out, raylets.address, workers, rows, int(embed)]
+    command = [sys.executable, __file__, "--drive", *map(str, options)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit if file_size else None
+    )
+
+
+def drive(model, images, out, address, workers, rows, embed):
+    """What the driver's process does."""
+    from inception_tf.errors import InceptionTFError
+    from inception_tf.images.streams import image_tables
+    from inception_tf.inference.jobs import Parts, run_job
+    from inception_tf.inference.ray import RayPool
+    from inception_tf.inference.table import TablePredictor
+
+    predictor = TablePredictor(model, threads=1, embed=embed == "1")
+    parts = Parts(out, predictor.settings, rows=int(rows))
+    try:
+        with RayPool(address, int(workers)) as pool:
+            summary = run_job(image_tables(images, 32), predictor, parts, pool=pool)
+    except InceptionTFError as error:
+        sys.exit(str(error))
+    print(json.dumps({**summary.to_json(), "lost": pool.lost, "cpu_seconds": pool.cpu_seconds}))
+
+
+def wait_for(raylets, count, driver, seconds=300):
+    """Until the decoders were given `count` images."""
+    end = time.monotonic() + seconds
+    while not (raylets.trace.exists() and raylets.trace.stat().st_size >= count):
+        if time.monotonic() > end or driver.poll() is not None:
+            raise RuntimeError(f"The fault came too late: {driver.communicate()}")
+        time.sleep(0.02)
+
+
+def run_fault(fault, raylets, model, images, out, count, seconds=600):
+    """A job over `images` with a fault after a third of `count` images; the driver's last result, a dict."""
+    raylets.trace.unlink(missing_ok=True)
+    full = fault == "disk full"
+    driver = start_driver(
+        raylets, model, images, out, rows=count // 2 if full else 64, embed=full, file_size=100_000 if full else None
+    )
+    try:
+        if fault != "none":
+            wait_for(raylets, count // 3, driver)
+        if fault == "worker":
+            os.kill(next(iter(raylets.workers())), signal.SIGKILL)
+        elif fault.startswith("raylet"):
+            raylets.kill_raylet()
+        elif fault == "driver":
+            driver.kill()
+        stdout, stderr = driver.communicate(timeout=seconds)
+        if fault in ("driver", "disk full"):
+            if full and "File too large" not in stderr:
+                raise RuntimeError(f"The disk was not full: {stdout} {stderr}")
+            driver = start_driver(raylets, model, images, out, embed=full)
+            stdout, stderr = driver.communicate(timeout=seconds)
+    finally:
+        driver.kill()
+    if driver.returncode:
+        raise RuntimeError(stderr)
+    return json.loads(stdout.splitlines()[-1])
+
+
+def count_rows(out, images, bad):
+    """What came out, a dict: rows; images that came twice, and not at all; photographs without an answer; bad files
+    with one, or without a reason."""
+    from pyarrow import dataset
+
+    table = dataset.dataset(out, format="parquet", exclude_invalid_files=True).to_table(["path", "class", "error"])
+    rows = table.to_pylist()
+    paths = collections.Counter(row["path"] for row in rows)
+    wrong = [row["path"] for row in rows if (row["error"] is None) is (row["path"] in bad)]
+    wrong += [row["path"] for row in rows if (row["class"] is None) is not (row["error"] is not None)]
+    return {
+        "rows": len(rows),
+        "twice": sum(count - 1 for count in paths.values()),
+        "lost": len({str(path) for path in Path(images).iterdir()} - set(paths)),
+        "wrong": len(set(wrong)),
+        "reasons": dict(collections.Counter(bad.get(row["path"]) for row in rows if row["error"])),
+    }
+
+
+def fault_rows(model, photographs, faults, folder, bad=20):
+    """Yields a dict for each fault: its name, what `count_rows` counts, how many workers died, seconds."""
+    kinds = write_images(folder / "images", photographs, bad)
+    with Raylets([1, 1], folder) as raylets:
+        for number, fault in enumerate(sorted(faults, key="raylet, CPUs to spare".__eq__)):
+            if fault == "raylet, CPUs to spare":
+                raylets.add()
+            start, out = time.monotonic(), folder / f"out{number}"
+            found = run_fault(fault, raylets, model, folder / "images", out, len(photographs))
+            seconds = round(time.monotonic() - start, 1)
+            if fault == "raylet, none to spare":
+                raylets.add()
+            counts = count_rows(out, folder / "images", kinds)
+            yield {"fault": fault, **counts, "workers lost": found["lost"], "seconds": seconds}
+
+
+def cost_rows(model, photographs, folder):
+    """Yields CPU seconds of a process alone, of one worker, of two: a dict each."""
+
+    def children():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    write_images(folder / "images", photographs, 0)
+    command = [sys.executable, "-m", "inception_tf", "classify", model, folder / "images", "--json", "--out"]
+    for threads in ("2", "1"):
+        before, start = children(), time.monotonic()
+        options = [folder / f"alone{threads}", "--threads", threads]
+        subprocess.run([*command, *options], stdout=subprocess.DEVNULL, check=True)
+        alone = children() - before
+        yield {"who": f"classify --threads {threads}", "CPU s": alone, "seconds": time.monotonic() - start}
+    for workers in (1, 2):
+        with Raylets([2], folder) as raylets:
+            before, own = children(), raylets.cpu_seconds()
+            driver = start_driver(raylets, model, folder / "images", folder / f"out{workers}", workers)
+            found = json.loads(driver.communicate()[0].splitlines()[-1])
+            yield {
+                "who": f"Ray, {workers} worker{'s' * (workers > 1)}",
+                "CPU s": found["cpu_seconds"],
+                "of classify's": found["cpu_seconds"] / alone,
+                "Ray's own CPU s": raylets.cpu_seconds() - own,
+                "driver's CPU s": children() - before,
+                "seconds": found["seconds"],
+            }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="what `inception-tf classify` takes")
+    parser.add_argument("photographs", help="a folder of them")
+    parser.add_argument("--images", type=int, default=1000, help="how many (1000)")
+    parser.add_argument("--bad", type=int, default=20, help="how many files that are none (20)")
+    parser.add_argument("--faults", default=";".join(FAULTS), help="some of them, with ; between (all)")
+    parser.add_argument("--cost", action="store_true", help="measure CPU seconds instead")
+    args = parser.parse_args()
+    photographs = sorted(Path(args.photographs).rglob("*.jpg"))[: args.images]
+    with tempfile.TemporaryDirectory() as folder:
+        if args.cost:
+            rows = cost_rows(args.model, photographs, Path(folder))
+        else:
+            rows = fault_rows(args.model, photographs, args.faults.split(";"), Path(folder), args.bad)
+        for row in rows:
+            print(json.dumps({name: round(x, 2) if isinstance(x, float) else x for name, x in row.items()}), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--drive"]:
+        drive(*sys.argv[2:])
+    else:
+        main()
