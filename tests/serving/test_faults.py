@@ -162,7 +162,7 @@ async def malformed(server, count, huge=10, concurrency=16):
     async def ask(kind, path, body, expected):
         try:
             status, answer = await post(session, server.model + path, body)
-        except aiohttp.ClientError as error:  # a body that is refused before it was read
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:  # a body that is refused before it was read
             status, answer = (413, {"error": ""}) if expected == 413 else (0, repr(error))
         if expected == 200 == status:  # the row says why there is no image; of a GIF the first frame is read
             refused = bool(answer["predictions"][0]["status"]) == (kind != "GIF bomb")
