@@ -65,16 +65,19 @@ def _notebook_bar(unit):
     from rich import console, progress
 
     class Bar(progress.Progress):
+        def line(self):
+            with self.console.capture() as line:
+                self.console.print(self.get_renderable())
+            return display.Pretty(line.get().rstrip())
+
         def start(self):
-            self.output, self.drawn = display.display(display.Pretty(""), display_id=True), 0
+            self.output, self.drawn = display.display(self.line(), display_id=True), 0
 
         def update(self, *args, **kwargs):
             super().update(*args, **kwargs)
             if time.monotonic() > self.drawn + REFRESH_SECONDS:
                 self.drawn = time.monotonic()
-                with self.console.capture() as line:
-                    self.console.print(self.get_renderable())
-                self.output.update(display.Pretty(line.get().rstrip()))
+                self.output.update(self.line())
 
         def stop(self):
             self.output.update(display.Pretty(""))
