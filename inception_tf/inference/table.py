@@ -37,7 +37,7 @@ class TablePredictor:
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
 
     Raises:
-        UsageError: `top` or `batch` below 1; neither `classify` nor `embed`.
+        UsageError: `top`, `batch` or `threads` below 1; neither `classify` nor `embed`.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class TablePredictor:
         labels=None,
         exif_rotation=False,
     ):
-        if top < 1 or batch < 1 or not (classify or embed):
+        if min(top, batch, 1 if threads is None else threads) < 1 or not (classify or embed):
             raise UsageError(
-                "top and batch must be at least 1, and classify or embed true. Received: "
-                f"top={top}, batch={batch}, classify={classify}, embed={embed}"
+                "top, batch and threads must be at least 1, and classify or embed true. Received: "
+                f"top={top}, batch={batch}, threads={threads}, classify={classify}, embed={embed}"
             )
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.top, self.embed, self.classify, self.batch, self.threads = top, embed, classify, batch, threads

@@ -129,7 +129,7 @@ def test_tables_that_are_none(model):
     for columns in ({"file": ["a"]}, {"path": ["a"], "class": [1]}):
         with pytest.raises(UsageError, match="path"):
             TablePredictor(model)(pa.table(columns))
-    for options in ({"top": 0}, {"batch": 0}, {"classify": False}):
+    for options in ({"top": 0}, {"batch": 0}, {"threads": 0}, {"classify": False}):
         with pytest.raises(UsageError, match=next(iter(options))):
             TablePredictor(model, **options)
 
@@ -335,6 +335,19 @@ run_job(tables(), predictor, Parts(sys.argv[3], predictor.settings, rows=16))
     assert len(rows(out)) == 48  # and 8 that were answered are lost
     subprocess.run([*command, "-1"], check=True)
     assert [row["path"] for row in rows(out)] == sorted(f"{tmp_path}/photos/{number}.jpg" for number in range(count))
+
+
+def test_labels_of_the_manifest_are_compared(model, photos, tmp_path):
+    paths, predictor = sorted(str(photos / name) for name in ODD), TablePredictor(model, threads=1)
+    truth = predictor(pa.table({"path": paths}))
+    for top, column in ((1, "class"), (1, "name"), (2, "name")):
+        label = [None, "no" if column == "name" else 7, *truth[column].to_pylist()[2:]]
+        parquet.write_table(pa.table({"path": paths, "label": label}), tmp_path / "list.parquet")
+        some = TablePredictor(model, threads=1, top=top)
+        parts = Parts(tmp_path / f"{column}{top}", some.settings)
+        summary = run_job(image_tables(tmp_path / "list.parquet"), some, parts)
+        assert (summary.labeled, summary.right) == (len(paths) - 1, len(paths) - 2) and "80.0 %" in str(summary)
+        assert parquet.read_table(parts.root)["label"].to_pylist() == label
 
 
 def test_the_command_says_what_is_missing(model, photos, tmp_path, capsys, monkeypatch):
