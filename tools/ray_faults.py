@@ -132,7 +132,8 @@ class Raylets:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                processes[int(folder.name)] = int(fields[1]), sum(map(int, fields[11:13])) / tick
+                if fields[0] != "Z":  # a worker that has just ended
+                    processes[int(folder.name)] = int(fields[1]), sum(map(int, fields[11:13])) / tick
         ours, workers = {os.getpid()}, self.workers()
         while more := {pid for pid, (parent, _) in processes.items() if parent in ours} - ours:
             ours |= more
@@ -247,25 +248,30 @@ def fault_rows(model, photographs, faults, folder, bad=20):
 
 def cost_rows(model, photographs, folder):
     """Yields CPU seconds of a process alone, of one worker, of two: a dict each."""
+
+    def children():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     write_images(folder / "images", photographs, 0)
-    command = [sys.executable, "-m", "inception_tf", "classify", model, folder / "images", "--json"]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    alone = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    yield {"who": "classify", "CPU s": alone, "seconds": time.monotonic() - start}
+    command = [sys.executable, "-m", "inception_tf", "classify", model, folder / "images", "--json", "--out"]
+    for threads in ("2", "1"):
+        before, start = children(), time.monotonic()
+        options = [folder / f"alone{threads}", "--threads", threads]
+        subprocess.run([*command, *options], stdout=subprocess.DEVNULL, check=True)
+        alone = children() - before
+        yield {"who": f"classify --threads {threads}", "CPU s": alone, "seconds": time.monotonic() - start}
     for workers in (1, 2):
         with Raylets([2], folder) as raylets:
-            before, own = resource.getrusage(resource.RUSAGE_CHILDREN), raylets.cpu_seconds()
+            before, own = children(), raylets.cpu_seconds()
             driver = start_driver(raylets, model, folder / "images", folder / f"out{workers}", workers)
             found = json.loads(driver.communicate()[0].splitlines()[-1])
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
             yield {
                 "who": f"Ray, {workers} worker{'s' * (workers > 1)}",
                 "CPU s": found["cpu_seconds"],
                 "of classify's": found["cpu_seconds"] / alone,
                 "Ray's own CPU s": raylets.cpu_seconds() - own,
-                "driver's CPU s": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
+                "driver's CPU s": children() - before,
                 "seconds": found["seconds"],
             }
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from inception_tf.errors import ExportError, UsageError, need, raising
 from inception_tf.exports.formats import Options, validate
+from inception_tf.exports.model_card import published_facts
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.models.model import check_model
 from inception_tf.quiet import suppress_stderr
-from inception_tf.slim.catalogue import published_source
 
 # Options that a card does not record.
 UNRECORDED = ("labels", "calibrate", "held_out", "overwrite")
@@ -186,18 +186,6 @@ def names_of(model, labels=None):
         if name.splitlines() != [name]:
             raise UsageError(f"A label is a line of text. Received: {name!r}")
     return names
-
-
-def published_facts(card):
-    """What was published of a model's weights: a dict of url, provenance, top1 and top5. None where nothing was.
-
-    The accuracy is None where the weights are no longer those published.
-    """
-    published = published_source(card)
-    if published is None:
-        return None
-    accuracy = {name: getattr(published, name) if card.weights.unchanged else None for name in ("top1", "top5")}
-    return {"url": published.url, "provenance": published.provenance, **accuracy}
 
 
 def image_shape(model):

@@ -14,10 +14,10 @@ from inception_tf.errors import ExportError, UsageError, raising
 from inception_tf.exports.check import check_savedmodel, class_maps_of
 from inception_tf.exports.driver import Format, image_shape
 from inception_tf.exports.encoded import preprocess_each
+from inception_tf.exports.model_card import write_card
 from inception_tf.exports.serving_files import write_serving_files
 from inception_tf.files import created_dirs
 from inception_tf.images.preprocessing import preprocessing_of
-from inception_tf.models.card import SAVED_MODEL_CARD
 from inception_tf.models.model import with_dtype
 from inception_tf.quiet import no_deprecations
 
@@ -54,8 +54,8 @@ def export_savedmodel(model, directory, **options):
         batching_params.pbtxt: read with --enable_batching --enable_per_model_batching_parameters.
         assets.extra/tf_serving_warmup_requests: every signature at every size of `batch`.
         assets.extra/models.config: the entry for --model_config_file, with the paths of Serving's Docker image.
-        assets.extra/inception_tf.json: the model's card: where it comes from, its accuracy where that is known, class
-            names, preprocessing, signatures, and what the check found.
+        assets.extra/inception_tf.json, assets.extra/MODEL_CARD.md: where the model comes from, its accuracy where
+            that is known, preprocessing, signatures, and what the check found; the former the class names too.
 
     Args:
         model: a model of this library, on Keras's TensorFlow backend.
@@ -122,12 +122,10 @@ class UnversionedSavedModel(Format):
 
     def add_card(self, export, network, path, card):
         facts = {"name": export.target.resolve().name, "signatures": list(network[1])}
-        self.replace_card(path, dataclasses.replace(card, export={**card.export, **facts}))
+        write_card(dataclasses.replace(card, export={**card.export, **facts}), path)
 
     def replace_card(self, path, card):
-        file = Path(path, SAVED_MODEL_CARD)
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(card.to_json(), "utf-8")
+        write_card(card, path)
 
 
 class SavedModel(UnversionedSavedModel):

@@ -217,7 +217,8 @@ def _named_classes(there, labels):
     if unknown := sorted(there.difference(names)):
         raise UsageError(f"Labels that are not among the {len(names)} classes ({listed(names)}): {listed(unknown)}.")
     if len(names) < 2:
-        raise UsageError(f"Expected two classes or more. Received: {listed(map(repr, names)) or 'no labels'}, no other")
+        found = f"one class only, {names[0]!r}" if names else "no labels"
+        raise UsageError(f"The data holds {found}. Expected two classes or more.")
     return names, {name: i for i, name in enumerate(names)}
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 
-from inception_tf.errors import InceptionTFError, UsageError, reason
+from inception_tf.errors import InceptionTFError, UsageError, need, reason
 
 PARTS = 16  # into so many a piece is split that killed its worker: few restarts, and few images at once
 STARTS = 5  # workers that die before they are ready, and none ever was: then it is not the cluster
@@ -50,11 +50,8 @@ class RayPool:
         if "ray" not in sys.modules:  # or else Ray tells of every death on standard output
             os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("--ray needs Ray: pip install 'inception-tf[ray]'") from None
-        self._ray, self.address, self.workers, self.cpus, self.gpus = ray, address, workers, cpus, gpus
+        self._ray = need("ray", "ray", "--ray")
+        self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
         self.tries, self.lost, self._seconds, self._started = tries, 0, {}, False
 
     def __enter__(self):

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from PIL import Image
 
 from inception_tf.errors import CheckpointError
-from inception_tf.exports.driver import published_facts
+from inception_tf.exports.model_card import card_text, published_facts
 from inception_tf.exports.savedmodel import export_savedmodel
 from inception_tf.exports.serving_files import jpegs, models_config
 from inception_tf.models.card import Card, Weights, read_card
@@ -113,8 +113,7 @@ def test_card(tmp_path, checked_here):
     weights = Weights("inception_v3_2016_08_28.tar.gz", complete=True)  # of another network: nothing to say of it
     model.card = dataclasses.replace(model.card, weights=weights, evaluation={"top1": 0.9})
     path = export_savedmodel(model, tmp_path / "digits", labels=["a", "b", "c"])
-    card = read_card(path)
-    assert card.weights.source == "inception_v3_2016_08_28.tar.gz" and card.evaluation == {"top1": 0.9}
+    card, text = read_card(path), (path / "assets.extra/MODEL_CARD.md").read_text("utf-8")
     export = card.export
     assert card.network == "lenet" and card.preprocessing["kind"] == "lenet"
     assert export["name"] == "digits" and export["batch"] == [1, 8, 32] and export["published"] is None
@@ -122,13 +121,40 @@ def test_card(tmp_path, checked_here):
     scores = {"predict_image_bytes/scores", "classify/scores"}
     assert set(differences) == {"serving_default/logits", "serving_default/probabilities", "features/features"} | scores
     assert max(differences.values()) <= export["verification"]["tolerance"]
+    for part in (
+        "# digits",
+        "inception_v3_2016_08_28.tar.gz",
+        '`{"top1": 0.9}`',
+        "kind: lenet",
+        "classify/scores: ",
+        "2.12.1",
+    ):
+        assert part in text
 
 
 def test_the_published_accuracy_holds_until_the_weights_change():
+    def text(weights):
+        card = Card("inception_v3", weights=weights)
+        facts = {"batch": [1], "xla": False, "precision": None, "max_pixels": 9, "verification": None}
+        facts |= {"name": "photos", "signatures": ["features"], "published": published_facts(card)}
+        return card_text(dataclasses.replace(card, export=facts))
+
     weights = Weights("inception_v3_2016_08_28.tar.gz", complete=True)
-    assert published_facts(Card("inception_v3", weights=weights))["top1"] == 78.0
-    tuned = published_facts(Card("inception_v3", weights=dataclasses.replace(weights, fine_tuned_on=3670)))
-    assert tuned["top1"] is None and "inception_v3_2016_08_28.tar.gz" in tuned["url"]
+    assert "top-1 78.0%" in text(weights) and "was not compared" in text(weights)
+    assert "step 0" in text(dataclasses.replace(weights, step=0))
+    tuned = text(dataclasses.replace(weights, fine_tuned_on=3670))
+    assert "fine tuned on 3670" in tuned and "78" not in tuned.replace("3670", "")
+
+
+def test_a_tuned_card_says_what_was_measured():
+    measured = {"data": "flowers", "images": 80, "accuracy": 0.8625, "loss": 0.4, "step": 1500}
+    card = Card(
+        "inception_v3", weights=Weights("trunk", fine_tuned_on=320), labels=["rose", "tulip"], evaluation=measured
+    )
+    facts = {"batch": [1], "xla": False, "precision": None, "max_pixels": 9, "verification": None}
+    text = card_text(dataclasses.replace(card, export={"name": "x", "signatures": [], "published": None, **facts}))
+    assert "80 images of flowers" in text and "step 1500" in text and "86.3 %" in text and "rose, tulip" in text
+    assert "None," not in text and ": None" not in text
 
 
 def test_no_card(tmp_path):

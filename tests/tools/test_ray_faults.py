@@ -39,7 +39,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def raylets(tmp_path_factory):
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which workers do not have
     with ray_faults.Raylets([1, 1], tmp_path_factory.mktemp("raylets")) as raylets:
         yield raylets
 
