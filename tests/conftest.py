@@ -29,8 +29,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def release_memory():
-    """After each file: its models are cycles of references, and glibc keeps what was freed."""
-    yield
+    """Before each file: the models of the one before are cycles of references, and glibc keeps what was freed."""
     gc.collect()
     gc.freeze()  # what is left is the session's: no later collection goes through it
     with contextlib.suppress(OSError, AttributeError):

@@ -69,11 +69,7 @@ def test_docstrings_say_parameters_results_and_errors():
     public = [getattr(itf, name) for name in itf.__all__ if name not in itf._MODULES]
     for thing in [*public, *(getattr(itf.metrics, name) for name in itf.metrics.__all__)]:
         text = inspect.getdoc(thing)
-        said = {
-            name.strip(" *")
-            for names in re.findall(r"^ +([\w*, ]+): ", text, re.MULTILINE)
-            for name in names.split(",")
-        }
+        said = set(re.findall(r"\w+", str(re.findall(r"^ +([\w*, ]+): |`(\w+)", text, re.MULTILINE))))
         parameters = set(inspect.signature(thing).parameters) - {"kwargs"}  # those of Keras's layers
         assert parameters <= said, (thing, parameters - said)
         wanted = {"Returns:", "Raises:"} - ({"Returns:"} if inspect.isclass(thing) else set())

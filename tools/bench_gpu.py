@@ -117,7 +117,8 @@ def section(args, mode, batch, chosen, frameworks):
         and (batch == 1 and gpu or arguments.get("form") != "graphs")
     ]
     setting, gflop = {"mode": mode, "precision": precision, "batch": batch}, gflop if mode != "head" else None
-    return Section(setting, found, limit, None if args.small else gflop, None if gpu else fitting(2e9 + 1.5e8 * batch))
+    together = None if gpu else max(4, fitting(2e9 + 1.5e8 * batch) or 4)
+    return Section(setting, found, limit, None if args.small else gflop, together)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 `python -m inception_tf.analysis.costs` writes the table, counted from the networks' layers.
 """
 
-import dataclasses
 import functools
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What a network costs as it was published: its default options, with the classifier, without the auxiliary head.
 
     Attributes:
@@ -63,8 +62,7 @@ def main():
     from inception_tf.quiet import start_keras
 
     start_keras()
-    rows = [[field.name for field in dataclasses.fields(Cost)]]
-    rows += [map(str, dataclasses.astuple(measure(network))) for network in list_models()]
+    rows = [Cost._fields, *(map(str, measure(network)) for network in list_models())]
     with atomic_write(Path(__file__).with_name("costs.tsv"), overwrite=True) as part:
         part.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
 

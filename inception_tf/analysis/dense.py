@@ -192,7 +192,7 @@ def _fits(model, side):
         return False
 
 
-def compare_with_crops(model, inputs, side, rounds=3, batch=12):
+def compare_with_crops(model, inputs, side, rounds=3):
     """One pass of a dense model over a preprocessed image beside the separate crops that its scores stand for.
 
     A crop is zero beyond its border where layers pad, and the image goes on there: they differ by what padding adds.
@@ -202,7 +202,6 @@ def compare_with_crops(model, inputs, side, rounds=3, batch=12):
         inputs: float32 1×H×W×C.
         side: of the crops: the size that the network was made for.
         rounds: how often to take the time.
-        batch: how many crops go through the network at a time.
 
     Returns:
         A dict: `crops`, how many; their `side`, and the `stride` from one to the next, in pixels; `pass_seconds` and
@@ -232,7 +231,7 @@ def compare_with_crops(model, inputs, side, rounds=3, batch=12):
         return np.asarray(model.predict_on_batch(inputs)).reshape(len(crops), -1)
 
     def separately():
-        parts = [model.predict_on_batch(crops[i : i + batch]) for i in range(0, len(crops), batch)]
+        parts = [model.predict_on_batch(crops[i : i + 12]) for i in range(0, len(crops), 12)]
         return np.concatenate([np.asarray(part) for part in parts]).reshape(len(crops), -1)
 
     dense, single = one_pass(), separately()

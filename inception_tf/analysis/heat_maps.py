@@ -61,8 +61,7 @@ def draw(rows, smallest=240, largest=1600):
     high = sum(height + head + margin for height, _ in sizes)
     if max(wide, high) >= LARGEST_PICTURE:
         raise UsageError(f"{len(rows)} photographs are too many for one picture: it would be {wide}×{high} pixels.")
-    figure = figures.figure(wide / dots, high / dots)
-    figure.set_layout_engine("none")
+    figure = figures.figure(wide / dots, high / dots, layout="none")
     top = 0
     for (title, image, panels), (height, width) in zip(rows, sizes):
         bottom = (high - top - head - height) / high

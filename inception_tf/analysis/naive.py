@@ -6,6 +6,7 @@ with Convolutions" (arXiv 1409.4842): on its own it makes no block cheaper, it k
 """
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -39,57 +40,19 @@ class Kernel:
         return math.prod(self.size) * channels * self.filters
 
 
-@dataclass(frozen=True)
-class NaiveBlock:
-    """A block beside its naive designs.
-
-    Attributes:
-        path, end_point: its name, and the end point it is or belongs to.
-        input: the channels it takes.
-        designs: a dict from the names in `DESIGNS`, as far as they apply, to a dict from branches to lists of `Kernel`
-            (a list within for kernels side by side). Without the projection.
-        projection: the `Kernel` after the pooling, or None.
-        rest: the (`Kernel`, input channels) that follow the branches, in a residual unit.
-        channels: those of its output.
-        unprojected: those it would have without the projection: the pooling hands on all channels it gets.
-    """
-
-    path: str
-    end_point: str
-    input: int
-    designs: dict
-    projection: Kernel | None
-    rest: tuple
-    channels: int
-    unprojected: int
-
-    def kernels(self, design):
-        """A dict from the branches of a design to the (`Kernel`, its input channels) of each, in order."""
-        branches = {}
-        for branch, steps in self.designs[design].items():
-            pairs, channels = branches.setdefault(branch, []), self.input
-            for step in steps:
-                pairs += [(kernel, channels) for kernel in (step if isinstance(step, list) else [step])]
-                channels = _filters(step)
-        return branches
-
-    def weights(self, design):
-        """The weights of a design's kernels, without the projection."""
-        return sum(kernel.weights(channels) for kernel, channels in self._all(design))
-
-    def multiply_adds(self, design):
-        """The multiply-adds of a design's kernels, without the projection."""
-        return sum(kernel.positions * kernel.weights(channels) for kernel, channels in self._all(design))
-
-    def _all(self, design):
-        return [*(pair for pairs in self.kernels(design).values() for pair in pairs), *self.rest]
-
-
 def naive_blocks(profile):
-    """The blocks of a `Profile` beside their naive designs.
+    """The blocks of a `Profile` beside their naive designs. "The projection" is the 1×1 convolution after the pooling.
 
     Returns:
-        A list of `NaiveBlock`, in order.
+        A list of dicts, in order:
+            block, end_point: its name, and the end point it is or belongs to.
+            channels_in: the channels it takes.
+            weights, multiply_adds: of the kernels of every design, without the projection; dicts by the names in
+                `DESIGNS`, as far as they apply.
+            projection_weights: None where there is none.
+            channels: those of its output as `built`, and `unprojected`: the pooling hands on all channels it gets.
+            designs: by design, the kernels of every branch: lists of height, width, input channels and filters.
+            projection, rest: the kernels of the projection, and of what follows the branches in a residual unit.
 
     Raises:
         UsageError: the network has no blocks with branches.
@@ -105,31 +68,51 @@ def naive_blocks(profile):
 
 
 def _naive_block(block, outputs, paper):
-    branches, projection, pooled = {}, None, False
-    side_by_side, *rest = block.layer.steps
+    branches, projection, pooled = {}, [], False
+    side_by_side, *after = block.layer.steps
     for branch in side_by_side:
         kernels = [_kernels(step, f"{block.path}/{branch.name}", outputs) for step in branch.steps]
         kernels = [kernel for kernel in kernels if kernel]
         if isinstance(branch.steps[0], POOLINGS):
-            pooled, projection = True, kernels[0] if kernels else None
+            pooled, projection = True, kernels[:1]
         else:
             branches[branch.name] = kernels
     channels = block.input.shape[-1]
     direct = sum(_filters(kernels[-1]) for kernels in branches.values())
-    out = direct + (projection.filters if projection else channels if pooled else 0)
-    if rest:
-        rest = [(_kernels(step, block.path, outputs), direct) for step in rest]
-        out = rest[-1][0].filters
-    return NaiveBlock(
-        path=block.path,
-        end_point=block.end_point,
-        input=channels,
-        designs=_designs(branches, paper),
-        projection=projection,
-        rest=tuple(rest),
-        channels=out,
-        unprojected=direct + channels if pooled else out,
-    )
+    rest = [(_kernels(step, block.path, outputs), direct) for step in after]
+    out = rest[-1][0].filters if rest else direct + (sum(map(_filters, projection)) or (channels if pooled else 0))
+    weights, multiply_adds, designs = {}, {}, {}
+    for design, kernels in _designs(branches, paper).items():
+        found = {branch: _with_inputs(steps, channels) for branch, steps in kernels.items()}
+        every = [*itertools.chain(*found.values()), *rest]
+        weights[design] = sum(kernel.weights(inputs) for kernel, inputs in every)
+        multiply_adds[design] = sum(kernel.positions * kernel.weights(inputs) for kernel, inputs in every)
+        designs[design] = {branch: _shapes(pairs) for branch, pairs in found.items()}
+    return {
+        "block": block.path,
+        "end_point": block.end_point,
+        "channels_in": channels,
+        "weights": weights,
+        "multiply_adds": multiply_adds,
+        "projection_weights": projection[0].weights(channels) if projection else None,
+        "channels": {"built": out, "unprojected": direct + channels if pooled else out},
+        "designs": designs,
+        "projection": _shapes((kernel, channels) for kernel in projection),
+        "rest": _shapes(rest),
+    }
+
+
+def _with_inputs(branch, channels):
+    """The kernels of a branch that takes so many channels, in order, each with the channels that it takes itself."""
+    pairs = []
+    for step in branch:
+        pairs += [(kernel, channels) for kernel in (step if isinstance(step, list) else [step])]
+        channels = _filters(step)
+    return pairs
+
+
+def _shapes(pairs):
+    return [[*kernel.size, channels, kernel.filters] for kernel, channels in pairs]
 
 
 def _kernels(step, path, outputs):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import keras
 
-from inception_tf.errors import UsageError
+from inception_tf.errors import UsageError, raising
 from inception_tf.models import blocks
 
 # Layers that leave every position of a feature map where it is and compute next to nothing.
@@ -174,13 +174,8 @@ def profile(model, size=None):
     if any(side not in (None, wanted) for side, wanted in zip(own, shape)):
         raise UsageError(f"{model.name} takes images of {own[0]}×{own[1]}. Received: {shape[0]}×{shape[1]}")
     walk = _Walk()
-    try:
+    with raising(UsageError, f"{model.name} cannot take images of {shape[0]}×{shape[1]}", ValueError):
         walk.model(model, FeatureMap(shape))
-    except ValueError as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{model.name} cannot take images of {shape[0]}×{shape[1]}: {reason}") from error
     name = model.card.network if getattr(model, "card", None) else model.name
     return Profile(name, shape, tuple(walk.layers), walk.end_points, walk.units, walk.branches, tuple(walk.blocks))
 

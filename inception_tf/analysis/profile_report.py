@@ -125,39 +125,16 @@ def profile_data(found):
             for layer in found.layers
         ],
     }
-    return {**data, "naive": naive_data(found)} if found.blocks else data
-
-
-def naive_data(found):
-    """The naive designs of the blocks of a `Profile` as dicts, lists, strings and numbers. Errors as `naive_blocks`."""
-    return [
-        {
-            "block": block.path,
-            "end_point": block.end_point,
-            "channels_in": block.input,
-            "weights": {design: block.weights(design) for design in block.designs},
-            "multiply_adds": {design: block.multiply_adds(design) for design in block.designs},
-            "projection_weights": block.projection.weights(block.input) if block.projection else None,
-            "channels": {"built": block.channels, "unprojected": block.unprojected},
-            # Height, width, input channels and filters of every kernel; `rest` follows the branches.
-            "designs": {
-                design: {branch: _shapes(kernels) for branch, kernels in block.kernels(design).items()}
-                for design in block.designs
-            },
-            "projection": _shapes([(block.projection, block.input)] if block.projection else []),
-            "rest": _shapes(block.rest),
-        }
-        for block in naive_blocks(found)
-    ]
+    return {**data, "naive": naive_blocks(found)} if found.blocks else data
 
 
 def block_data(found, path):
-    """What `naive_data` says of a block.
+    """What `naive_blocks` says of a block.
 
     Raises:
         UsageError: there is no such block.
     """
-    blocks = {block["block"]: block for block in naive_data(found)}
+    blocks = {block["block"]: block for block in naive_blocks(found)}
     if path not in blocks:
         raise UsageError(f"{found.name} has no mixed block {path}. It has: {', '.join(blocks)}.")
     return blocks[path]
@@ -174,10 +151,6 @@ def _positions(x):
         "stride": list(x.stride),
         "first_field": [list(x.low), list(x.high)],
     }
-
-
-def _shapes(kernels):
-    return [[*kernel.size, channels, kernel.filters] for kernel, channels in kernels]
 
 
 def profile_text(data):
@@ -206,7 +179,7 @@ def _cost_cells(entry):
 
 
 def naive_text(blocks):
-    """Tables of what `naive_data` returns: weights and multiply-adds."""
+    """Tables of what `naive_blocks` returns: weights and multiply-adds."""
     groups = {block["end_point"]: [] for block in blocks}
     for block in blocks:
         groups[block["end_point"]].append(block)

@@ -8,7 +8,7 @@ from inception_tf.analysis.profile import total
 from inception_tf.analysis.profile_report import profile_of, profile_of_card
 from inception_tf.benchmark.harness import Section
 from inception_tf.benchmark.rounds import Candidate, fitting
-from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.errors import CheckpointError, InceptionTFError, UsageError
 from inception_tf.exports.formats import export
 from inception_tf.inference.engines import needs_keras
 from inception_tf.inference.runtimes import export_card
@@ -57,11 +57,14 @@ def candidates(model, engines, scratch, fuse=None, prefix="", precision=None, lo
 
     Raises:
         UsageError: no such engine.
+        CheckpointError: no such file.
     """
     unknown = [engine for engine in engines if engine not in ENGINES]
     if unknown:
         raise UsageError(f"There is no engine {', '.join(unknown)}. There are: {', '.join(ENGINES)}.")
     if not needs_keras(model):
+        if not Path(model).exists():
+            raise CheckpointError(f"There is no model at {model}.")
         return [Candidate(prefix or Path(model).name, f"{RUNS}:engine", {"path": str(model)})]
     loaded, file, found = load_model(model), Path(scratch, "model.keras"), []
     file.parent.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ Parquet with a column path), WebDataset's .tar files or TFRecords. Each has a ro
 error. The same command run again goes on where it was.
 """
 
-from inception_tf.cli.options import MODEL, add_job, add_precision, model_needs_keras, run_job
+from inception_tf.cli.options import MODEL, add_decoding, add_job, add_precision, model_needs_keras, run_job
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import UsageError
 
@@ -22,7 +22,7 @@ def add_arguments(parser):
     parser.add_argument("--batch", type=int, default=16, help="images at a time (16)")
     parser.add_argument("--openvino", action="store_true", help="have OpenVINO run a SavedModel, .tflite or .onnx")
     add_precision(parser)
-    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+    add_decoding(parser)
     parser.add_argument(
         "--out", metavar="OUT", help="write rows to part files in a folder, or at a URL as s3://bucket/run/"
     )
@@ -46,12 +46,13 @@ def run(args):
 
     paths = find_images(args.images)
     engine = open_engine(args.model, labels=args.labels, openvino=args.openvino, precision=args.precision)
-    results, failures = classify(engine, paths, args.top, args.batch, exif_rotation=args.exif)
+    results, failures = classify(engine, paths, args.top, args.batch, args.exif, args.fast_decode)
     rows = []
     for path, best in results.items():
         rows += [] if best else [(path, "none", "")]
         rows += [(path if i == 0 else "", name, f"{score:.4f}") for i, (_, name, score) in enumerate(best)]
     text = tables.render(rows, ("image", "class", "score"), "<<>")
+    text += "\n\nLarge JPEGs were decoded scaled down (--fast-decode)." * args.fast_decode
     if failures:
         lines = [f"  {path}: {reason}" for path, reason in failures.items()]
         text += f"\n\n{len(failures)} of {len(paths)} images could not be classified:\n" + "\n".join(lines)
@@ -60,6 +61,7 @@ def run(args):
             {"image": str(path), "classes": [{"index": i, "name": name, "score": score} for i, name, score in best]}
             for path, best in results.items()
         ],
+        "fast_decode": args.fast_decode,
         "failed": [{"image": str(path), "error": reason} for path, reason in failures.items()],
     }
     return Outcome(text.strip(), data, 1 if failures else 0)

@@ -3,7 +3,7 @@
 A bad file is named at the end, not fatal.
 """
 
-from inception_tf.cli.options import MODEL, add_precision, model_needs_keras
+from inception_tf.cli.options import MODEL, add_decoding, add_precision, model_needs_keras
 from inception_tf.cli.outcome import Outcome
 
 KERAS = model_needs_keras
@@ -28,7 +28,7 @@ def add_arguments(parser):
     parser.add_argument("--batch", type=int, default=32, help="images at a time (32)")
     parser.add_argument("--openvino", action="store_true", help="have OpenVINO run a SavedModel, .tflite or .onnx")
     add_precision(parser)
-    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+    add_decoding(parser)
     parser.add_argument("--csv", metavar="FILE", help="write a row for every image")
     parser.add_argument(
         "--out", metavar="DIR", help="write evaluation.json, predictions.csv, confusion.png and confident_errors.png"
@@ -53,7 +53,7 @@ def run(args):
     engine = open_engine(args.model, openvino=args.openvino, precision=args.precision)
     if args.labels and engine.labels == class_names(len(engine.labels)):
         engine.labels = class_names(len(engine.labels), examples.class_names)
-    evaluation = evaluate(engine, examples, args.batch, args.exif)
+    evaluation = evaluate(engine, examples, args.batch, args.exif, args.fast_decode)
 
     text, written = str(evaluation), []
     if args.csv:

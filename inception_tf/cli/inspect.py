@@ -22,11 +22,12 @@ def run(args):
     import dataclasses
 
     if args.other:
-        from inception_tf.slim.diff import diff
+        from inception_tf.slim.diff import diff, diff_text
 
         found = diff(args.checkpoint, args.other, args.ema)
-        return Outcome(str(found), {"identical": found.identical, **dataclasses.asdict(found)})
-    from inception_tf.slim.summary import summarize
+        return Outcome(diff_text(found), found)
+    from inception_tf.slim.summary import summarize, summary_text
 
-    summary = summarize(args.checkpoint, args.variables)
-    return Outcome(str(summary), dataclasses.asdict(summary))
+    found = summarize(args.checkpoint, args.variables)
+    detection = found["detection"] and dataclasses.asdict(found["detection"])
+    return Outcome(summary_text(found), {**found, "detection": detection})

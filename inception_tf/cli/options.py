@@ -26,6 +26,13 @@ def add_precision(parser):
     parser.add_argument("--precision", choices=kinds, help="have XLA compute a Keras model in it (as the model is)")
 
 
+def add_decoding(parser):
+    """How photographs are decoded."""
+    parser.add_argument("--exif", action="store_true", help="turn photographs as their EXIF orientation says")
+    fast = "decode large JPEGs to a half, a quarter or an eighth, where that suffices; answers change a little"
+    parser.add_argument("--fast-decode", action="store_true", help=fast)
+
+
 def add_ray(parser):
     """Whether workers of a Ray cluster compute, and which."""
     parser.add_argument("--ray", metavar="ADDRESS", help="compute on Ray: local, auto, or a cluster's HOST:PORT")

@@ -81,13 +81,14 @@ def _duplicates(args, vectors):
 
 
 def _mislabeled(args, vectors):
-    import dataclasses
+    from pathlib import Path
 
     from inception_tf import tables
-    from inception_tf.evaluation.similar import folder_labels, mislabeled
+    from inception_tf.evaluation.similar import mislabeled
 
-    found = mislabeled(vectors.values, folder_labels(vectors.paths), args.neighbors)
-    rows = [(vectors.paths[s.row], s.label, s.suggested, tables.percent(s.agreement, 0)) for s in found]
+    found = mislabeled(vectors.values, [Path(path).parent.name for path in vectors.paths], args.neighbors)
+    rows = [(vectors.paths[row], *classes, tables.percent(agreement, 0)) for row, *classes, agreement in found]
     tiles = [(path, f"{label}\n→ {suggested} {votes}") for path, label, suggested, votes in rows]
-    data = [{"image": vectors.paths[s.row], **dataclasses.asdict(s)} for s in found]
+    facts = ("row", "label", "suggested", "agreement")
+    data = [{"image": vectors.paths[suspect[0]], **dict(zip(facts, suspect))} for suspect in found]
     return ("image", "label", "suggested", "neighbors"), rows, {"mislabeled": data}, tiles, 6

@@ -11,7 +11,7 @@ import numpy as np
 from inception_tf import tables
 from inception_tf.errors import CheckpointError, ImageError, UsageError, listed
 from inception_tf.evaluation import metrics
-from inception_tf.evaluation.multi_label import MultiLabelEvaluation, not_counted
+from inception_tf.evaluation.multi_label import FAST_DECODE, MultiLabelEvaluation, not_counted
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.labels import class_names, imagenet_wnids
@@ -41,6 +41,7 @@ class Evaluation:
         images_per_second: from encoded images to scores, after the first batch where there are more.
         published: the `Published` checkpoint whose weights these are, when the data has ImageNet's classes; or None.
         exif_rotation: whether photographs were turned as their EXIF orientation says.
+        fast_decode: whether large JPEGs were decoded scaled down.
     """
 
     labels: list
@@ -55,6 +56,7 @@ class Evaluation:
     images_per_second: float | None = None
     published: Published | None = None
     exif_rotation: bool = False
+    fast_decode: bool = False
 
     def __len__(self):
         return len(self.index)
@@ -110,6 +112,7 @@ class Evaluation:
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
             "images_per_second": self.images_per_second,
+            "fast_decode": self.fast_decode,
             "published": known
             and {"checkpoint": known.archive, "top1": round(known.top1 / 100, 4), "top5": round(known.top5 / 100, 4)},
             "classes": [dataclasses.asdict(scores) for scores in self.classes],
@@ -151,10 +154,10 @@ class Evaluation:
         best = f", top-5 {top5}" if len(self.labels) > 5 else ""
         error = tables.percent(self.calibration_error)
         text = f"{len(self)} images: top-1 {top1}{best}, log loss {self.log_loss:.4f}, calibration error {error}"
-        return f"{text}; {self.images_per_second:.1f} images/s"
+        return f"{text}; {self.images_per_second:.1f} images/s{FAST_DECODE * self.fast_decode}"
 
 
-def evaluate(engine, examples, batch=32, exif_rotation=False):
+def evaluate(engine, examples, batch=32, exif_rotation=False, fast_decode=False):
     """Runs a classifier over labeled images.
 
     Images that cannot be read are listed and left out.
@@ -164,6 +167,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         examples: an `Examples`, whose classes `match_classes` finds among the model's.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
+        fast_decode: whether to decode large JPEGs scaled down; see `scaled_for` of `decode_image`.
 
     Returns:
         An `Evaluation`; of images with several labels, a `MultiLabelEvaluation`.
@@ -183,9 +187,10 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
     truth = _truth(engine, examples)
     index, found, skipped = [], [], dict(examples.skipped)
     timed, start = None, time.perf_counter()
+    decoding = {"decoder": engine.decoder, "scaled_for": engine.preprocessing if fast_decode else None}
 
     def prepare(i):
-        return engine.preprocessing(decode_image(examples.read(i), exif_rotation, decoder=engine.decoder))
+        return engine.preprocessing(decode_image(examples.read(i), exif_rotation, **decoding))
 
     def images(progress):
         for i, image in enumerate(prepared(prepare, range(len(examples)), batch)):
@@ -211,8 +216,8 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
     facts = engine.labels, np.array(index, np.int64), [examples.names[i] for i in index], truth[index]
     speed = counted / max(seconds, 1e-9)
     if several:
-        thresholds = engine.card.thresholds
-        return MultiLabelEvaluation(*facts, np.concatenate(found), thresholds, skipped, speed, exif_rotation)
+        facts = *facts, np.concatenate(found), engine.card.thresholds
+        return MultiLabelEvaluation(*facts, skipped, speed, exif_rotation, fast_decode)
     return Evaluation(
         *facts,
         *(np.concatenate(column) for column in zip(*found)),
@@ -220,6 +225,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False):
         speed,
         _published(engine, len(examples.class_names)),
         exif_rotation,
+        fast_decode,
     )
 
 

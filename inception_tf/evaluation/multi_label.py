@@ -8,6 +8,8 @@ from inception_tf import tables
 from inception_tf.evaluation import metrics
 
 SEPARATOR = "|"
+# In an evaluation's text.
+FAST_DECODE = "; large JPEGs decoded scaled down (fast_decode)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class MultiLabelEvaluation:
         truth: bool array N×classes, which labels they have.
         scores: float32 array N×classes, the probabilities.
         thresholds: one for each class.
-        skipped, images_per_second, exif_rotation: as in `Evaluation`.
+        skipped, images_per_second, exif_rotation, fast_decode: as in `Evaluation`.
     """
 
     labels: list
@@ -54,6 +56,7 @@ class MultiLabelEvaluation:
     skipped: dict = dataclasses.field(default_factory=dict)
     images_per_second: float | None = None
     exif_rotation: bool = False
+    fast_decode: bool = False
 
     def __len__(self):
         return len(self.index)
@@ -109,6 +112,7 @@ class MultiLabelEvaluation:
             "mean_ap": self.mean_ap,
             "macro_f1": self.macro_f1,
             "images_per_second": self.images_per_second,
+            "fast_decode": self.fast_decode,
             "classes": [dataclasses.asdict(scores) for scores in self.classes],
             "skipped": [{"image": name, "error": reason} for name, reason in self.skipped.items()],
         }
@@ -121,7 +125,8 @@ class MultiLabelEvaluation:
         ]
         text = tables.render(rows, ("class", "images", "AP", "precision", "recall", "F1", "from"), "<>>>>>>")
         text += f"\n\n{len(self)} images: mAP {tables.percent(self.mean_ap)}, mean F1 {tables.percent(self.macro_f1)} "
-        return text + f"at these thresholds; {self.images_per_second:.1f} images/s{not_counted(self.skipped)}"
+        text += f"at these thresholds; {self.images_per_second:.1f} images/s" + FAST_DECODE * self.fast_decode
+        return text + not_counted(self.skipped)
 
 
 def not_counted(skipped):

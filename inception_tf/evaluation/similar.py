@@ -3,9 +3,6 @@
 All by cosine similarity, exact, in blocks that fit in memory.
 """
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 
 from inception_tf.errors import UsageError
@@ -95,22 +92,6 @@ def duplicates(values, threshold=0.98, ratio=0.7):
     return [(*pair, cosine) for pair, (_, cosine) in sorted(found.items(), key=lambda item: item[1][0])]
 
 
-@dataclasses.dataclass(frozen=True)
-class Suspect:
-    """A photograph whose neighbors are of another class.
-
-    Attributes:
-        row: its row among the vectors.
-        label, suggested: its class, and that of most of its neighbors.
-        agreement: the fraction of its neighbors that are of the latter, above one half.
-    """
-
-    row: int
-    label: str
-    suggested: str
-    agreement: float
-
-
 def mislabeled(values, labels, neighbors=10):
     """Photographs most of whose nearest neighbors are of one other class.
 
@@ -120,8 +101,8 @@ def mislabeled(values, labels, neighbors=10):
         neighbors: how many neighbors vote.
 
     Returns:
-        A list of `Suspect`, those with the most votes against their label first; of equal ones those first that have
-        fewer neighbors of their own class.
+        A list of (row, its class, that of most of its neighbors, the fraction of these, above one half), those with the
+        most votes against their label first; of equal ones those first that have fewer neighbors of their own class.
 
     Raises:
         UsageError: fewer than two classes.
@@ -134,9 +115,4 @@ def mislabeled(values, labels, neighbors=10):
     agreement, own = votes[rows, suggested], votes[rows, numbers]
     found = np.flatnonzero((suggested != numbers) & (agreement > 0.5))
     found = found[np.lexsort((own[found], -agreement[found]))]
-    return [Suspect(int(i), str(names[numbers[i]]), str(names[suggested[i]]), float(agreement[i])) for i in found]
-
-
-def folder_labels(paths):
-    """The class folders' names of files `<class>/<image>`."""
-    return [Path(path).parent.name for path in paths]
+    return [(int(i), str(names[numbers[i]]), str(names[suggested[i]]), float(agreement[i])) for i in found]

@@ -47,9 +47,13 @@ class KerasApplications(ExchangeFormat):
     library, networks = "keras.applications", APPLICATIONS
 
     def convert(self, export):
-        drop = drops_background(export.model, export.options.background)
-        application = _application(export.model, drop)
-        for theirs, _, value in weight_pairs(export.model, application, drop):
+        model, drop = export.model, drops_background(export.model, export.options.background)
+        application = _application(model, drop)
+        pairs = variable_pairs(model, application, drop)
+        values = [keras.ops.convert_to_numpy(ours) for _, ours in pairs]
+        if model.has_top:
+            values[-2:] = classifier_weights(next(weighted_layers([model.classifier])), drop)
+        for (theirs, _), value in zip(pairs, values):
             theirs.assign(value)
         return application
 
@@ -87,7 +91,7 @@ def from_keras_applications(source, network, check=True):
         raise UsageError(f"keras.applications has {' and '.join(APPLICATIONS)} here. Received: network={network!r}")
     application = source if isinstance(source, keras.Model) else _load(Path(source), network)
     model = build_model(find_network(network), input_shape=application.input_shape[1:], **_options(application))
-    for theirs, ours, _ in weight_pairs(model, application):
+    for theirs, ours in variable_pairs(model, application):
         ours.assign(keras.ops.reshape(theirs, ours.shape))
     model.card = dataclasses.replace(model.card, weights=Weights(getattr(source, "name", None) or Path(source).name))
     if check:
@@ -96,25 +100,6 @@ def from_keras_applications(source, network, check=True):
         if not difference <= max(tolerance_of(application), tolerance_of(model)):
             raise MismatchError(f"{application.name} is not {network}: the outputs differ by {difference:.1e}.")
     return model
-
-
-def weight_pairs(model, application, drop=False):
-    """The variables of a model of ours and of keras.applications that correspond.
-
-    Args:
-        drop: whether class 0 of our classifier stays behind.
-
-    Returns:
-        A list of (their variable, our variable, our value in their shape).
-
-    Raises:
-        MismatchError: there are more of one than of the other, or a pair differs in kind, shape, strides or padding.
-    """
-    pairs = variable_pairs(model, application, drop)
-    values = [keras.ops.convert_to_numpy(ours) for _, ours in pairs]
-    if model.has_top:
-        values[-2:] = classifier_weights(next(weighted_layers([model.classifier])), drop)
-    return [(theirs, ours, value) for (theirs, ours), value in zip(pairs, values)]
 
 
 def _application(model, drop, weights=None):

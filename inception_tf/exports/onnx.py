@@ -1,5 +1,6 @@
 """Keras models to ONNX files, for ONNX Runtime and whatever else reads them."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class OnnxFormat(PortableFormat):
         import onnx
         import tf2onnx
 
+        # Else it copies the whole graph ahead of every optimization: of Inception-v3 to over 7 GB.
+        os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
         with external_converter(f"tf2onnx cannot convert {export.model.name}"):
             function = frozen(export)
             given, results = function.inputs[0].name, [output.name for output in function.outputs]

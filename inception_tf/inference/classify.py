@@ -18,7 +18,7 @@ from inception_tf.progress import Progress
 NOT_FINITE = "its scores are not finite"
 
 
-def classify(engine, paths, top=None, batch=16, exif_rotation=False):
+def classify(engine, paths, top=None, batch=16, exif_rotation=False, fast_decode=False):
     """The best classes of image files.
 
     Args:
@@ -28,6 +28,7 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
             reaches their threshold, perhaps none.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
+        fast_decode: whether to decode large JPEGs scaled down; see `scaled_for` of `decode_image`.
 
     Returns:
         A dict from paths to lists of (class index, name, score), best first, and a dict from the paths of files that
@@ -46,9 +47,10 @@ def classify(engine, paths, top=None, batch=16, exif_rotation=False):
             f"The model answers with all labels that reach their threshold: leave out --top (top). Received: {top}"
         )
     results, failures = {}, {}
+    scaled_for = engine.preprocessing if fast_decode else None
 
     def prepare(path):
-        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder))
+        return engine.preprocessing(read_image(path, exif_rotation, decoder=engine.decoder, scaled_for=scaled_for))
 
     def images(progress):
         for path, image in zip(paths, prepared(prepare, paths, batch)):

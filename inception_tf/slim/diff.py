@@ -1,7 +1,6 @@
 """Two checkpoints side by side, variable by variable, whatever their containers and scopes."""
 
 import collections
-import dataclasses
 import itertools
 import math
 import re
@@ -18,77 +17,6 @@ from inception_tf.slim.names import scoped, shape_text
 SHOWN = 10  # lines of a list in the text; the JSON has them all
 
 
-@dataclasses.dataclass(frozen=True)
-class ScopeDiff:
-    """The variables of a top scope (Conv2d_1a_3x3, Mixed_5b, …) that both have in one shape.
-
-    Attributes:
-        scope: its name.
-        variables: how many.
-        different: how many of them differ.
-        max_difference: the largest |difference|; NaN or infinite where a value is, and is not the same in both.
-    """
-
-    scope: str
-    variables: int
-    different: int
-    max_difference: float
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointDiff:
-    """What `diff` found.
-
-    Attributes:
-        a, b: what was compared, each a dict: path, container, scope and, of what is not a weight, how many tensors.
-        scopes: a `ScopeDiff` for every top scope, in the order of names.
-        only_a, only_b: the variables that the other lacks, names without the scope.
-        shapes: a dict from the variables whose shapes differ to (shape in a, shape in b).
-    """
-
-    a: dict
-    b: dict
-    scopes: tuple
-    only_a: list
-    only_b: list
-    shapes: dict
-
-    @property
-    def identical(self):
-        """Whether both hold the same variables with the same values. Dtypes may differ, and what is no weight."""
-        different = self.only_a or self.only_b or self.shapes
-        return not different and not any(scope.different for scope in self.scopes)
-
-    def __str__(self):
-        sides = [("A", *self.a.values()), ("B", *self.b.values())]
-        parts = [tables.render(sides, ("", "checkpoint", "container", "scope", "weights", "besides"))]
-        rows = [
-            (s.scope, s.variables, s.different, f"{s.max_difference:.3g}" if s.different else "equal")
-            for s in self.scopes
-        ]
-        if rows:
-            parts.append(tables.render(rows, ("scope", "variables", "different", "max |difference|"), "<>>>"))
-        shapes = [f"{name}: {shape_text(a)} in A, {shape_text(b)} in B" for name, (a, b) in self.shapes.items()]
-        for title, lines in (("another shape", shapes), ("only in A", self.only_a), ("only in B", self.only_b)):
-            more = [f"… and {len(lines) - SHOWN} more (--json lists all)"] if len(lines) > SHOWN else []
-            if lines:
-                parts.append("\n  ".join([f"{title}:", *lines[:SHOWN], *more]))
-        return "\n\n".join([*parts, self.summary()])
-
-    def summary(self):
-        """One line: identical, or how much is not."""
-        variables = sum(scope.variables for scope in self.scopes)
-        if self.identical:
-            return f"identical: {variables} variables"
-        counts = {
-            f"of {variables} in both differ": sum(scope.different for scope in self.scopes),
-            "have another shape": len(self.shapes),
-            "only in A": len(self.only_a),
-            "only in B": len(self.only_b),
-        }
-        return "NOT identical: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-
-
 def diff(a, b, ema="auto"):
     """Compares the weights of two checkpoints.
 
@@ -101,7 +29,15 @@ def diff(a, b, ema="auto"):
             weights themselves.
 
     Returns:
-        A `CheckpointDiff`.
+        A dict:
+            identical: whether both hold the same variables with the same values. Dtypes may differ, and what is no
+                weight.
+            a, b: what was compared, each a dict: path, container, scope and, of what is not a weight, how many tensors.
+            scopes: a dict for every top scope (Conv2d_1a_3x3, Mixed_5b, …), in the order of names: the scope, how many
+                variables both have in one shape, how many of them are different, and the max_difference, the largest
+                |difference|; NaN or infinite where a value is, and is not the same in both.
+            only_a, only_b: the variables that the other lacks, names without the scope.
+            shapes: a dict from the variables whose shapes differ to (shape in a, shape in b).
 
     Raises:
         UsageError: no variable of one has a name that the other has too.
@@ -123,17 +59,51 @@ def diff(a, b, ema="auto"):
             shapes[name] = (a.shapes[source_a], b.shapes[source_b])
         else:
             differences[name.partition("/")[0]].append(_difference(a[source_a], b[source_b]))
-    return CheckpointDiff(
-        a=_side(a, scope_a, sources_a),
-        b=_side(b, scope_b, sources_b),
-        scopes=tuple(
-            ScopeDiff(scope, len(found), sum(d != 0 for d in found), float(np.max(found)))
-            for scope, found in differences.items()
-        ),
-        only_a=[name for name in sources_a if name not in sources_b],
-        only_b=[name for name in sources_b if name not in sources_a],
-        shapes=shapes,
-    )
+    scopes = [
+        {
+            "scope": scope,
+            "variables": len(found),
+            "different": sum(difference != 0 for difference in found),
+            "max_difference": float(np.max(found)),
+        }
+        for scope, found in differences.items()
+    ]
+    only_a = [name for name in sources_a if name not in sources_b]
+    only_b = [name for name in sources_b if name not in sources_a]
+    return {
+        "identical": not (only_a or only_b or shapes or any(scope["different"] for scope in scopes)),
+        "a": _side(a, scope_a, sources_a),
+        "b": _side(b, scope_b, sources_b),
+        "scopes": scopes,
+        "only_a": only_a,
+        "only_b": only_b,
+        "shapes": shapes,
+    }
+
+
+def diff_text(found):
+    """What `diff` returned, as tables, with a line at the end: identical, or how much is not."""
+    sides = [(side.upper(), *found[side].values()) for side in "ab"]
+    parts = [tables.render(sides, ("", "checkpoint", "container", "scope", "weights", "besides"))]
+    rows = []
+    for scope, variables, different, largest in map(dict.values, found["scopes"]):
+        rows.append((scope, variables, different, f"{largest:.3g}" if different else "equal"))
+    if rows:
+        parts.append(tables.render(rows, ("scope", "variables", "different", "max |difference|"), "<>>>"))
+    shapes = [f"{name}: {shape_text(a)} in A, {shape_text(b)} in B" for name, (a, b) in found["shapes"].items()]
+    for title, lines in (("another shape", shapes), ("only in A", found["only_a"]), ("only in B", found["only_b"])):
+        more = [f"… and {len(lines) - SHOWN} more (--json lists all)"] if len(lines) > SHOWN else []
+        if lines:
+            parts.append("\n  ".join([f"{title}:", *lines[:SHOWN], *more]))
+    variables = sum(scope["variables"] for scope in found["scopes"])
+    counts = {
+        f"of {variables} in both differ": sum(scope["different"] for scope in found["scopes"]),
+        "have another shape": len(shapes),
+        "only in A": len(found["only_a"]),
+        "only in B": len(found["only_b"]),
+    }
+    different = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return "\n\n".join([*parts, f"NOT identical: {different}" if different else f"identical: {variables} variables"])
 
 
 def _common_scopes(names_a, names_b):
@@ -171,10 +141,6 @@ def _difference(a, b):
 
 
 def _side(checkpoint, scope, weights):
-    return {
-        "path": str(checkpoint.path),
-        "container": checkpoint.container,
-        "scope": scope,
-        "weights": len(weights),
-        "besides": len(checkpoint) - len(weights),
-    }
+    besides = len(checkpoint) - len(weights)
+    facts = {"path": str(checkpoint.path), "container": checkpoint.container, "scope": scope}
+    return {**facts, "weights": len(weights), "besides": besides}

@@ -1,93 +1,15 @@
 """What a checkpoint holds, in a few lines."""
 
 import collections
-import dataclasses
 import fnmatch
 
 import numpy as np
 
 from inception_tf import tables
+from inception_tf.errors import listed
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.detect import NEAR, Detection, nearest, weights_of
+from inception_tf.slim.detect import NEAR, nearest, weights_of
 from inception_tf.slim.names import EMA, SLOT, bookkeeping, shape_text
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """A checkpoint's facts.
-
-    Attributes:
-        path, container, written_by: what was opened, and what is recorded of the TensorFlow that wrote it.
-        step: the training step, or None.
-        bytes: of all tensors.
-        dtypes: how many tensors there are of each dtype.
-        detection: the `Detection`, fitting or not, or None.
-        parameters: the numbers in the network's weights.
-        averages: how many weights have a moving average.
-        optimizers: the optimizers whose slots are there.
-        bookkeeping: how many tensors there are for each purpose other than being a weight.
-        notes: what was done to read it, and what of it is not loaded, texts.
-        not_finite: the tensors that hold NaN or infinite values.
-        tensors: a dict of the tensors listed to (dtype, shape).
-    """
-
-    path: str
-    container: str
-    written_by: str | None
-    step: int | None
-    bytes: int
-    dtypes: dict
-    detection: Detection | None
-    parameters: int
-    averages: int
-    optimizers: list
-    bookkeeping: dict
-    notes: tuple
-    not_finite: list
-    tensors: dict
-
-    def __str__(self):
-        """The facts as lines of two columns."""
-        rows = [
-            ("checkpoint", self.path),
-            ("container", self.container),
-            ("written by", self.written_by or "not recorded"),
-            ("tensors", f"{_counts(self.dtypes)}; {self.bytes / 1e6:.1f} MB"),
-            ("step", self.step if self.step is not None else "not recorded"),
-            *self._network(),
-            ("parameters", f"{self.parameters:,}"),
-            ("moving averages", f"of {self.averages} weights" if self.averages else "none"),
-            ("optimizer", ", ".join(self.optimizers) or "none"),
-        ]
-        if self.bookkeeping:
-            rows.append(("besides weights", _counts(self.bookkeeping)))
-        rows += [("note", note) for note in self.notes]
-        if self.not_finite:
-            more = f" and {len(self.not_finite) - 3} more" if len(self.not_finite) > 3 else ""
-            rows.append(("WARNING", f"NaN or infinite values in {', '.join(self.not_finite[:3])}{more}"))
-        text = tables.render(rows, align="<<")
-        if self.tensors:
-            listed = [(name, dtype, shape_text(shape)) for name, (dtype, shape) in self.tensors.items()]
-            text += "\n\n" + tables.render(listed, ("tensor", "dtype", "shape"))
-        return text
-
-    def _network(self):
-        found = self.detection
-        if found is None or found.match < NEAR:
-            return [("network", "none known here")]
-        if found.match < 1:
-            return [
-                ("network", f"none fits. Nearest: {found}"),
-                *(("", difference) for difference in found.differences),
-            ]
-        but = "" if found.statistics else ". Batch norm's moving statistics were not saved: convert --recalibrate"
-        sure = f"{found.network}, sure: every variable of its backbone is there with its shape, and no other{but}"
-        return [
-            ("network", sure),
-            ("scope", found.scope or "none"),
-            ("classes", found.classes or "no classifier"),
-            ("options", ", ".join(f"{name}={value}" for name, value in found.options.items()) or "as published"),
-        ]
 
 
 def summarize(checkpoint, variables=None):
@@ -98,7 +20,19 @@ def summarize(checkpoint, variables=None):
         variables: a glob of the tensors to list, or None.
 
     Returns:
-        A `Summary`.
+        A dict:
+            path, container, written_by: what was opened, and what is recorded of the TensorFlow that wrote it.
+            step: the training step, or None.
+            bytes: of all tensors.
+            dtypes: how many tensors there are of each dtype.
+            detection: the `Detection`, fitting or not, or None.
+            parameters: the numbers in the network's weights.
+            averages: how many weights have a moving average.
+            optimizers: the optimizers whose slots are there.
+            bookkeeping: how many tensors there are for each purpose other than being a weight.
+            notes: what was done to read it, and what of it is not loaded, texts.
+            not_finite: the tensors that hold NaN or infinite values.
+            tensors: a dict of the tensors listed to (dtype, shape).
 
     Raises:
         CheckpointError: no checkpoint, or a damaged one.
@@ -115,23 +49,61 @@ def summarize(checkpoint, variables=None):
     if "beta1_power" in {name.rpartition("/")[2] for name in checkpoint} and "Adam" not in slots:
         slots.append("Adam")
     purposes = filter(None, (bookkeeping(name, checkpoint) for name in checkpoint))
-    listed = fnmatch.filter(checkpoint, variables) if variables else []
-    return Summary(
-        path=str(checkpoint.path),
-        container=checkpoint.container,
-        written_by=checkpoint.written_by,
-        step=checkpoint.step,
-        bytes=size,
-        dtypes=dict(collections.Counter(dtypes[name] for name in checkpoint).most_common()),
-        detection=nearest(checkpoint),
-        parameters=sum(int(np.prod(shape)) for shape in weights_of(checkpoint).values()),
-        averages=sum(name.endswith(EMA) for name in checkpoint),
-        optimizers=slots,
-        bookkeeping=dict(collections.Counter(purposes).most_common()),
-        notes=checkpoint.notes,
-        not_finite=not_finite,
-        tensors={name: (dtypes[name], checkpoint.shapes[name]) for name in listed},
-    )
+    tensors = fnmatch.filter(checkpoint, variables) if variables else []
+    return {
+        "path": str(checkpoint.path),
+        "container": checkpoint.container,
+        "written_by": checkpoint.written_by,
+        "step": checkpoint.step,
+        "bytes": size,
+        "dtypes": dict(collections.Counter(dtypes[name] for name in checkpoint).most_common()),
+        "detection": nearest(checkpoint),
+        "parameters": sum(int(np.prod(shape)) for shape in weights_of(checkpoint).values()),
+        "averages": sum(name.endswith(EMA) for name in checkpoint),
+        "optimizers": slots,
+        "bookkeeping": dict(collections.Counter(purposes).most_common()),
+        "notes": checkpoint.notes,
+        "not_finite": not_finite,
+        "tensors": {name: (dtypes[name], checkpoint.shapes[name]) for name in tensors},
+    }
+
+
+def summary_text(found):
+    """What `summarize` returned, as lines of two columns, and a table of the tensors listed."""
+    rows = [
+        ("checkpoint", found["path"]),
+        ("container", found["container"]),
+        ("written by", found["written_by"] or "not recorded"),
+        ("tensors", f"{_counts(found['dtypes'])}; {found['bytes'] / 1e6:.1f} MB"),
+        ("step", found["step"] if found["step"] is not None else "not recorded"),
+        *_network(found["detection"]),
+        ("parameters", f"{found['parameters']:,}"),
+        ("moving averages", f"of {found['averages']} weights" if found["averages"] else "none"),
+        ("optimizer", ", ".join(found["optimizers"]) or "none"),
+    ]
+    if found["bookkeeping"]:
+        rows.append(("besides weights", _counts(found["bookkeeping"])))
+    rows += [("note", note) for note in found["notes"]]
+    if found["not_finite"]:
+        rows.append(("WARNING", f"NaN or infinite values in {listed(found['not_finite'], 3)}"))
+    tensors = [(name, dtype, shape_text(shape)) for name, (dtype, shape) in found["tensors"].items()]
+    listing = "\n\n" + tables.render(tensors, ("tensor", "dtype", "shape")) if tensors else ""
+    return tables.render(rows, align="<<") + listing
+
+
+def _network(found):
+    if found is None or found.match < NEAR:
+        return [("network", "none known here")]
+    if found.match < 1:
+        return [("network", f"none fits. Nearest: {found}"), *(("", difference) for difference in found.differences)]
+    but = "" if found.statistics else ". Batch norm's moving statistics were not saved: convert --recalibrate"
+    sure = f"{found.network}, sure: every variable of its backbone is there with its shape, and no other{but}"
+    return [
+        ("network", sure),
+        ("scope", found.scope or "none"),
+        ("classes", found.classes or "no classifier"),
+        ("options", ", ".join(f"{name}={value}" for name, value in found.options.items()) or "as published"),
+    ]
 
 
 def _counts(numbers):

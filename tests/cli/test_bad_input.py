@@ -48,26 +48,6 @@ def test_what_cannot_be_written_is_found_before_any_work(lenet, command, tmp_pat
     assert code == 2 and "model.ckpt.index exists" in err
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut off"])
-def test_a_keras_file_that_is_none_is_not_called_missing(command, tmp_path, content):
-    path = tmp_path / "a.keras"
-    path.write_bytes(content)
-    code, _, err = command("inspect", path)
-    assert code == 1 and "zip archive" in err and "not found" not in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--network", "inception_v3"), "does not hold inception_v3, but lenet under the scope LeNet"),
-        (("--scope", "Nope"), "under the scope Nope, but lenet under the scope LeNet"),
-    ],
-)
-def test_another_networks_checkpoint_says_which(lenet, command, tmp_path, arguments, words):
-    code, _, err = command("convert", lenet, tmp_path / "a.keras", *arguments)
-    assert code == 1 and words in err
-
-
 def test_nan_weights_are_a_failure_of_classify_not_wrong_use(lenet, command, tmp_path):
     weights = dict(open_checkpoint(lenet))
     weights["LeNet/fc4/weights"] = np.full_like(weights["LeNet/fc4/weights"], np.nan)

@@ -50,7 +50,6 @@ def test_help_answers_without_keras_and_numpy():
         *([], ["unknown"], ["inspect"], ["classify", "model.keras"], ["convert", "a"]),
         *(["profile", "lenet", f"--input={size}"] for size in ("", "x", "12x", "-3", "0", "1.5", "3x4x5", "own")),
         *(["dense", "a.keras", "a.png", f"--size={size}"] for size in ("", "x", "0", "-5", "3x", "3x4x5", "own")),
-        *(["models", "--max-parameters", number] for number in ("", "M", "big", "1T", "nan", "1e999")),
     ],
     ids=" ".join,
 )

@@ -104,8 +104,7 @@ def test_wrong_use_leaves_nothing_behind(run, folder, tmp_path):
 
 
 def test_a_map_of_one_position_is_not_drawn(run, folder, tmp_path):
-    model = itf.create_model("inception_v1", classes=3, input_shape=(32, 32, 3))
-    model.card.preprocessing["size"] = [32, 32]
+    model = itf.NetworkInNetwork(classes=3, input_shape=(32, 32, 3), depth_multiplier=0.1)
     model.save(folder / "tiny.keras")
     code, out, _ = run(folder / "white.png", model="tiny.keras")
     assert code == 0 and "has one position for images of 32×32" in out and "--at" in out

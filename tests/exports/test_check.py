@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ExportError
+from inception_tf.exports import check
 from inception_tf.exports.fresh_process import main, run_fresh
 
 
@@ -48,3 +49,22 @@ def test_neither_keras_can_be_imported(tmp_path, monkeypatch):
     outputs = run_fresh(save(tmp_path / "export", lambda x: x + 1), {"signature": {"x": np.float32([1])}})
     assert outputs["signature"]["y"] == [2]
     assert not (tmp_path / "imported").exists()
+
+
+def test_maps_in_16_bits_are_held_by_their_means():
+    names, wanted = ["a", "b"], np.random.default_rng(0).uniform(0.5, 1, (1, 2, 8, 8)).astype(np.float32)
+    rounding = np.where(np.indices((8, 8)).sum(0) % 2, 0.2, -0.2).astype(np.float32)  # of which nothing is in the mean
+
+    def difference(moved, tolerance):
+        classes = np.array([[b"b", b"a"]])
+        return check._difference_by_class(
+            "maps", classes, wanted[:, ::-1] + moved, wanted, names, tolerance, "bfloat16"
+        )
+
+    assert 0.19 < difference(rounding, 8e-2) < 0.21
+    with pytest.raises(ExportError, match="'b' a value that differs .* 2.0e-01 of its maximum .limit 0.08."):
+        difference(rounding, 1e-2)
+    with pytest.raises(ExportError, match="'b' a value"):
+        difference(rounding / 1e3, 1e-5)
+    with pytest.raises(ExportError, match="'b' a mean that differs .* 1.0e-01 .*limit 0.08.*export in float16"):
+        difference(0.1, 8e-2)

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from inception_tf.errors import ImageError, UsageError
 from inception_tf.images import decoding
 from inception_tf.images.decoding import decode_image, decode_image_graph, read_image
+from inception_tf.images.preprocessing import Preprocessing
 
 
 def png(width, height, depth=8, color=2, rows=b""):
@@ -250,6 +251,38 @@ def test_damaged_files_never_escape_as_another_error(files, graph):
                     decode(broken)
                 except (ImageError, tf.errors.InvalidArgumentError) as error:
                     assert isinstance(error, ImageError) == (decode is decode_image)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        ({"size": 96}, 4),  # 560 × 420 are left of the crop: over 4 × 96, below 8 × 96
+        ({"size": (96, 20)}, 4),
+        ({"size": 106}, 2),
+        ({"size": 211}, 1),
+        ({"kind": "inception_2015", "size": 60}, 8),
+        ({"kind": "vgg", "resize_side": 240, "size": 224}, 2),
+        ({"kind": "lenet"}, 1),  # crops
+    ],
+)
+def test_a_jpeg_scaled_down(encode, pixels, options, scale, orientation):
+    large = Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(large, "JPEG", quality=95, exif=exif)
+    rotated, preprocessing = orientation == 6, Preprocessing(**options)
+    scaled, whole = (decode_image(data, rotated, decoder="pillow", scaled_for=taken) for taken in (preprocessing, None))
+    assert scaled.shape == (*(side // scale for side in whole.shape[:2]), 3)
+    blocks = whole.reshape(scaled.shape[0], scale, scaled.shape[1], scale, 3).mean((1, 3))
+    assert np.abs(blocks - scaled).mean() < 2
+    assert preprocessing(scaled).shape == preprocessing(whole).shape
+
+
+def test_only_jpegs_are_scaled_down(files):
+    small = Preprocessing(size=10)
+    for name, data in files.items():
+        assert (decode_image(data, scaled_for=small).shape != (48, 64, 3)) == ("jpeg" in name or "4 bit" in name), name
 
 
 def test_wrong_use():

@@ -180,11 +180,3 @@ def test_freezing_by_name():
     for old, variable in zip(before, model.weights):
         if variable.path.split("/")[0] not in ("Mixed_7c", "Logits"):
             np.testing.assert_array_equal(old, variable.numpy(), err_msg=variable.path)
-
-
-@pytest.mark.slow
-def test_compile_with_xla(model, scores):
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    clone.compile(jit_compile=True)
-    np.testing.assert_allclose(clone.predict(IMAGES, verbose=0), scores, rtol=0, atol=1e-5)

@@ -101,13 +101,6 @@ def test_no_such_network():
         itf.create_model("inception_v3", weights="imagnet")
 
 
-def test_public_names():
-    for name in itf.__all__:
-        assert name in dir(itf)
-    with pytest.raises(AttributeError, match="has no attribute 'InceptionV9'"):
-        itf.InceptionV9  # noqa: B018
-
-
 def test_timms_words(monkeypatch):
     for model in (
         itf.create_model("lenet", pretrained=False, num_classes=7, drop_rate=0.25),

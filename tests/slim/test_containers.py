@@ -12,7 +12,7 @@ import inception_tf as itf
 from inception_tf.cli.main import main
 from inception_tf.errors import CheckpointError
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.summary import summarize
+from inception_tf.slim.summary import summarize, summary_text
 
 OUTPUT = "InceptionV3/Predictions/Reshape_1"
 
@@ -311,8 +311,8 @@ def test_what_nearly_fits(slim, tmp_path):
     values = dict(slim.values)
     values["InceptionV3/Mixed_6d/odd"] = values.pop("InceptionV3/Mixed_5b/Branch_0/Conv2d_0a_1x1/weights")
     summary = summarize(write_tensors(tmp_path / "m.ckpt", values))
-    assert summary.detection.network == "inception_v3" and 0.9 < summary.detection.match < 1
-    text = str(summary)
+    assert summary["detection"].network == "inception_v3" and 0.9 < summary["detection"].match < 1
+    text = summary_text(summary)
     assert "none fits. Nearest: inception_v3" in text
     assert "Mixed_5b/Branch_0/Conv2d_0a_1x1/weights is missing" in text
     assert "Mixed_6d/odd is not in the network" in text

@@ -156,12 +156,6 @@ def test_nothing_known():
         detect(Names({"dense/kernel": (3, 4)}), network="inception_3")
 
 
-@pytest.mark.parametrize("network", ["vgg_16", "inception_v4"])
-def test_another_network(slim_variables, network):
-    with pytest.raises(MismatchError, match="does not hold inception_v3"):
-        detect(Names(slim_variables(network)), network="inception_v3")
-
-
 def test_an_object_based_checkpoint(tmp_path):
     import keras
     import tensorflow as tf
@@ -203,6 +197,6 @@ def test_the_slots_of_tensorflows_optimizers(optimizer, name):
 
 def test_a_summary_is_json(trained):
     summary = summarize(trained.path)
-    assert summary.step == 20000 and summary.averages == len(trained.weights)
-    assert summary.parameters == sum(np.prod(value.shape, dtype=int) for value in trained.weights.values())
-    json.dumps(summary.detection.options)
+    assert summary["step"] == 20000 and summary["averages"] == len(trained.weights)
+    assert summary["parameters"] == sum(np.prod(value.shape, dtype=int) for value in trained.weights.values())
+    json.dumps(summary["detection"].options)

@@ -21,7 +21,7 @@ from inception_tf.slim import golden
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import detect
 from inception_tf.slim.names import specification
-from inception_tf.slim.summary import summarize
+from inception_tf.slim.summary import summarize, summary_text
 from inception_tf.slim.translations import translated
 from inception_tf.slim.verify import run_keras, run_original, verify
 
@@ -79,7 +79,7 @@ def test_names_spelled_otherwise(lenet, tmp_path, spelling, told):
     checkpoint = open_checkpoint(path)
     assert set(checkpoint) == {*lenet, "global_step"} and checkpoint.step == 7 and told in checkpoint.notes[0]
     model = itf.create_model("lenet", weights=path)
-    assert told in model.card.weights.report and told in str(summarize(path)) and model.card.scope == "LeNet"
+    assert told in model.card.weights.report and told in summary_text(summarize(path)) and model.card.scope == "LeNet"
     itf.save_slim(model, tmp_path / "back.ckpt")
     back = read_tensors(tmp_path / "back.ckpt")
     assert set(back) == set(lenet) and all(np.array_equal(back[name], lenet[name]) for name in lenet)
@@ -187,7 +187,7 @@ def test_trainable_variables_alone(slim_checkpoint, tmp_path):
     for call in (detect, itf.load_model, lambda p: itf.create_model("inception_v2", weights=p)):
         text = error(call, path)
         assert "moving statistics" in text and "--recalibrate" in text and "folded" not in text
-    assert "moving statistics were not saved" in str(summarize(path))
+    assert "moving statistics were not saved" in summary_text(summarize(path))
     random = np.random.default_rng(0)
     for i in range(3):
         image = random.integers(0, 255, (240, 240, 3), dtype=np.uint8)
@@ -216,7 +216,7 @@ def test_another_network_is_named(slim_variables, tmp_path):
     far = write_tensors(tmp_path / "m.ckpt", {"Conv2d_1a_3x3/weights": np.ones((1, 1)), "other": np.ones(3)})
     text = error(detect, far) + error(detect, far, "inception_v3")
     assert "Nearest" not in text and text.count("It begins with: Conv2d_1a_3x3/weights, other") == 2
-    assert "none known here" in str(summarize(far))
+    assert "none known here" in summary_text(summarize(far))
 
 
 def test_logits_alone(slim_variables):

@@ -226,7 +226,7 @@ def test_heads_that_are_none_are_named(tmp_path, capsys):
         assert main(command) == 0
         out = capsys.readouterr().out
         assert all(f"{name} " in out for name in ("hidden/kernel", "hidden/bias", "dense/kernel", "dense/bias"))
-    assert summarize(path).detection.classes is None and itf.load_model(tmp_path / "m.keras").card.labels is None
+    assert summarize(path)["detection"].classes is None and itf.load_model(tmp_path / "m.keras").card.labels is None
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from inception_tf.slim.verify import noise, run_keras
 
 pytestmark = pytest.mark.usefixtures("cached_originals")
 
-NARROW = {"depth_multiplier": 0.25}
+NARROW = {"depth_multiplier": 0.1}
 RESNETS = [f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (50, 152)]
 CONV2 = "block3/unit_4/bottleneck_v2/conv2"
 BLOCKS = ["conv1", "block1", "block2", "block3", "block4"]

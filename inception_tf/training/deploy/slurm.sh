@@ -9,9 +9,10 @@
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 # For GPUs, with one task for each: SBATCH --gpus-per-node=1
-for attempt in 1 2 3 4 5; do
-  srun --kill-on-bad-exit=1 $command && exit
+for _ in 1 2 3 4 5; do
+  # The workers notice themselves that one is lost; Slurm's signal would be taken for the wish to stop.
+  srun --kill-on-bad-exit=0 $command && exit
   code=$$?
   case $$code in 2 | 130) break ;; esac # wrong use; told to stop, with the state saved
 done
-exit $$code
+exit "$$code"
