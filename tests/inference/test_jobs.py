@@ -27,6 +27,7 @@ from inception_tf.inference.classify import classify
 from inception_tf.inference.embed import load_vectors
 from inception_tf.inference.engines import open_engine
 from inception_tf.inference.jobs import SETTINGS, Parts, run_job
+from inception_tf.inference.pipeline import Pipeline
 from inception_tf.inference.table import TablePredictor
 
 pa = pytest.importorskip("pyarrow")
@@ -390,6 +391,26 @@ def test_the_mean_of_ten_crops(model, photos):
         assert np.allclose(wanted[order], scores, atol=1e-6) and list(np.argsort(-wanted, kind="stable")) == order
     with pytest.raises(UsageError, match="crops"):
         TablePredictor(model, crops=3)(pa.table({"path": files}))
+
+
+def test_large_jpegs_scaled_down(model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    Image.fromarray(pixels).resize((1600, 1200)).save(tmp_path / "large.jpg")
+    resizing = open_engine(model)
+    resizing.preprocessing = Preprocessing("inception", (28, 28), channels=1)  # LeNet's own cuts and does not resize
+    predictors = [TablePredictor(model, embed=True, classify=False, fast_decode=fast) for fast in (False, True)]
+    assert predictors[0].settings != predictors[1].settings
+    found = []
+    for predictor in predictors:
+        predictor._pipe = Pipeline(resizing, fast_decode=predictor.fast_decode)
+        found.append(np.array(predictor(pa.table({"path": [str(tmp_path / "large.jpg")]}))["embedding"].to_pylist()))
+    image = decode_image((tmp_path / "large.jpg").read_bytes(), decoder="pillow", scaled_for=resizing.preprocessing)
+    wanted = resizing.embed(resizing.preprocessing.crops(image, 1))
+    assert (
+        image.shape[0] < 1200
+        and np.allclose(found[1], wanted, atol=1e-5)
+        and not np.allclose(found[0], wanted, atol=1e-5)
+    )
 
 
 def test_evaluate_reads_images_behind_urls(photos, memory, tmp_path):
