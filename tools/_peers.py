@@ -20,6 +20,14 @@ def exported(path, batch):
     return lambda: run(given)
 
 
+def openvino_by_default(path, batch):
+    """OpenVINO as it is by default, in bfloat16 where the processor multiplies it."""
+    import openvino
+
+    given, run = images(batch), openvino.compile_model(path, "CPU")
+    return lambda: run(given)[0]
+
+
 def savedmodel(path, batch, frozen=False):
     """A SavedModel; frozen: its variables made constants first."""
     import tensorflow as tf

@@ -1,10 +1,11 @@
 """Inception-v3 of this library beside all its peers on the processor, in one run: rounds in turn, medians, ratios.
 
-    python tools/bench_peers.py --out peers [--torch-python PYTHON]
+    python tools/bench_peers.py --out peers [--torch-python PYTHON] [--calibrate PHOTOGRAPHS]
 
 Ours is exported to each engine; the peers are keras.applications.InceptionV3 in every form that it can be run in,
 TF-Slim's own graph in a session, and timm's on PyTorch, in the Python that --torch-python names. All have random
-weights, 299×299, and compute in float32 unless they say otherwise; images go in and probabilities come out as NumPy
+weights, 299×299, and compute in float32 unless they say otherwise: in bfloat16 where the processor multiplies it, in
+int8 where there are photographs to calibrate on; images go in and probabilities come out as NumPy
 arrays. SavedModels and exports are loaded; Keras's, TF-Slim's and torch's networks make their own weights, and frozen
 ones freeze them, which counts in their first answer and their memory.
 """
@@ -21,6 +22,9 @@ from inception_tf.benchmark.harness import benchmark
 from inception_tf.benchmark.report import Report
 from inception_tf.benchmark.rounds import Candidate
 from inception_tf.cli.bench import settings
+from inception_tf.exports.driver import external_converter
+from inception_tf.images.files import find_images
+from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.quiet import start_keras, suppress_stderr
 from inception_tf.zoo import load_model
@@ -33,6 +37,7 @@ EXPORTS = {"LiteRT": ("litert", ".tflite"), "ONNX Runtime": ("onnx", ".onnx"), "
 
 def main():
     parser = benchmark_options(__doc__, peers=True, batch="1,8,32")
+    parser.add_argument("--calibrate", nargs="+", default=[], metavar="IMAGE", help="files or directories, for int8")
     parser.add_argument("--variants", action="store_true", help="ours not fused too, and with siblings merged")
     parser.set_defaults(device="cpu")
     start(parser, run)
@@ -71,23 +76,75 @@ def keras_applications(args, scratch, report):
     yield peer("keras.applications tf.function", "keras_application")
     yield peer("keras.applications XLA", "keras_application", jit_compile=True)
     yield peer("keras.applications frozen", "savedmodel", path=saved, frozen=True)
+    if wanted(f"{BASE} mixed_bfloat16", args.only) and has_bfloat16():
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        with suppress_stderr():
+            keras.applications.InceptionV3(weights=None).export(f"{saved}-bfloat16", verbose=False)
+        keras.config.set_dtype_policy("float32")
+        yield peer(f"{BASE} mixed_bfloat16", "savedmodel", path=f"{saved}-bfloat16")
+    images = Preprocessing()(find_images(args.calibrate))[:, None] if args.calibrate else None
     for engine, (form, suffix) in EXPORTS.items():
         name = f"keras.applications {engine}"
-        if wanted(name, args.only):
-            try:
-                with suppress_stderr():
-                    model.export(saved + suffix, format=form, verbose=False)
-                yield peer(name, "exported", path=saved + suffix)
-            except Exception as error:  # another's converter, which may lack something
-                report.left_out.append(f"{name}: {error}")
+        rows = [wanted(f"{name}{end}", args.only) for end in ("", " by default", " int8")]
+        if not any(rows):
+            continue
+        try:
+            with suppress_stderr():
+                model.export(saved + suffix, format=form, verbose=False)
+            yield peer(name, "exported", path=saved + suffix)
+            if engine == "OpenVINO":
+                yield peer(f"{name} by default", "openvino_by_default", path=saved + suffix)
+            if args.calibrate and rows[-1]:
+                with external_converter(f"{name} int8"):
+                    quantize(engine, saved, images)
+                yield peer(f"{name} int8", "exported", path=f"{saved}-int8{suffix}")
+        except Exception as error:  # another's converter, which may lack something
+            report.left_out.append(f"{name}: {error}")
+
+
+def quantize(engine, saved, images):
+    """keras.applications' export in int8, by the quantizer of each engine, as its documentation has it."""
+    if engine == "OpenVINO":
+        import nncf
+        import openvino
+
+        network = openvino.Core().read_model(f"{saved}.xml")
+        openvino.save_model(nncf.quantize(network, nncf.Dataset(images), subset_size=len(images)), f"{saved}-int8.xml")
+    elif engine == "ONNX Runtime":
+        import onnxruntime
+        from onnxruntime import quantization
+
+        (given,) = onnxruntime.InferenceSession(f"{saved}.onnx").get_inputs()
+        batches = iter(images)
+
+        class Images(quantization.CalibrationDataReader):
+            def get_next(self):
+                return next(({given.name: batch} for batch in batches), None)
+
+        quantization.quantize_static(f"{saved}.onnx", f"{saved}-int8.onnx", Images(), per_channel=True)
+    else:
+        import tensorflow as tf
+
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([batch] for batch in images)
+        Path(f"{saved}-int8.tflite").write_bytes(converter.convert())
+
+
+def has_bfloat16():
+    """Whether this processor multiplies it."""
+    processor = Path("/proc/cpuinfo")
+    return processor.exists() and "_bf16" in processor.read_text()
 
 
 def ours(args, scratch, report):
-    """On every engine; in bfloat16 where this processor multiplies it."""
-    processor = Path("/proc/cpuinfo")
+    """On every engine, in every precision that there is here; int8 with `--calibrate`."""
     rows = [("ours", NETWORK, engines.ENGINES, {})]
-    if processor.exists() and "_bf16" in processor.read_text():
-        rows.append(("ours bfloat16", NETWORK, ["savedmodel"], {"precision": "bfloat16"}))
+    if has_bfloat16():
+        rows.append(("ours bfloat16", NETWORK, ["savedmodel", "openvino"], {"precision": "bfloat16"}))
+    if args.calibrate:
+        options = {"precision": "int8", "calibrate": args.calibrate}
+        rows.append(("ours int8", NETWORK, ["litert", "onnx", "openvino"], options))
     if args.variants:
         merged = scratch / "merged.keras"
         fuse_for_inference(load_model(NETWORK)).save(merged)

@@ -43,7 +43,7 @@ def costs(model):
     return total(layers, "multiply_adds"), total(layers, "parameters")
 
 
-def candidates(model, engines, scratch, fuse=None, prefix="", precision=None, log=print):
+def candidates(model, engines, scratch, fuse=None, prefix="", precision=None, calibrate=None, log=print):
     """A model's candidates, for any batch size: see `sections`. It is exported for them.
 
     Args:
@@ -53,6 +53,7 @@ def candidates(model, engines, scratch, fuse=None, prefix="", precision=None, lo
         fuse: whether they are fused; None: where it pays.
         prefix: goes ahead of the names; of an exported file it is the name.
         precision: the exports', as `export` takes it.
+        calibrate: what int8 is calibrated on, as `export` takes it.
         log: takes "name: reason" of each engine that is left out: it is not installed, or cannot have this model.
 
     Raises:
@@ -73,12 +74,16 @@ def candidates(model, engines, scratch, fuse=None, prefix="", precision=None, lo
         name = f"{prefix} {engine}".lstrip()
         if engine not in EXPORTS:
             xla = engine == "keras-xla"
+            if precision == "int8":
+                log(f"{name}: it has no int8")
+                continue
             arguments = {"path": str(file), "xla": xla, "precision": precision if xla else None}
             found.append(Candidate(name, f"{RUNS}:keras_model", arguments))
             continue
         form, suffix, package = EXPORTS[engine]
         target = Path(scratch, f"{engine}{suffix}")
         options = {"xla": engine.endswith("-xla"), "batch": 1} if form == "savedmodel" else {}
+        options |= {"calibrate": calibrate} if precision == "int8" and form != "savedmodel" else {}
         try:
             if importlib.util.find_spec(package) is None:
                 raise UsageError(f"{package} is not installed")

@@ -22,6 +22,8 @@ def add_arguments(parser):
     add_precision(parser)
     precisions = "a row for each, such as float32,bfloat16, of every engine that has it, in place of --precision"
     parser.add_argument("--precisions", metavar="P,…", help=precisions)
+    calibrate = "int8: images such as the model will see, files or directories"
+    parser.add_argument("--calibrate", nargs="+", metavar="IMAGE", help=calibrate)
     parser.add_argument("--no-fuse", action="store_true", help="export without fusing first")
     add_benchmark_arguments(parser)
 
@@ -78,7 +80,8 @@ def run(args):
             folder = Path(scratch, str(len(list(Path(scratch).iterdir()))))
             several = [(model, len(args.models)), (precision, len(precisions))]
             prefix = " ".join(name for name, count in several if count > 1)
-            found += engines.candidates(model, names, folder, fuse, prefix, precision, log=report.left_out.append)
+            options_of_exports = {"fuse": fuse, "prefix": prefix, "precision": precision, "calibrate": args.calibrate}
+            found += engines.candidates(model, names, folder, **options_of_exports, log=report.left_out.append)
         counts, parameters = zip(*map(engines.costs, args.models))
         report.multiply_adds = counts[0] if len(set(counts)) == 1 else None
         benchmark(report, engines.sections(found, args.batch, report.multiply_adds, max(parameters)), **options)

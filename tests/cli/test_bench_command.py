@@ -3,7 +3,9 @@
 import json
 
 import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 from inception_tf.analysis.costs import cost_of
 from inception_tf.benchmark.engines import ENGINES
@@ -83,10 +85,14 @@ def test_two_models_of_one_name(bench, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_a_precision(bench):
-    data = bench("lenet", "--engines", "keras,litert", "--precisions", "float32,float16", *BRIEF)
-    assert [row["engine"] for row in data["batches"][0]["engines"]] == ["float32 litert", "float16 litert"]
-    assert [line.partition(":")[0] for line in data["left_out"]] == ["keras"]
+def test_a_row_a_precision(bench, tmp_path):
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    options = ("--engines", "keras,keras-xla,litert", "--precisions", "float32,int8", "--calibrate", tmp_path)
+    data = bench("lenet", *options, *BRIEF)
+    rows = [row["engine"] for row in data["batches"][0]["engines"]]
+    assert rows == ["float32 keras-xla", "float32 litert", "int8 litert"]
+    assert [line.partition(":")[0] for line in data["left_out"]] == ["keras", "int8 keras-xla"]
 
 
 @pytest.mark.slow
