@@ -29,7 +29,8 @@ class Progress:
         self.bar = self._task = None
 
     def __enter__(self):
-        notebook = "ipykernel" in sys.modules
+        shell = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
+        notebook = hasattr(shell, "kernel")
         if self.shown and (sys.stderr.isatty() or notebook):
             with contextlib.suppress(ModuleNotFoundError):  # a worker that classifies exports may do without rich
                 self.bar = _notebook_bar(self.unit) if notebook else _terminal_bar(self.unit)
@@ -65,16 +66,19 @@ def _notebook_bar(unit):
     from rich import console, progress
 
     class Bar(progress.Progress):
+        def line(self):
+            with self.console.capture() as line:
+                self.console.print(self.get_renderable())
+            return display.Pretty(line.get().rstrip())
+
         def start(self):
-            self.output, self.drawn = display.display(display.Pretty(""), display_id=True), 0
+            self.output, self.drawn = display.display(self.line(), display_id=True), 0
 
         def update(self, *args, **kwargs):
             super().update(*args, **kwargs)
             if time.monotonic() > self.drawn + REFRESH_SECONDS:
                 self.drawn = time.monotonic()
-                with self.console.capture() as line:
-                    self.console.print(self.get_renderable())
-                self.output.update(display.Pretty(line.get().rstrip()))
+                self.output.update(self.line())
 
         def stop(self):
             self.output.update(display.Pretty(""))

@@ -131,12 +131,13 @@ def train_with_slim(data, folder, seconds, batch=32):
         optimizer = tf.train.RMSPropOptimizer(0.002, decay=0.9, momentum=0.9, epsilon=1.0)
         train = slim.learning.create_train_op(tf.losses.get_total_loss(), optimizer, global_step=step)
         session.run(tf.global_variables_initializer())
-        rng, start, taken = np.random.default_rng(0), time.monotonic(), 0
+        rng, end, taken = np.random.default_rng(0), None, 0
         print(f"Training with TF-Slim for {seconds:.0f} seconds …", flush=True)
-        while time.monotonic() - start < seconds:
+        while not taken or time.monotonic() < end:
             chosen = rng.choice(len(images), batch, replace=False)
             loss = session.run(train, {x: images[chosen], y: labels[chosen]})
             taken += 1
+            end = end or time.monotonic() + seconds  # the first step takes long
         path = tf.train.Saver().save(session, str(folder / "model.ckpt"), global_step=step)
         print(f"{taken} steps, loss {loss:.3f}. TF-Slim's Saver wrote {path}.")
     return Path(path)

@@ -173,7 +173,7 @@ def drive(model, images, out, address, workers, rows, embed):
     print(json.dumps({**summary.to_json(), "lost": pool.lost, "cpu_seconds": pool.cpu_seconds}))
 
 
-def wait_for(raylets, count, driver, seconds=300):
+def wait_for(raylets, count, driver, seconds=120):
     """Until the decoders were given `count` images."""
     end = time.monotonic() + seconds
     while not (raylets.trace.exists() and raylets.trace.stat().st_size >= count):

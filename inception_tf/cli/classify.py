@@ -33,7 +33,7 @@ def add_arguments(parser):
 
 def run(args):
     if args.out:
-        options = {name: getattr(args, name) for name in ("embed", "openvino", "precision", "labels")}
+        options = {name: getattr(args, name) for name in ("embed", "openvino", "precision", "labels", "fast_decode")}
         options["crops"] = 10 if args.crops else 1
         return run_job(args, top=1 if args.top is None else args.top, **options)
     if args.embed or args.crops or args.ray:

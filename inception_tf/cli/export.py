@@ -44,7 +44,7 @@ def add_arguments(parser):
     flag("--full-integer", "litert, int8: inputs and outputs of int8 too, and no float inside")
     fuse = "fold batch norm into the convolutions, and pool behind 1×1 convolutions (yes; for int8: no)"
     add("--fuse", fuse, action=argparse.BooleanOptionalAction)
-    flag("--features", "litert, onnx, openvino: give PreLogits too, as a second output")
+    flag("--features", "litert, onnx, openvino, stablehlo: give PreLogits too, as a second output")
     flag("--xla", "savedmodel: have XLA compile the network")
     largest = f"savedmodel: the largest image file to decode ({Options.max_pixels:,})"
     add("--max-pixels", largest, type=int, metavar="N")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import UsageError
+from inception_tf.training.deployment import FORMS, deployment
 from inception_tf.training.recipe import BOOL, ONE_PHASE, TWO_PHASES, Recipe, describe
 
 KERAS = False  # the process that watches workers needs none
-
-FORMS = ("slurm", "kubernetes")
 
 
 def add_arguments(parser):
@@ -111,8 +110,6 @@ def _check_batch(args, workers):
 
 
 def _print(args):
-    from inception_tf.training.deployment import deployment
-
     count = args.workers or "2"
     if not count.isdecimal() or int(count) < 2 or args.worker is not None:
         raise UsageError(f"With --print, --workers is a number of machines from 2. Received: {count!r}")

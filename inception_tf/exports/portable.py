@@ -120,8 +120,12 @@ def all_outputs(export, network, images):
     if not export.options.features:
         return [exported_outputs(network, export.model, images)]
     outputs, features = keras.Model(network.inputs[0], [network.outputs[0], network.features])(images, training=False)
-    features = keras.ops.mean(features, (1, 2)) if len(features.shape) == 4 else features
-    return [export.model.as_probabilities(outputs), features]
+    return [export.model.as_probabilities(outputs), pooled(features)]
+
+
+def pooled(features):
+    """PreLogits as N×C: the mean of a feature map."""
+    return keras.ops.mean(features, (1, 2)) if len(features.shape) == 4 else features
 
 
 def frozen(export):

@@ -45,7 +45,7 @@ class ImageSet:
         return pixels(self._read(index))
 
 
-def pixels(image, decoder="pillow", exif_rotation=False):
+def pixels(image, decoder="pillow", exif_rotation=False, scaled_for=None):
     """The pixels of a path, bytes, a PIL image or an array H×W, H×W×1, H×W×3 or H×W×4, 0 to 255: H×W×3.
 
     Raises:
@@ -61,7 +61,7 @@ def pixels(image, decoder="pillow", exif_rotation=False):
             image = image[:, :, np.newaxis] if image.ndim == 2 else image
             if image.ndim == 3 and image.shape[-1] in (1, 4):
                 image = np.repeat(image, 3, 2) if image.shape[-1] == 1 else image[:, :, :3]
-        return as_image(image, (3,), 3, decoder, exif_rotation)
+        return as_image(image, (3,), 3, decoder, exif_rotation, scaled_for)
     except (UsageError, ValueError) as error:  # NumPy's, of ragged lists
         raise ImageError(str(error)) from error
 

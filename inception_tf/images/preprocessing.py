@@ -270,12 +270,12 @@ def _arrays(images, channels, decoder, exif_rotation):
             raise type(error)(f"Image {index}: {error}") from error
 
 
-def as_image(image, ranks, channels, decoder, exif_rotation):
+def as_image(image, ranks, channels, decoder, exif_rotation, scaled_for=None):
     """A path, bytes or whatever NumPy takes for an array as an image, uint8 or float32."""
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image, exif_rotation, decoder=decoder)
+        return read_image(image, exif_rotation, decoder=decoder, scaled_for=scaled_for)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode_image(image, exif_rotation, decoder=decoder)
+        return decode_image(image, exif_rotation, decoder=decoder, scaled_for=scaled_for)
     try:
         array = np.asarray(image)
     except ValueError as error:

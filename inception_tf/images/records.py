@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from inception_tf.errors import ImageError, UsageError, listed
+from inception_tf.errors import ImageError, UsageError, listed, raising
 from inception_tf.images.examples import TAKEN, Examples, numbered_classes
 from inception_tf.images.labels import load_labels
 from inception_tf.progress import Progress
@@ -29,12 +29,9 @@ class RecordExamples(Examples):
 
     def read(self, index):
         record = self._sources[index]
-        try:
-            with Path(record.shard).open("rb") as file:
-                file.seek(record.offset)
-                data = file.read(record.length)
-        except OSError as error:
-            raise ImageError(f"Cannot read {record.shard}: {error.strerror or error}.") from error
+        with raising(ImageError, f"Cannot read {record.shard}"), Path(record.shard).open("rb") as file:
+            file.seek(record.offset)
+            data = file.read(record.length)
         if len(data) != record.length:
             raise ImageError(f"{record.shard} is shorter than it was when it was opened.")
         return data

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from inception_tf.errors import UsageError, listed, reason
+from inception_tf.errors import UsageError, listed, need, raising
 from inception_tf.images.examples import named_or_numbered, several_labels
 from inception_tf.images.folders import FolderExamples
 from inception_tf.remote import is_url
@@ -99,30 +99,23 @@ def _split(labels):
 
 def _csv(file):
     """(images, labels, None, whether an image has several) of a CSV file."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            rows = csv.DictReader(opened, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-            image, label, several = _columns(file, rows.fieldnames or [])
-            pairs = [(row[image], row[label]) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"Cannot read {file}: {reason(error)}") from error
+    failures = OSError, UnicodeDecodeError, csv.Error
+    with raising(UsageError, f"Cannot read {file}", *failures), file.open(encoding="utf-8-sig", newline="") as opened:
+        rows = csv.DictReader(opened, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        image, label, several = _columns(file, rows.fieldnames or [])
+        pairs = [(row[image], row[label]) for row in rows]
     return [image for image, _ in pairs], [label for _, label in pairs], None, several
 
 
 def _parquet(file):
     """(images, labels, names of the classes or None, whether an image has several labels) of a Parquet file."""
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise UsageError(f"{file} needs pyarrow: pip install 'inception-tf[data]'") from None
-    try:
+    parquet, arrow = need("pyarrow.parquet", "data", file), need("pyarrow", "data", file)
+    with raising(UsageError, f"Cannot read {file}", OSError, ValueError, arrow.ArrowException):
         schema = parquet.read_schema(file)
         *columns, several = _columns(file, schema.names)
         images, labels = (parquet.read_table(file, columns=[name])[name].to_pylist() for name in columns)
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         return images, labels, info.get("info", {}).get("features", {}).get(columns[1], {}).get("names"), several
-    except (OSError, ArrowException, ValueError) as error:
-        raise UsageError(f"Cannot read {file}: {reason(error)}") from error
 
 
 def _columns(file, names):

@@ -183,7 +183,7 @@ class ExportedEngine(Engine):
         if self.labels and not self.card.export.get("features"):
             raise UsageError(
                 f"{self.path} carries no features. Export it once more with --features (features=True) to .onnx, "
-                ".tflite or .xml; a .keras file and a SavedModel have them."
+                ".tflite, .xml or .stablehlo; a .keras file and a SavedModel have them."
             )
         return self._run.outputs(images)
 

@@ -10,6 +10,7 @@ import uuid
 
 import numpy as np
 
+from inception_tf import tables
 from inception_tf.errors import InceptionTFError, UsageError, need, raising
 from inception_tf.progress import Progress
 from inception_tf.remote import open_filesystem
@@ -180,6 +181,8 @@ class Summary:
         before: how many the output held already.
         failed: how many of `images` have an error.
         errors: the first 20 of these, a dict from paths to reasons.
+        labeled: how many were answered that have a `label` in the manifest: a class's name, or an integer, its index.
+        right: how many of these have it as their best class.
         seconds: the time it took.
     """
 
@@ -187,6 +190,8 @@ class Summary:
     before: int = 0
     failed: int = 0
     errors: dict = dataclasses.field(default_factory=dict)
+    labeled: int = 0
+    right: int = 0
     seconds: float = 0.0
 
     def count(self, table):
@@ -196,10 +201,20 @@ class Summary:
         if len(self.errors) < 20 and table["error"].null_count < len(table):
             bad = table.select(["path", "error"]).filter(table["error"].is_valid()).to_pylist()
             self.errors |= {row["path"]: row["error"] for row in bad[: 20 - len(self.errors)]}
+        if {"label", "class"} <= set(table.column_names):
+            known = table.filter(table["error"].is_null()).select(["label", "class", "name"]).to_pylist()
+            known = [row for row in known if row["label"] is not None]
+            best = [row["name" if isinstance(row["label"], str) else "class"] for row in known]
+            best = [answer[:1] if isinstance(answer, list) else [answer] for answer in best]
+            self.labeled += len(known)
+            self.right += sum([row["label"]] == answer for row, answer in zip(known, best))
 
     def __str__(self):
         text = f"{self.images:,} images in {self.seconds:,.1f} s, {self.images / max(self.seconds, 1e-9):,.1f} a second"
         text += f"; {self.before:,} were there before" if self.before else ""
+        if self.labeled:
+            share = tables.percent(self.right / self.labeled)
+            text += f"\nOf {self.labeled:,} that have a label, {share} are right."
         if self.failed:
             text += f"\n{self.failed:,} of them have no answer but a reason (column error):\n"
             text += "\n".join(f"  {path}: {why}" for path, why in self.errors.items())

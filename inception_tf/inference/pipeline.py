@@ -65,12 +65,13 @@ class Pipeline:
         labels: its class names, None without a top.
     """
 
-    def __init__(self, engine, top=5, batch=16, exif_rotation=False, crops=1):
+    def __init__(self, engine, top=5, batch=16, exif_rotation=False, crops=1, fast_decode=False):
         if crops not in (1, 10):
             raise UsageError(f"crops is 1 or 10: see Preprocessing.crops. Received: {crops}")
         if top < 1 or batch < 1:
             raise UsageError(f"top and batch must be at least 1. Received: top={top}, batch={batch}")
         self.engine, self.top, self.exif_rotation, self.crops = engine, top, exif_rotation, crops
+        self.scaled_for = engine.preprocessing if fast_decode else None
         self.batch = max(batch // crops, 1)
         self.card, self.labels = engine.card, engine.labels
 
@@ -133,7 +134,8 @@ class Pipeline:
         def prepare(image):
             source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
             try:
-                return (source, None), preprocessing.crops(pixels(image, decoder, self.exif_rotation), self.crops)
+                image = pixels(image, decoder, self.exif_rotation, self.scaled_for)
+                return (source, None), preprocessing.crops(image, self.crops)
             except (InceptionTFError, OSError) as error:
                 return (source, str(error).removeprefix(f"{source}: ")), blank
 

@@ -109,7 +109,9 @@ class RayPool:
                     busy[worker.ready.remote()] = worker, None
                 if not todo and starting == len(busy):
                     return
-                done = ray.wait(list(busy), timeout=2)[0]
+                refs = list(busy)
+                ray.wait(refs, timeout=2)
+                done = ray.wait(refs, num_returns=len(refs), timeout=0)[0]  # all that are, since asking takes time
                 stalled = 0 if done or any(job for _, job in busy.values()) else stalled + 1
                 if stalled == STALLED:
                     needs = f"{self.cpus:g} CPUs" + f" and {self.gpus:g} GPUs" * bool(self.gpus)

@@ -181,7 +181,8 @@ class StableHlo(Runtime):
         self.batch = batch if isinstance(batch, int) else None
 
     def _run(self, images):
-        return [np.asarray(self._call(self._weights, images))]
+        found = self._call(self._weights, images)
+        return [np.asarray(output) for output in (found if isinstance(found, list) else [found])]
 
 
 RUNTIMES = {".tflite": LiteRT, ".onnx": OnnxRuntime, ".xml": OpenVino, ".stablehlo": StableHlo}

@@ -35,9 +35,10 @@ class TablePredictor:
             processor.
         openvino, precision, labels: as in `open_engine`.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
+        fast_decode: whether to decode large JPEGs scaled down; see `scaled_for` of `decode_image`.
 
     Raises:
-        UsageError: `top` or `batch` below 1; neither `classify` nor `embed`.
+        UsageError: `top`, `batch` or `threads` below 1; neither `classify` nor `embed`.
     """
 
     def __init__(
@@ -54,22 +55,17 @@ class TablePredictor:
         precision=None,
         labels=None,
         exif_rotation=False,
+        fast_decode=False,
     ):
-        if top < 1 or batch < 1 or not (classify or embed):
+        if min(top, batch, 1 if threads is None else threads) < 1 or not (classify or embed):
             raise UsageError(
-                "top and batch must be at least 1, and classify or embed true. Received: "
-                f"top={top}, batch={batch}, classify={classify}, embed={embed}"
+                "top, batch and threads must be at least 1, and classify or embed true. Received: "
+                f"top={top}, batch={batch}, threads={threads}, classify={classify}, embed={embed}"
             )
         self.model = os.fspath(model) if isinstance(model, os.PathLike) else model
         self.top, self.embed, self.classify, self.batch, self.threads = top, embed, classify, batch, threads
-        self.crops, self.openvino, self.precision, self.labels, self.exif_rotation = (
-            crops,
-            openvino,
-            precision,
-            labels,
-            exif_rotation,
-        )
-        self._pipe = None
+        self.openvino, self.precision, self.labels = openvino, precision, labels
+        self.crops, self.exif_rotation, self.fast_decode, self._pipe = crops, exif_rotation, fast_decode, None
 
     def __getstate__(self):
         return {**self.__dict__, "_pipe": None}
@@ -85,7 +81,7 @@ class TablePredictor:
             engine = open_engine(
                 self.model, self.labels, self.openvino, self.precision, self.classify, threads=self.threads
             )
-            self._pipe = Pipeline(engine, self.top, self.batch, self.exif_rotation, self.crops)
+            self._pipe = Pipeline(engine, self.top, self.batch, self.exif_rotation, self.crops, self.fast_decode)
         return self._pipe
 
     def __call__(self, table):
@@ -170,7 +166,7 @@ class TablePredictor:
     @property
     def settings(self):
         """What the answers depend on, as JSON takes it: the same of the same weights, wherever their file lies."""
-        names = ("top", "embed", "classify", "crops", "openvino", "precision", "exif_rotation")
+        names = ("top", "embed", "classify", "crops", "openvino", "precision", "exif_rotation", "fast_decode")
         labels = load_labels(self.labels) if isinstance(self.labels, (str, Path)) else self.labels
         return {"model": fingerprint(self.model), **{name: getattr(self, name) for name in names}, "labels": labels}
 

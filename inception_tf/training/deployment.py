@@ -19,9 +19,8 @@ def deployment(form, command, machines):
     """
     template = Template(files("inception_tf.training").joinpath("deploy", FORMS[form]).read_text("utf-8"))
     if form == "slurm":
-        return template.substitute(
-            machines=machines, command=shlex.join(["inception-tf", *command, "--workers", "auto"])
-        )
+        words = shlex.join(["inception-tf", *command, "--workers", "auto"])
+        return template.substitute(machines=machines, command=words)
     addresses = ",".join(f"training-{i}.training:8476" for i in range(machines))
     words = [word.replace("$", "$$") for word in [*command, "--workers", addresses]]  # $(NAME) is a variable there
     words = json.dumps([*words, "--worker", "$(WORKER)"], ensure_ascii=False)

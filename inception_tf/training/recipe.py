@@ -338,9 +338,9 @@ class Recipe:
         return dataclasses.replace(self, phases=phases, batch_norm=mode)
 
 
-# "slim" is the default. "modern" is what today's recipes share: momentum with a cosine after a warm-up, label smoothing
-# and averaged weights. Its heads begin on features that are computed once; everything is then trained on images of 3/4
-# of the size, where random crops show things as large as evaluation does (FixRes).
+# "slim" is the default: better where "modern" was measured (docs/benchmarks.md). "modern": momentum with a cosine
+# after a warm-up, label smoothing and averaged weights. Its heads begin on features that are computed once; everything
+# is then trained on images of 3/4 of the size, where random crops show things as large as evaluation does (FixRes).
 NAMED = {
     "slim": Recipe(),
     "modern": Recipe(

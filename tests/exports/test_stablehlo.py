@@ -42,6 +42,7 @@ def folder(lenet, tmp_path_factory, photographs):
     commands = [
         ["export", folder / "digits.keras", folder / "digits.stablehlo", *to],
         ["export", folder / "digits.keras", folder / "half.stablehlo", *to, "--precision", "bfloat16", "--batch", "2"],
+        ["export", folder / "digits.keras", folder / "both.stablehlo", *to, "--features"],
         ["classify", folder / "digits.keras", *photographs, "--batch", "5"],
         ["classify", folder / "digits.keras", *photographs, "--precision", "bfloat16"],
         ["without keras"],
@@ -90,6 +91,15 @@ def test_jax_and_safetensors_alone_read_it(folder, lenet, images):
     for count in 1, 5:
         found = np.asarray(exported.call(weights, images[:count]))
         assert relative_difference(found, lenet.predict_on_batch(images[:count])) <= 1e-5
+
+
+def test_features(folder, lenet, images):
+    engine, plain = open_engine(folder / "both.stablehlo"), open_engine(lenet)
+    assert relative_difference(engine.embed(images), plain.embed(images)) <= 1e-5
+    assert np.array_equal(engine.start_both(images)(), np.concatenate([engine(images), engine.embed(images)], axis=1))
+    assert relative_difference(engine(images), plain(images)) <= 1e-5
+    with pytest.raises(UsageError, match="carries no features"):
+        open_engine(folder / "digits.stablehlo").embed(images)
 
 
 def test_classify_on_jax(folder, lenet, photographs):

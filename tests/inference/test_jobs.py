@@ -27,6 +27,7 @@ from inception_tf.inference.classify import classify
 from inception_tf.inference.embed import load_vectors
 from inception_tf.inference.engines import open_engine
 from inception_tf.inference.jobs import SETTINGS, Parts, run_job
+from inception_tf.inference.pipeline import Pipeline
 from inception_tf.inference.table import TablePredictor
 
 pa = pytest.importorskip("pyarrow")
@@ -129,7 +130,7 @@ def test_tables_that_are_none(model):
     for columns in ({"file": ["a"]}, {"path": ["a"], "class": [1]}):
         with pytest.raises(UsageError, match="path"):
             TablePredictor(model)(pa.table(columns))
-    for options in ({"top": 0}, {"batch": 0}, {"classify": False}):
+    for options in ({"top": 0}, {"batch": 0}, {"threads": 0}, {"classify": False}):
         with pytest.raises(UsageError, match=next(iter(options))):
             TablePredictor(model, **options)
 
@@ -337,6 +338,19 @@ run_job(tables(), predictor, Parts(sys.argv[3], predictor.settings, rows=16))
     assert [row["path"] for row in rows(out)] == sorted(f"{tmp_path}/photos/{number}.jpg" for number in range(count))
 
 
+def test_labels_of_the_manifest_are_compared(model, photos, tmp_path):
+    paths, predictor = sorted(str(photos / name) for name in ODD), TablePredictor(model, threads=1)
+    truth = predictor(pa.table({"path": paths}))
+    for top, column in ((1, "class"), (1, "name"), (2, "name")):
+        label = [None, "no" if column == "name" else 7, *truth[column].to_pylist()[2:]]
+        parquet.write_table(pa.table({"path": paths, "label": label}), tmp_path / "list.parquet")
+        some = TablePredictor(model, threads=1, top=top)
+        parts = Parts(tmp_path / f"{column}{top}", some.settings)
+        summary = run_job(image_tables(tmp_path / "list.parquet"), some, parts)
+        assert (summary.labeled, summary.right) == (len(paths) - 1, len(paths) - 2) and "80.0 %" in str(summary)
+        assert parquet.read_table(parts.root)["label"].to_pylist() == label
+
+
 def test_the_command_says_what_is_missing(model, photos, tmp_path, capsys, monkeypatch):
     assert main(["classify", model, str(photos), "--embed"]) == 2 and "--out" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -377,6 +391,26 @@ def test_the_mean_of_ten_crops(model, photos):
         assert np.allclose(wanted[order], scores, atol=1e-6) and list(np.argsort(-wanted, kind="stable")) == order
     with pytest.raises(UsageError, match="crops"):
         TablePredictor(model, crops=3)(pa.table({"path": files}))
+
+
+def test_large_jpegs_scaled_down(model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    Image.fromarray(pixels).resize((1600, 1200)).save(tmp_path / "large.jpg")
+    resizing = open_engine(model)
+    resizing.preprocessing = Preprocessing("inception", (28, 28), channels=1)  # LeNet's own cuts and does not resize
+    predictors = [TablePredictor(model, embed=True, classify=False, fast_decode=fast) for fast in (False, True)]
+    assert predictors[0].settings != predictors[1].settings
+    found = []
+    for predictor in predictors:
+        predictor._pipe = Pipeline(resizing, fast_decode=predictor.fast_decode)
+        found.append(np.array(predictor(pa.table({"path": [str(tmp_path / "large.jpg")]}))["embedding"].to_pylist()))
+    image = decode_image((tmp_path / "large.jpg").read_bytes(), decoder="pillow", scaled_for=resizing.preprocessing)
+    wanted = resizing.embed(resizing.preprocessing.crops(image, 1))
+    assert (
+        image.shape[0] < 1200
+        and np.allclose(found[1], wanted, atol=1e-5)
+        and not np.allclose(found[0], wanted, atol=1e-5)
+    )
 
 
 def test_evaluate_reads_images_behind_urls(photos, memory, tmp_path):

@@ -47,7 +47,7 @@ class Server:
 
     def __exit__(self, *_):
         self.stop()
-        self.code = self.process.wait(60)
+        self.code = self.process.wait(600)
 
     def stop(self):
         self.stop = lambda: None  # a second one would end it at once
@@ -87,7 +87,8 @@ async def stopped(server, clients, seconds=1):
     """
     url, bodies, answers = f"{server.model}:predict", list(map(files, FILES)), []
     kept, new = (aiohttp.TCPConnector(limit=0, force_close=close) for close in (False, True))
-    async with aiohttp.ClientSession(connector=kept) as kept, aiohttp.ClientSession(connector=new) as new:
+    kept, new = (aiohttp.ClientSession(connector=one, timeout=aiohttp.ClientTimeout(None)) for one in (kept, new))
+    async with kept, new:
         expected = [await post(kept, url, body) for body in bodies]
 
         async def client(number):
@@ -161,7 +162,7 @@ async def malformed(server, count, huge=10, concurrency=16):
     async def ask(kind, path, body, expected):
         try:
             status, answer = await post(session, server.model + path, body)
-        except aiohttp.ClientError as error:  # a body that is refused before it was read
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:  # a body that is refused before it was read
             status, answer = (413, {"error": ""}) if expected == 413 else (0, repr(error))
         if expected == 200 == status:  # the row says why there is no image; of a GIF the first frame is read
             refused = bool(answer["predictions"][0]["status"]) == (kind != "GIF bomb")
@@ -183,7 +184,7 @@ async def malformed(server, count, huge=10, concurrency=16):
                 if not same(answer, right):
                     wrong.append(f"a good request: {answer!s:.200}")
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(None)) as session:
         right = await post(session, f"{server.model}:predict", files(*FILES))
         await asyncio.gather(*(client() for _ in range(concurrency)))
     return {"bad": count, "good": good, "wrong": wrong}

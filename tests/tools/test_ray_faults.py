@@ -12,6 +12,7 @@ import ray_faults
 from PIL import Image
 
 import inception_tf as itf
+from inception_tf.cli.main import main
 from inception_tf.errors import UsageError
 from inception_tf.evaluation.feature_statistics import FeatureStatistics
 from inception_tf.evaluation.features import FeatureExtractor
@@ -75,8 +76,6 @@ def test_no_cluster():
 
 
 def test_a_file_is_no_folder(capsys):
-    from inception_tf.cli.main import main
-
     assert main(["classify", "lenet.onnx", ".", "--ray", "local"]) == 2 and "--out" in capsys.readouterr().err
     assert main(["embed", "lenet.onnx", ".", "--ray", "local", "--out", "a.npz"]) == 2
     assert "a.npz" in capsys.readouterr().err
@@ -144,24 +143,22 @@ def test_ray_data(raylets, photographs, model, tmp_path):
 
 
 @pytest.mark.slow
-def test_statistics_for_fid(raylets, photographs, tmp_path, monkeypatch):
-    """Merged of what two workers computed they are those of one process."""
-    monkeypatch.setenv("INCEPTION_TF_HOME", str(tmp_path / "home"))
+def test_statistics_for_fid(raylets, photographs, tmp_path):
+    """Of two jobs on Ray, merged as docs/scale-out.md has it, they are those of one process."""
     network = itf.create_model(
         "inception_2015", input_shape=(75, 75, 3), depth_multiplier=0.1, include_top=False, pooling="avg"
     )
     to_onnx(network, tmp_path / "features.onnx")
-    (tmp_path / "images").mkdir()
-    for photograph in photographs[:40]:
-        (tmp_path / "images" / photograph.name).symlink_to(photograph)
-    (tmp_path / "images/bad.jpg").write_bytes(b"")
-    extractor = FeatureExtractor(tmp_path / "features.onnx", batch=4)
-    alone = extractor.extract(tmp_path / "images", skip=True, cache=False)
-    with RayPool(raylets.address) as pool:
-        found = extractor.extract(tmp_path / "images", skip=True, cache=False, pool=pool)
-    assert found.names == alone.names and found.skipped == alone.skipped and len(found.skipped) == 1
-    merged = FeatureStatistics(found.mode, found.weights)
-    for part in np.array_split(found.values, 7):
-        merged.merge(FeatureStatistics(found.mode, found.weights).update(part))
+    for number, photograph in enumerate(photographs[:40]):
+        (tmp_path / f"images/{number % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"images/{number % 2}" / photograph.name).symlink_to(photograph)
+    (tmp_path / "images/0/bad.jpg").write_bytes(b"")
+    alone = FeatureExtractor(tmp_path / "features.onnx", batch=4).extract(tmp_path / "images", skip=True, cache=False)
+    options = ["--model", str(tmp_path / "features.onnx"), "--batch", "4", "--no-cache", "--skip-unreadable"]
+    for number in "01":
+        command = ["fid", str(tmp_path / "images" / number), "--save", str(tmp_path / f"{number}.npz"), *options]
+        assert main([*command, "--ray", raylets.address]) == 0
+    merged = FeatureStatistics.load(tmp_path / "0.npz").merge(FeatureStatistics.load(tmp_path / "1.npz"))
+    assert merged.count == alone.statistics.count == 40
     for name in ("mu", "sigma"):
         np.testing.assert_allclose(getattr(merged, name), getattr(alone.statistics, name), rtol=0, atol=1e-9)
