@@ -1,10 +1,23 @@
 """How good MODEL is on labeled images: accuracy, precision and recall of every class, calibration; CSV and pictures.
 
 A bad file is named at the end, not fatal.
+
+With --answers, of any number of images, in bounded memory: PATH is also what classify --out takes, each image in a
+folder called as its class. Each has a row in OUT: path, label, class, name, score, error. The same command run again
+goes on where it was, and its figures are of all rows in OUT.
 """
 
-from inception_tf.cli.options import MODEL, add_decoding, add_precision, model_needs_keras
+from inception_tf.cli.options import (
+    MODEL,
+    add_decoding,
+    add_job,
+    add_precision,
+    model_needs_keras,
+    run_tables,
+    table_predictor,
+)
 from inception_tf.cli.outcome import Outcome
+from inception_tf.errors import ImageError, UsageError
 
 KERAS = model_needs_keras
 
@@ -34,9 +47,20 @@ def add_arguments(parser):
         "--out", metavar="DIR", help="write evaluation.json, predictions.csv, confusion.png and confident_errors.png"
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--answers", metavar="OUT", help="write rows to part files in a folder, or at a URL as s3://bucket/run/"
+    )
+    parser.add_argument("--top", type=int, help="with --answers: classes of each row (1); top-5 is counted from 5 on")
+    parser.add_argument("--crops", action="store_true", help="with --answers: the mean of ten windows of each image")
+    add_job(parser)
 
 
 def run(args):
+    if args.answers:
+        return _run_job(args)
+    if args.top or args.crops or args.ray:
+        raise UsageError("What --top, --crops and --ray compute is written to a folder: name it with --answers.")
+
     from inception_tf.evaluation.evaluate import evaluate, write_predictions
     from inception_tf.evaluation.report import refuse_report, write_report
     from inception_tf.files import refuse_existing
@@ -66,3 +90,39 @@ def run(args):
     if written:
         text += f"\nWritten: {', '.join(map(str, written))}"
     return Outcome(text, {**evaluation.to_json(), "written": list(map(str, written))})
+
+
+def _run_job(args):
+    from inception_tf.evaluation.tally import Tally
+    from inception_tf.images.folders import class_folders
+    from inception_tf.images.labels import class_names, load_labels
+    from inception_tf.images.streams import image_tables
+    from inception_tf.inference.jobs import Parts
+
+    if args.out or args.csv:
+        raise UsageError("--answers writes a row for every image and prints the figures. Leave out --out and --csv.")
+    top = 1 if args.top is None else args.top
+    options = {name: getattr(args, name) for name in ("openvino", "precision", "fast_decode")}
+    predictor = table_predictor(args, top=top, crops=10 if args.crops else 1, **options)
+    engine = predictor.pipe.engine
+    if getattr(engine.card, "multi_label", False):
+        raise UsageError("The model gives an image several labels. --answers is for one label an image.")
+    names = load_labels(args.labels)[args.labels_offset :] if args.labels else class_folders(args.data)
+    if args.labels and engine.labels == class_names(len(engine.labels)):
+        engine.labels = predictor.labels = class_names(len(engine.labels), names)
+    tally = Tally(engine.labels, names, args.labels_offset)
+
+    def tables(rows):
+        for table in image_tables(args.data, rows, "numbers" if args.labels else "names"):
+            for label in table["label"].drop_null().unique().to_pylist():
+                tally.truth(label)  # or an error, before it is computed
+            yield table
+
+    parts = Parts(args.answers, {**predictor.settings, "labeled": True}, args.format)
+    _, text, job = run_tables(args, predictor, parts, tables, "Evaluating")
+    for columns in parts.rows("path", "label", "class", "score", "error"):
+        tally.count(*columns)
+    if not len(tally):
+        raise ImageError(f"Not one of the {tally.failed} images could be read. {list(tally.skipped.items())[:1]}")
+    top5 = top >= 5 and len(engine.labels) > 5
+    return Outcome(f"{tally.text(top5)}\n\n{text}", {**tally.to_json(top5), "job": job})

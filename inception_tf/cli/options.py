@@ -59,6 +59,16 @@ def add_job(parser):
     add_ray(parser)
 
 
+def table_predictor(args, **options):
+    """The `TablePredictor` of a job's command, with these options."""
+    from inception_tf.errors import need
+    from inception_tf.inference.table import TablePredictor
+
+    need("pyarrow", "data", args.model)
+    threads = args.threads or (max(1, int(args.ray_cpus)) if args.ray else None)
+    return TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
+
+
 def run_job(args, **options):
     """Answers args.images and writes the answers to args.out, part by part: an `Outcome`.
 
@@ -66,24 +76,27 @@ def run_job(args, **options):
         **options: of the `TablePredictor`.
     """
     from inception_tf.cli.outcome import Outcome
-    from inception_tf.errors import need
     from inception_tf.images.streams import image_tables
-    from inception_tf.inference.jobs import Parts, run_job
-    from inception_tf.inference.table import TablePredictor
+    from inception_tf.inference.jobs import Parts
 
-    need("pyarrow", "data", args.out)
-    threads = args.threads or (max(1, int(args.ray_cpus)) if args.ray else None)
-    predictor = TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
+    predictor = table_predictor(args, **options)
     parts = Parts(args.out, predictor.settings, args.format)
+    summary, text, data = run_tables(args, predictor, parts, lambda rows: image_tables(args.images, rows))
+    return Outcome(text, data, 1 if summary.failed else 0)
+
+
+def run_tables(args, predictor, parts, tables, label="Classifying"):
+    """Answers `tables(rows)`, here or on Ray: the job's `Summary`, and what a command says of it, as text and JSON."""
+    from inception_tf.inference.jobs import run_job
+
     with ray_pool(args) as pool:
         # Small pieces, so that workers end together, and little is done again where one dies.
-        tables = image_tables(args.images, max(64, 4 * args.batch)) if pool else image_tables(args.images)
-        summary = run_job(tables, predictor, parts, pool=pool)
-    text, data = f"{summary}\nWritten: {args.out}", {"out": args.out, **summary.to_json()}
+        summary = run_job(tables(max(64, 4 * args.batch) if pool else 256), predictor, parts, label, pool)
+    text, data = f"{summary}\nWritten: {parts.out}", {"out": parts.out, **summary.to_json()}
     if pool:
         text += f"\nThe workers computed for {pool.cpu_seconds:,.1f} CPU seconds; {pool.lost} of them died."
         data["ray"] = {"cpu_seconds": pool.cpu_seconds, "workers_lost": pool.lost}
-    return Outcome(text, data, 1 if summary.failed else 0)
+    return summary, text, data
 
 
 # What `open_engine` takes.

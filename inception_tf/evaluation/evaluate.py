@@ -25,8 +25,59 @@ _NAME = 40  # letters of a class's name in the table
 _HEADER = ("class", "images", "precision", "recall", "F1")
 
 
+class ByClass:
+    """What follows from counts alone: of `labels`, `confusion` and `bins`, a `metrics.score_bins`."""
+
+    @property
+    def top1(self):
+        """The fraction of images whose class is the model's answer."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @property
+    def calibration_error(self):
+        """The expected calibration error, 0 to 1; see `metrics.calibration`."""
+        return metrics.calibration_of(self.bins)[0]
+
+    @property
+    def calibration(self):
+        """The 15 `metrics.Bin` of the calibration error: confidence and accuracy by score."""
+        return metrics.calibration_of(self.bins)[1]
+
+    @property
+    def classes(self):
+        """A `metrics.ClassScores` for each class, in the order of `labels`."""
+        return metrics.class_scores(self.confusion, self.labels)
+
+    def counts(self):
+        """The classes, the confusion and the calibration as JSON takes them."""
+        return {
+            "classes": [dataclasses.asdict(scores) for scores in self.classes],
+            "confusion": self.confusion.tolist(),
+            "calibration": [dataclasses.asdict(bin) for bin in self.calibration],
+        }
+
+    def table(self):
+        """The rows of the table of classes, and what there is to say of it."""
+        shown = [scores for scores in self.classes if scores.support]
+        notes = []
+        if len(shown) > _TABLE_ROWS:
+            notes.append(f"the {_WORST} of {len(shown)} classes with the lowest F1")
+            shown = sorted(shown, key=lambda scores: scores.f1)[:_WORST]
+        absent = sum(not scores.support for scores in self.classes)
+        if absent:
+            notes.append(f"{absent} of {len(self.labels)} classes have no images")
+        fractions = ([tables.percent(value) for value in (s.precision, s.recall, s.f1)] for s in shown)
+        names = (s.name if len(s.name) <= _NAME else s.name[: _NAME - 1] + "…" for s in shown)
+        return [(name, s.support, *row) for name, s, row in zip(names, shown, fractions)], notes
+
+    def text(self):
+        """The table of classes, for a person."""
+        rows, notes = self.table()
+        return tables.render(rows, _HEADER, "<>>>>") + (f"\n({'; '.join(notes)})" if notes else "")
+
+
 @dataclasses.dataclass
-class Evaluation:
+class Evaluation(ByClass):
     """A classifier's answers to N labeled images, and what follows from them.
 
     Attributes:
@@ -62,11 +113,6 @@ class Evaluation:
         return len(self.index)
 
     @property
-    def top1(self):
-        """The fraction of images whose class is the model's answer."""
-        return float(np.mean(self.rank == 1))
-
-    @property
     def top5(self):
         """The fraction of images whose class is among the first five answers: 1 where there are no more classes."""
         return float(np.mean(self.rank <= 5))
@@ -76,25 +122,15 @@ class Evaluation:
         """The mean negative log likelihood of the truth, in nats."""
         return metrics.log_loss(self.truth_score)
 
-    @property
-    def calibration_error(self):
-        """The expected calibration error, 0 to 1; see `metrics.calibration`."""
-        return metrics.calibration(self.score, self.rank == 1)[0]
-
-    @property
-    def calibration(self):
-        """The 15 `metrics.Bin` of the calibration error: confidence and accuracy by score."""
-        return metrics.calibration(self.score, self.rank == 1)[1]
+    @functools.cached_property
+    def bins(self):
+        """float64 array (3, 15): `metrics.score_bins`."""
+        return metrics.score_bins(self.score, self.rank == 1)
 
     @functools.cached_property
     def confusion(self):
         """int64 array (classes, classes): how often each class (row) was called which (column)."""
         return metrics.confusion_matrix(self.truth, self.predicted, len(self.labels))
-
-    @property
-    def classes(self):
-        """A `metrics.ClassScores` for each class, in the order of `labels`."""
-        return metrics.class_scores(self.confusion, self.labels)
 
     @property
     def errors(self):
@@ -115,36 +151,17 @@ class Evaluation:
             "fast_decode": self.fast_decode,
             "published": known
             and {"checkpoint": known.archive, "top1": round(known.top1 / 100, 4), "top5": round(known.top5 / 100, 4)},
-            "classes": [dataclasses.asdict(scores) for scores in self.classes],
-            "confusion": self.confusion.tolist(),
-            "calibration": [dataclasses.asdict(bin) for bin in self.calibration],
+            **self.counts(),
             "skipped": [{"image": name, "error": reason} for name, reason in self.skipped.items()],
         }
 
     def __str__(self):
-        rows, notes = self._table()
-        text = tables.render(rows, _HEADER, "<>>>>")
-        text += f"\n({'; '.join(notes)})" if notes else ""
-        return f"{text}\n\n{self._summary()}{not_counted(self.skipped)}"
+        return f"{self.text()}\n\n{self._summary()}{not_counted(self.skipped)}"
 
     def _repr_html_(self):
-        rows, notes = self._table()
+        rows, notes = self.table()
         unread = [f"Not counted, since they could not be read: {len(self.skipped)}"] if self.skipped else []
         return tables.html(rows, _HEADER, [*notes, self._summary(), *unread])
-
-    def _table(self):
-        """The rows of the table of classes, and what there is to say of it."""
-        shown = [scores for scores in self.classes if scores.support]
-        notes = []
-        if len(shown) > _TABLE_ROWS:
-            notes.append(f"the {_WORST} of {len(shown)} classes with the lowest F1")
-            shown = sorted(shown, key=lambda scores: scores.f1)[:_WORST]
-        absent = sum(not scores.support for scores in self.classes)
-        if absent:
-            notes.append(f"{absent} of {len(self.labels)} classes have no images")
-        fractions = ([tables.percent(value) for value in (s.precision, s.recall, s.f1)] for s in shown)
-        names = (s.name if len(s.name) <= _NAME else s.name[: _NAME - 1] + "…" for s in shown)
-        return [(name, s.support, *row) for name, s, row in zip(names, shown, fractions)], notes
 
     def _summary(self):
         top1, top5 = tables.percent(self.top1), tables.percent(self.top5)
@@ -278,7 +295,7 @@ def match_classes(names, labels):
         )
     there, wanted = set(labels), set(names)
     unknown = [names[i] for i in named if names[i] not in there]
-    absent = [label for label in labels if label not in wanted]
+    absent = [label for label in labels if label not in wanted and len(names) > 1]  # one name is no data's classes
     raise UsageError(
         f"The data's classes are not the model's. The model has no {listed(unknown)}"
         + (f"; the data has no {listed(absent)}." if absent else ".")

@@ -70,11 +70,25 @@ def calibration(score, correct, bins=15):
     Returns:
         The error, |accuracy - confidence| averaged over the answers, 0 to 1; and a list of `Bin`.
     """
-    score, edges = np.asarray(score, np.float64), np.linspace(0, 1, bins + 1)
+    return calibration_of(score_bins(score, correct, bins))
+
+
+def score_bins(score, correct, bins=15):
+    """What `calibration` is computed of, float64 (3, bins), summed over tables of any number of answers.
+
+    Its rows: the answers whose score is in the bin, the sum of their scores, and how many are right.
+    """
+    score = np.asarray(score, np.float64)
+    edges = np.linspace(0, 1, bins + 1)
     which = np.minimum(np.searchsorted(edges[1:], score), bins - 1)  # low < score <= high, as in Guo's program
-    count = np.bincount(which, minlength=bins)
-    confidence, accuracy = np.bincount(which, score, bins), np.bincount(which, correct, bins)
-    error = np.abs(accuracy - confidence).sum() / len(score)
+    return np.array([np.bincount(which, weights, bins) for weights in (None, score, correct)], np.float64)
+
+
+def calibration_of(sums):
+    """`calibration` out of `score_bins`."""
+    count, confidence, accuracy = sums
+    edges = np.linspace(0, 1, len(count) + 1)
+    error = np.abs(accuracy - confidence).sum() / count.sum()
     rows = zip(edges[:-1], edges[1:], count, confidence, accuracy)
     return float(error), [
         Bin(float(low), float(high), int(n), _fraction(sure, n), _fraction(right, n))

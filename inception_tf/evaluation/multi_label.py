@@ -129,13 +129,14 @@ class MultiLabelEvaluation:
         return text + not_counted(self.skipped)
 
 
-def not_counted(skipped):
-    """The end of an evaluation's text: which images could not be read."""
+def not_counted(skipped, count=None):
+    """The end of an evaluation's text: which images could not be read; `skipped` may be the first of `count`."""
     if not skipped:
         return ""
     first = list(skipped.items())[:10]
-    more = [f"  … and {len(skipped) - len(first)} more"] if len(first) < len(skipped) else []
-    lines = [f"\n\nNot counted, since they could not be read: {len(skipped)}"]
+    count = count or len(skipped)
+    more = [f"  … and {count - len(first)} more"] if len(first) < count else []
+    lines = [f"\n\nNot counted, since they could not be read: {count}"]
     return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in first), *more])
 
 

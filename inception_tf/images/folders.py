@@ -67,6 +67,12 @@ def open_folder(root, labels=None, complete=True):
     return FolderExamples(sources, numbers, names, relative, skipped, [root])
 
 
+def class_folders(data):
+    """The names of the class folders where `data`, or all it lists, is one local directory with folders; or None."""
+    root = data if isinstance(data, (str, os.PathLike)) else data[0] if len(data) == 1 else ""
+    return [folder.name for folder in _contents(root)[0]] or None if os.path.isdir(root) else None
+
+
 def split_folders(root):
     """(train, val or None) where `root` holds such folders of class folders; None where it does not."""
     folders = [folder for folder in _contents(root)[0] if folder.name.lower() in ("train", *_VALIDATION)]

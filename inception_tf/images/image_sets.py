@@ -137,7 +137,7 @@ def _arrays(array, name, stamp=()):
 def _records(files):
     from inception_tf.images.records import iterate_records
 
-    names, places = map(list, zip(*(pair for file in files for pair in iterate_records(file, file.name))))
+    names, places, _ = map(list, zip(*(row for file in files for row in iterate_records(file, file.name))))
     if all(isinstance(place, ImageError) for place in places):
         reasons = "; ".join(f"{name}: {place}" for name, place in list(zip(names, places))[:3])
         raise UsageError(f"No images in {len(files)} TFRecord files. {reasons}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from inception_tf.errors import ImageError, UsageError, listed, raising
 from inception_tf.images.examples import TAKEN, Examples, numbered_classes
-from inception_tf.images.labels import load_labels
+from inception_tf.images.labels import imagenet_labels, load_labels
 from inception_tf.progress import Progress
 from inception_tf.quiet import start_tensorflow
 
@@ -114,21 +114,34 @@ def read_shard(file, shard, skipped):
         skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
 
 
-def iterate_records(file, name):
-    """Yields (`name`:number, the bytes of `image/encoded`) of every record; where it is broken, an `ImageError`."""
+def iterate_records(file, name, numbers=False):
+    """Yields (`name`:number, `image/encoded`, the label) of every record; where it is broken, an `ImageError`.
+
+    Labels are names, of the `labels.txt` beside the file or the record's own; or numbers, where there are no names or
+    `numbers` says so; None where there is no label.
+    """
     start_tensorflow()
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    broken, number = {}, -1
+    beside = _labels_beside([file])
+    beside, broken, number = load_labels(beside) if beside else [], {}, -1
     for number, (_, data) in enumerate(read_shard(file, name, broken)):
         try:
-            images = tf.train.Example.FromString(data).features.feature["image/encoded"].bytes_list.value
-            yield f"{name}:{number}", images[0] if images else ImageError("has no image/encoded")
+            features = tf.train.Example.FromString(data).features.feature
         except DecodeError:
-            yield f"{name}:{number}", ImageError("is no tf.train.Example")
+            yield f"{name}:{number}", ImageError("is no tf.train.Example"), None
+            continue
+        images = features["image/encoded"].bytes_list.value
+        label = next(iter(features["image/class/label"].int64_list.value), None)
+        if label is not None and not numbers:
+            text = b"".join(features["image/class/text"].bytes_list.value).decode("utf-8", "replace")
+            # ImageNet's own list has "crane" twice.
+            text = text if imagenet_labels().count(text) < 2 else ""
+            label = beside[label] if 0 <= label < len(beside) else text or label
+        yield f"{name}:{number}", images[0] if images else ImageError("has no image/encoded"), label
     for why in broken.values():
-        yield f"{name}:{number + 1}", ImageError(why)
+        yield f"{name}:{number + 1}", ImageError(why), None
 
 
 def _parse(data):

@@ -1,15 +1,16 @@
-"""Images without labels as Arrow tables, one after another, from whatever holds them: never listed as a whole."""
+"""Images, labeled or not, as Arrow tables, one after another, from whatever holds them: never listed as a whole."""
 
 import csv
 import glob
 import io
 import itertools
 import os
+from functools import partial
 from pathlib import Path
 
 from inception_tf.errors import ImageError, UsageError, need, raising
 from inception_tf.images.files import IMAGE_SUFFIXES, is_image_name, iterate_images
-from inception_tf.images.table import IMAGE_COLUMNS, SUFFIXES
+from inception_tf.images.table import IMAGE_COLUMNS, SUFFIXES, hub_names, table_columns
 from inception_tf.remote import is_url, local_copy, open_binary, open_filesystem
 
 _LISTS = (".txt", ".lst", ".manifest")
@@ -17,7 +18,7 @@ _SORTED = 10_000  # of so many names at a time, so that a directory of any size 
 _BYTES = 64 << 20  # of images in a table
 
 
-def image_tables(inputs, rows=256):
+def image_tables(inputs, rows=256, labels=None):
     """Yields `pyarrow.Table`s of images with the column `path`, strings; those of archives also `bytes` and `error`.
 
     Args:
@@ -29,13 +30,16 @@ def image_tables(inputs, rows=256):
                 (`.txt`, `.lst`, `.manifest`). Paths are relative to the manifest's folder;
             WebDataset's tar files and Slim's TFRecords (with TensorFlow): the path is `shard:key` or `shard:number`.
         rows: of a table, at most.
+        labels: "names" for a column `label` too, the name of a class or an integer: of a file the name of its folder;
+            of a manifest, an archive or a TFRecord its label, null where there is none. "numbers": where these are
+            numbers that the data has names for, the numbers.
 
     Raises:
         UsageError: nothing there, no images in it, a manifest that cannot be read, a package that is missing.
     """
     pa = need("pyarrow", "data", inputs)
     for argument in [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs:
-        tables, found = _tables(os.fspath(argument), rows, pa), False
+        tables, found = _tables(os.fspath(argument), rows, pa, labels), False
         for table in tables:
             found = found or len(table) > 0
             yield table
@@ -43,15 +47,15 @@ def image_tables(inputs, rows=256):
             raise UsageError(f"No images in {argument!r}. Looked for files that end in {', '.join(IMAGE_SUFFIXES)}.")
 
 
-def _tables(argument, rows, pa):
+def _tables(argument, rows, pa, labels):
     """The tables of an argument; neighbors of one kind share a table."""
     for kind, files in itertools.groupby(_files(argument), _kind):
         if kind == "table":
             for file in files:
-                yield from _manifest(file, rows, pa)
+                yield from _manifest(file, rows, pa, labels)
         else:
-            read = {"image": lambda file: [(file, None)], "list": _lines}.get(kind, _members)
-            yield from _gathered((pair for file in files for pair in read(file)), rows, pa)
+            read = {"image": _one, "list": _lines}.get(kind, partial(_members, numbers=labels == "numbers"))
+            yield from _gathered((row for file in files for row in read(file)), rows, pa, labels)
 
 
 def _kind(file):
@@ -110,42 +114,50 @@ def _lines(file):
     with _readable(file), open_binary(file) as opened:
         for line in io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape"):
             if line := line.rstrip("\r\n"):
-                yield _beside(file, line), None
+                yield from _one(_beside(file, line))
 
 
-def _members(file):
+def _one(file):
+    yield file, None, os.path.basename(os.path.dirname(file))
+
+
+def _members(file, numbers):
     from inception_tf.images.records import iterate_records
     from inception_tf.images.webdataset import iterate_tar
 
     with local_copy(file) as copy:
-        yield from (iterate_tar if _kind(file) == "tar" else iterate_records)(copy, file)
+        found = iterate_tar(copy, file) if _kind(file) == "tar" else iterate_records(copy, file, numbers)
+        yield from ((path, content, _number(label)) for path, content, label in found)
 
 
-def _gathered(pairs, rows, pa):
-    """Tables of (path, bytes, or an `ImageError`, or None where the path is to be read)."""
-    paths, data, errors, size = [], [], [], 0
+def _gathered(found, rows, pa, labeled):
+    """Tables of (path, bytes, or an `ImageError`, or None where the path is to be read; label)."""
+    paths, data, errors, labels, size = [], [], [], [], 0
 
     def table():
         columns = {"path": pa.array(paths, pa.string())}
         if any(content is not None for content in data) or any(errors):
             columns |= {"bytes": pa.array(data, pa.binary()), "error": pa.array(errors, pa.string())}
+        if labeled:
+            columns["label"] = _labels(labels, pa)
         return pa.table(columns)
 
-    for path, content in pairs:
+    for path, content, label in found:
         try:
             path.encode()
         except UnicodeEncodeError:  # a name that is no text, which Arrow does not hold
             if content is None:
                 content = _content(path)
-            path = path.encode("utf-8", "backslashreplace").decode()
+            path, label = (text and text.encode("utf-8", "backslashreplace").decode() for text in (path, label))
         bad = isinstance(content, ImageError)
         paths.append(path)
         data.append(None if bad else content)
         errors.append(str(content) if bad else None)
+        labels.append(label)
         size += 0 if bad or content is None else len(content)
         if len(paths) == rows or size >= _BYTES:
             yield table()
-            paths, data, errors, size = [], [], [], 0
+            paths, data, errors, labels, size = [], [], [], [], 0
     if paths:
         yield table()
 
@@ -157,12 +169,31 @@ def _content(path):
         return ImageError(f"Cannot be read: {error.strerror}.")
 
 
-def _manifest(file, rows, pa):
+def _number(label):
+    return int(label) if str(label).removeprefix("-").isdecimal() else label
+
+
+def _labels(labels, pa):
+    """A column of labels, integers where all are."""
+    numbers = all(isinstance(label, int) or label is None for label in labels)
+    return pa.array([label if numbers or label is None else str(label) for label in labels])
+
+
+def _manifest(file, rows, pa, labels):
     """The tables of a CSV or Parquet file: its columns, but that of the images as `path` or `bytes`."""
     read, first = _parquet_tables if file.lower().endswith(".parquet") else _csv_tables, 0
     with _readable(file), open_binary(file) as opened:
         for table in read(file, opened, rows, pa):
-            yield _with_path(table, file, first, pa)
+            if labels:
+                *_, name, several = table_columns(file, table.column_names)
+                if several:
+                    raise UsageError(f"{file} has several labels an image. Expected one, in a column label.")
+                names = hub_names(table.schema, name) if labels == "names" else None
+                given = [None if label == "" else _number(label) for label in table[name].to_pylist()]
+                given = [label if label is None else names[label] for label in given] if names else given
+                table = table.drop_columns(name).append_column("label", _labels(given, pa))
+            table = _with_path(table, file, first, pa)
+            yield table
             first += len(table)
 
 

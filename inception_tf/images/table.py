@@ -102,7 +102,7 @@ def _csv(file):
     failures = OSError, UnicodeDecodeError, csv.Error
     with raising(UsageError, f"Cannot read {file}", *failures), file.open(encoding="utf-8-sig", newline="") as opened:
         rows = csv.DictReader(opened, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        image, label, several = _columns(file, rows.fieldnames or [])
+        image, label, several = table_columns(file, rows.fieldnames or [])
         pairs = [(row[image], row[label]) for row in rows]
     return [image for image, _ in pairs], [label for _, label in pairs], None, several
 
@@ -112,13 +112,18 @@ def _parquet(file):
     parquet, arrow = need("pyarrow.parquet", "data", file), need("pyarrow", "data", file)
     with raising(UsageError, f"Cannot read {file}", OSError, ValueError, arrow.ArrowException):
         schema = parquet.read_schema(file)
-        *columns, several = _columns(file, schema.names)
+        *columns, several = table_columns(file, schema.names)
         images, labels = (parquet.read_table(file, columns=[name])[name].to_pylist() for name in columns)
-        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        return images, labels, info.get("info", {}).get("features", {}).get(columns[1], {}).get("names"), several
+        return images, labels, hub_names(schema, columns[1]), several
 
 
-def _columns(file, names):
+def hub_names(schema, column):
+    """The names of the classes that an Arrow schema of Hugging Face's gives a column of numbers; or None."""
+    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return info.get("info", {}).get("features", {}).get(column, {}).get("names")
+
+
+def table_columns(file, names):
     """The names of the columns of the images and the labels, and whether an image has several of these."""
     lower = {name.lower(): name for name in reversed(names) if name}
     found = [next((lower[name] for name in kind if name in lower), None) for kind in (IMAGE_COLUMNS, _LABEL + _LABELS)]

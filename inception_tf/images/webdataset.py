@@ -35,7 +35,7 @@ def open_tars(files, labels=None, labels_offset=0):
             for key, members in _samples(file, shard, skipped).items():
                 name = f"{shard}:{key}"
                 image = next((members[end] for end in members if f".{end}".endswith(IMAGE_SUFFIXES)), None)
-                label = next((label for end in _LABELS if (label := members.get(end)) is not None), None)
+                label = _first_label(members)
                 if not isinstance(image, tuple) or label is None:
                     skipped[name] = "has no image" if image is None else f"has no label ({', '.join(_LABELS)})"
                     continue
@@ -50,7 +50,7 @@ def open_tars(files, labels=None, labels_offset=0):
 
 
 def iterate_tar(file, name):
-    """Yields (`name`:key, the bytes) of every image of a tar file; an `ImageError` in place of what is broken."""
+    """Yields (`name`:key, bytes, label or None) of a tar file's images; an `ImageError` in place of what is broken."""
     broken = {}
     try:
         samples = _samples(file, name, broken)
@@ -59,11 +59,11 @@ def iterate_tar(file, name):
                 image = next((members[end] for end in members if f".{end}".endswith(IMAGE_SUFFIXES)), None)
                 if isinstance(image, tuple):
                     opened.seek(image[0])
-                    yield f"{name}:{key}", opened.read(image[1])
+                    yield f"{name}:{key}", opened.read(image[1]), _first_label(members)
     except (UsageError, OSError) as error:
         broken[name] = str(error)
     for why in broken.values():
-        yield name, ImageError(why)
+        yield name, ImageError(why), None
 
 
 def _samples(file, shard, skipped):
@@ -86,6 +86,10 @@ def _samples(file, shard, skipped):
             raise UsageError(f"{file} is no tar file, or a compressed one; unpack it: {reason(error)}") from error
         skipped[shard] = f"breaks off: {reason(error)}"
     return samples
+
+
+def _first_label(members):
+    return next((label for end in _LABELS if (label := members.get(end)) is not None), None)
 
 
 def _label(end, data):

@@ -47,11 +47,8 @@ class Parts:
         self.filesystem, root = open_filesystem(self.out)
         self.root, protocol = root.rstrip("/"), self.filesystem.protocol
         self._atomic = bool(_ATOMIC.intersection([protocol] if isinstance(protocol, str) else protocol))
-        with _reading(self.out):
-            files = self.filesystem.find(self.root) if self.filesystem.exists(self.root) else []
-            files = [file for file in files if not file.endswith(".tmp")]
-        self._check(files)
-        self._keys, self._counts = self._digests([file for file in files if file.endswith(f".{format}")])
+        self._check(self._files())
+        self._keys, self._counts = self._digests()
 
     def __enter__(self):
         return self
@@ -136,6 +133,11 @@ class Parts:
                     self.filesystem.rm(scratch)
                 raise
 
+    def _files(self):
+        with _reading(self.out):
+            files = self.filesystem.find(self.root) if self.filesystem.exists(self.root) else []
+            return [file for file in files if not file.endswith(".tmp")]
+
     def _check(self, files):
         self._known, self._next = f"{self.root}/{SETTINGS}" in files, len(files)
         if not self._known:
@@ -151,18 +153,24 @@ class Parts:
                 f"{self.out} holds answers of other settings. {facts[:500]}. Name another folder for these."
             )
 
-    def _digests(self, files):
-        """The sorted digests of the paths that the parts hold, an S16 array, and how often each comes: 24 B a path."""
-        found = []
-        for file in files:
+    def rows(self, *columns):
+        """Yields columns of what is written, a part at a time: a list for each column; None where a part lacks it."""
+        for file in [file for file in self._files() if file.endswith(f".{self.format}")]:
             with _reading(file), self.filesystem.open(file, "rb") as opened:
                 if self.format == "jsonl":
-                    paths = [json.loads(line)["path"] for line in opened]
+                    lines = list(map(json.loads, opened))
+                    found = [[line.get(name) for line in lines] for name in columns]
                 else:
                     from pyarrow import parquet
 
-                    paths = parquet.read_table(opened, columns=["path"])["path"].to_pylist()
-            found.append(np.array([_digest(path) for path in paths], "S16"))
+                    table = parquet.read_table(opened, columns=list(columns))
+                    there = dict(zip(table.column_names, table.columns))
+                    found = [there[name].to_pylist() if name in there else [None] * len(table) for name in columns]
+            yield found
+
+    def _digests(self):
+        """The sorted digests of the paths that the parts hold, an S16 array, and how often each comes: 24 B a path."""
+        found = [np.array([_digest(path) for path in paths], "S16") for (paths,) in self.rows("path")]
         self._held = sum(map(len, found))
         return np.unique(np.concatenate(found) if found else np.array([], "S16"), return_counts=True)
 
