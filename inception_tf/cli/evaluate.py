@@ -3,8 +3,8 @@
 A bad file is named at the end, not fatal.
 
 With --answers, of any number of images, in bounded memory: PATH is also what classify --out takes, each image in a
-folder called as its class. Each has a row in OUT: path, label, class, name, score, error. The same command run again
-goes on where it was, and its figures are of all rows in OUT.
+folder called as its class. Each has a row in OUT: path, label, label_name, class, name, score, error. The same command
+run again goes on where it was, and its figures are of all rows in OUT.
 """
 
 from inception_tf.cli.options import (
@@ -113,12 +113,16 @@ def _run_job(args):
     tally = Tally(engine.labels, names, args.labels_offset)
 
     def tables(rows):
-        for table in image_tables(args.data, rows, "numbers" if args.labels else "names"):
-            for label in table["label"].drop_null().unique().to_pylist():
-                tally.truth(label)  # or an error, before it is computed
-            yield table
+        import pyarrow as pa
 
-    parts = Parts(args.answers, {**predictor.settings, "labeled": True}, args.format)
+        for table in image_tables(args.data, rows, "numbers" if args.labels else "names"):
+            truth = [tally.truth(label) for label in table["label"].to_pylist()]
+            names = [None if i is None else engine.labels[i] for i in truth]
+            table = table.drop_columns("label").append_column("label", pa.array(truth, pa.int32()))
+            yield table.append_column("label_name", pa.array(names, pa.string()))
+
+    labeled = [args.labels_offset, names if args.labels else None]
+    parts = Parts(args.answers, {**predictor.settings, "labeled": labeled}, args.format)
     _, text, job = run_tables(args, predictor, parts, tables, "Evaluating")
     for columns in parts.rows("path", "label", "class", "score", "error"):
         tally.count(*columns)

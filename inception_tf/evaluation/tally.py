@@ -16,7 +16,7 @@ class Tally(ByClass):
 
     Args:
         labels: the model's class names, in the order of its scores.
-        names: those of the data's classes, in the order of its numbers, or None.
+        names: those of the data's classes, in the order of its numbers, where they are known.
         offset: subtracted from labels that are numbers.
 
     Attributes:
@@ -28,10 +28,10 @@ class Tally(ByClass):
         UsageError: the model has not all of `names`.
     """
 
-    def __init__(self, labels, names=None, offset=0):
+    def __init__(self, labels, names=(), offset=0):
         self.labels, self.names, self.offset = labels, names, offset
         positions = match_classes(names, labels).tolist() if names else ()
-        self._classes = {name: position for name, position in zip(names or (), positions) if position >= 0}
+        self._classes = {name: position for name, position in zip(names, positions) if position >= 0}
         self.confusion = np.zeros((len(labels), len(labels)), np.int64)
         self.bins, self.in_top5, self.skipped, self.failed = metrics.score_bins([], []), 0, {}, 0
 
@@ -39,14 +39,12 @@ class Tally(ByClass):
         return int(self.confusion.sum())
 
     def truth(self, label):
-        """The model's class of a label, a name or a number. Raises a `UsageError` where it has none."""
-        if label not in self._classes:
+        """The model's class of a label, a name or a number; of None, None. Raises a `UsageError` where it has none."""
+        if label not in self._classes and label is not None:
             digits = label not in self.labels and str(label).removeprefix("-").isdecimal()
-            self._classes[label] = self._numbered(int(label) - self.offset) if digits else self._named(label)
-        return self._classes[label]
-
-    def _named(self, name):
-        return int(match_classes([name], self.labels)[0])
+            known = self._numbered(int(label) - self.offset) if digits else match_classes([label], self.labels)[0]
+            self._classes[label] = int(known)
+        return self._classes.get(label)
 
     def _numbered(self, number):
         expected = len(self.names or self.labels)
@@ -54,20 +52,20 @@ class Tally(ByClass):
             raise UsageError(f"A label is out of range. Expected 0 to {expected - 1}. Received: {number}")
         if self.names:
             return self.truth(self.names[number])
-        return int(match_classes([f"class {i}" for i in range(min(number, _MOST) + 1)], self.labels)[-1])
+        return match_classes([f"class {i}" for i in range(min(number, _MOST) + 1)], self.labels)[-1]
 
-    def count(self, paths, labels, classes, scores, errors):
+    def count(self, paths, truth, classes, scores, errors):
         """Counts rows, lists as a job's columns: answers and scores are lists where there are several a row."""
         rows = []
-        for path, label, answer, score, error in zip(paths, labels, classes, scores, errors):
+        for path, label, answer, score, error in zip(paths, truth, classes, scores, errors):
             if error or label is None:
                 self.failed += 1
                 if len(self.skipped) < 20:
                     self.skipped[path] = error or "has no label"
                 continue
             answer, score = (answer, score) if isinstance(answer, list) else ([answer], [score])
-            rows.append((self.truth(label), answer[0], score[0]))
-            self.in_top5 += rows[-1][0] in answer[:5]
+            rows.append((label, answer[0], score[0]))
+            self.in_top5 += label in answer[:5]
         if rows:
             truth, best, score = map(np.array, zip(*rows))
             self.confusion += metrics.confusion_matrix(truth, best, len(self.labels))

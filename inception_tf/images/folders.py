@@ -68,9 +68,8 @@ def open_folder(root, labels=None, complete=True):
 
 
 def class_folders(data):
-    """The names of the class folders where `data`, or all it lists, is one local directory with folders; or None."""
-    root = data if isinstance(data, (str, os.PathLike)) else data[0] if len(data) == 1 else ""
-    return [folder.name for folder in _contents(root)[0]] or None if os.path.isdir(root) else None
+    """The names of the class folders, sorted, where all that `data` lists is one local directory with folders."""
+    return [folder.name for folder in _contents(data[0])[0]] if len(data) == 1 and os.path.isdir(data[0]) else []
 
 
 def split_folders(root):

@@ -114,17 +114,16 @@ def read_shard(file, shard, skipped):
         skipped[shard] = f"breaks off after record {count - 1}: truncated or corrupted"
 
 
-def iterate_records(file, name, numbers=False):
+def iterate_records(file, name, names=False):
     """Yields (`name`:number, `image/encoded`, the label) of every record; where it is broken, an `ImageError`.
 
-    Labels are names, of the `labels.txt` beside the file or the record's own; or numbers, where there are no names or
-    `numbers` says so; None where there is no label.
+    The label is a number, or None; with `names` what the `labels.txt` beside the file or the record itself calls it.
     """
     start_tensorflow()
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    beside = _labels_beside([file])
+    beside = _labels_beside([file]) if names else None
     beside, broken, number = load_labels(beside) if beside else [], {}, -1
     for number, (_, data) in enumerate(read_shard(file, name, broken)):
         try:
@@ -134,11 +133,11 @@ def iterate_records(file, name, numbers=False):
             continue
         images = features["image/encoded"].bytes_list.value
         label = next(iter(features["image/class/label"].int64_list.value), None)
-        if label is not None and not numbers:
+        if label is not None and names:
             text = b"".join(features["image/class/text"].bytes_list.value).decode("utf-8", "replace")
-            # ImageNet's own list has "crane" twice.
-            text = text if imagenet_labels().count(text) < 2 else ""
-            label = beside[label] if 0 <= label < len(beside) else text or label
+            if 0 <= label < len(beside):
+                text = beside[label]
+            label = text if imagenet_labels().count(text) < 2 and text else label  # that list has "crane" twice
         yield f"{name}:{number}", images[0] if images else ImageError("has no image/encoded"), label
     for why in broken.values():
         yield f"{name}:{number + 1}", ImageError(why), None

@@ -54,7 +54,7 @@ def _tables(argument, rows, pa, labels):
             for file in files:
                 yield from _manifest(file, rows, pa, labels)
         else:
-            read = {"image": _one, "list": _lines}.get(kind, partial(_members, numbers=labels == "numbers"))
+            read = {"image": _one, "list": _lines}.get(kind, partial(_members, names=labels == "names"))
             yield from _gathered((row for file in files for row in read(file)), rows, pa, labels)
 
 
@@ -121,12 +121,12 @@ def _one(file):
     yield file, None, os.path.basename(os.path.dirname(file))
 
 
-def _members(file, numbers):
+def _members(file, names):
     from inception_tf.images.records import iterate_records
     from inception_tf.images.webdataset import iterate_tar
 
     with local_copy(file) as copy:
-        found = iterate_tar(copy, file) if _kind(file) == "tar" else iterate_records(copy, file, numbers)
+        found = iterate_tar(copy, file) if _kind(file) == "tar" else iterate_records(copy, file, names)
         yield from ((path, content, _number(label)) for path, content, label in found)
 
 
@@ -170,13 +170,16 @@ def _content(path):
 
 
 def _number(label):
-    return int(label) if str(label).removeprefix("-").isdecimal() else label
+    """A label as an integer where it is one, else as text; None where there is none."""
+    text = "" if label is None else str(label)
+    return int(text) if text.removeprefix("-").isdecimal() and len(text) < 19 else text or None
 
 
 def _labels(labels, pa):
     """A column of labels, integers where all are."""
     numbers = all(isinstance(label, int) or label is None for label in labels)
-    return pa.array([label if numbers or label is None else str(label) for label in labels])
+    labels = labels if numbers else [None if label is None else str(label) for label in labels]
+    return pa.array(labels, pa.int64() if numbers else pa.string())
 
 
 def _manifest(file, rows, pa, labels):
@@ -188,12 +191,10 @@ def _manifest(file, rows, pa, labels):
                 *_, name, several = table_columns(file, table.column_names)
                 if several:
                     raise UsageError(f"{file} has several labels an image. Expected one, in a column label.")
-                names = hub_names(table.schema, name) if labels == "names" else None
-                given = [None if label == "" else _number(label) for label in table[name].to_pylist()]
-                given = [label if label is None else names[label] for label in given] if names else given
+                named = dict(enumerate(hub_names(table.schema, name) or () if labels == "names" else ()))
+                given = [named.get(label, label) for label in map(_number, table[name].to_pylist())]
                 table = table.drop_columns(name).append_column("label", _labels(given, pa))
-            table = _with_path(table, file, first, pa)
-            yield table
+            yield _with_path(table, file, first, pa)
             first += len(table)
 
 

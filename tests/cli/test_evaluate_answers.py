@@ -86,8 +86,12 @@ def test_the_figures_are_those_of_evaluate_after_a_cut(models, data, tmp_path, f
         found = figures(*job)
         assert (found["job"]["images"], found["job"]["before"]) == (images, before)
         same(found, wanted)
+        assert found["job"]["labeled"] + found["job"]["failed"] == images
         assert found["top5"] == pytest.approx(wanted["top5"])
         assert found["failed"] == 1 and found["skipped"][0]["image"].endswith("broken.jpg")
+    if kind == "parquet":
+        for row in parquet.read_table(tmp_path / "out").to_pylist():
+            assert row["label_name"] == row["path"].split("/")[-2] == CLASSES[::-1][row["label"]]
     code, out, _ = command("evaluate", *job)
     plain = command("evaluate", *arguments)[1]
     assert out.split("\n\n")[0] == plain.split("\n\n")[0] and "36 images: top-1" in out and "Not counted" in out
@@ -182,3 +186,12 @@ def test_wrong_use(models, data, tmp_path, command):
     shutil.copytree(data / "cat", tmp_path / "bad" / "cat", ignore=shutil.ignore_patterns("*.png"))
     code, _, err = command("evaluate", models / "named.keras", "--data", tmp_path / "bad", "--answers", tmp_path / "b")
     assert code == 1 and "Not one of the 1 images" in err
+
+
+@pytest.mark.slow
+def test_on_ray(models, data, tmp_path, figures):
+    pytest.importorskip("ray")
+    arguments = models / "named.keras", "--data", data
+    found = figures(*arguments, "--answers", tmp_path / "out", "--ray", "local", "--ray-workers", 1)
+    same(found, figures(*arguments))
+    assert found["job"]["images"] == 37 and found["job"]["ray"]["workers_lost"] == 0
