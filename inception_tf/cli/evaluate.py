@@ -127,6 +127,7 @@ def _run_job(args):
     for columns in parts.rows("path", "label", "class", "score", "error"):
         tally.count(*columns)
     if not len(tally):
-        raise ImageError(f"Not one of the {tally.failed} images could be read. {list(tally.skipped.items())[:1]}")
+        first = "".join(f" {path}: {reason}" for path, reason in list(tally.skipped.items())[:1])
+        raise ImageError(f"Not one of the {tally.failed} images could be read.{first}")
     top5 = top >= 5 and len(engine.labels) > 5
     return Outcome(f"{tally.text(top5)}\n\n{text}", {**tally.to_json(top5), "job": job})

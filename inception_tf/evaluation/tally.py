@@ -29,9 +29,9 @@ class Tally(ByClass):
     """
 
     def __init__(self, labels, names=(), offset=0):
-        self.labels, self.names, self.offset = labels, names, offset
-        positions = match_classes(names, labels).tolist() if names else ()
-        self._classes = {name: position for name, position in zip(names, positions) if position >= 0}
+        self.labels, self.offset = labels, offset
+        self._positions = match_classes(names, labels).tolist() if names else []
+        self._classes = {name: position for name, position in zip(names, self._positions) if position >= 0}
         self.confusion = np.zeros((len(labels), len(labels)), np.int64)
         self.bins, self.in_top5, self.skipped, self.failed = metrics.score_bins([], []), 0, {}, 0
 
@@ -47,11 +47,11 @@ class Tally(ByClass):
         return self._classes.get(label)
 
     def _numbered(self, number):
-        expected = len(self.names or self.labels)
-        if number < 0 or (self.names and number >= expected):
-            raise UsageError(f"A label is out of range. Expected 0 to {expected - 1}. Received: {number}")
-        if self.names:
-            return self.truth(self.names[number])
+        expected = len(self._positions or self.labels)
+        if number < 0 or (self._positions and (number >= expected or self._positions[number] < 0)):
+            raise UsageError(f"A label is out of range. Expected 0 to {expected - 1}, with a name. Received: {number}")
+        if self._positions:
+            return self._positions[number]
         return match_classes([f"class {i}" for i in range(min(number, _MOST) + 1)], self.labels)[-1]
 
     def count(self, paths, truth, classes, scores, errors):

@@ -222,7 +222,7 @@ class Summary:
         text += f"; {self.before:,} were there before" if self.before else ""
         if self.labeled:
             share = tables.percent(self.right / self.labeled)
-            text += f"\nOf {self.labeled:,} that have a label, {share} are right."
+            text += f"\nOf these, {self.labeled:,} have a label: {share} are right."
         if self.failed:
             text += f"\n{self.failed:,} of them have no answer but a reason (column error):\n"
             text += "\n".join(f"  {path}: {why}" for path, why in self.errors.items())

@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 import inception_tf as itf
+from inception_tf.errors import UsageError
+from inception_tf.evaluation.tally import Tally
 from inception_tf.images import streams
+from inception_tf.images.labels import imagenet_labels
 from inception_tf.images.streams import image_tables
 
 pytest.importorskip("fsspec")
@@ -142,6 +145,15 @@ def test_other_sources(models, data, tmp_path, figures):
         same(figures(*arguments, "--answers", tmp_path / f"unnamed{i}"), figures(*arguments))
 
 
+def test_labels_of_imagenet():
+    names = imagenet_labels()  # "crane" twice
+    numbered, named = Tally(names, names), Tally(names)
+    assert list(map(numbered.truth, range(1001))) == list(map(named.truth, range(1001))) == list(range(1001))
+    assert named.truth("n02012849") == 135 and named.truth("goldfish, Carassius auratus") == 2
+    with pytest.raises(UsageError, match="several classes called crane"):
+        named.truth("crane")
+
+
 def test_tfrecords(models, data, tmp_path, figures):
     tf = pytest.importorskip("tensorflow")
     for name, text in (("texts", True), ("beside", False)):
@@ -185,7 +197,7 @@ def test_wrong_use(models, data, tmp_path, command):
     (tmp_path / "bad").mkdir()
     shutil.copytree(data / "cat", tmp_path / "bad" / "cat", ignore=shutil.ignore_patterns("*.png"))
     code, _, err = command("evaluate", models / "named.keras", "--data", tmp_path / "bad", "--answers", tmp_path / "b")
-    assert code == 1 and "Not one of the 1 images" in err
+    assert code == 1 and "Not one of the 1 images could be read. " in err and "broken.jpg: " in err
 
 
 @pytest.mark.slow
