@@ -181,10 +181,51 @@ def test_the_probe_waits_for_every_model(models, start):
     assert run_probe(command, port) != 0
 
 
+# What KServe's v1beta1 adds to the Container that it takes as `model`, and to the PodSpec that it takes as `predictor`.
+KSERVE_MODEL = {"modelFormat": dict, "runtime": str, "runtimeVersion": str, "storageUri": str, "protocolVersion": str}
+
+
+def check_kserve(document):
+    """By Kubernetes's schema, and by the published CRD in the file KSERVE_CRD: config/crd/full/
+    serving.kserve.io_inferenceservices.yaml of github.com/kserve/kserve."""
+    assert set(document) == {"apiVersion", "kind", "metadata", "spec"} and set(document["spec"]) == {"predictor"}
+    predictor = {**document["spec"]["predictor"]}
+    model = predictor.pop("model")
+    own = {key: value for key, value in model.items() if key in KSERVE_MODEL}
+    assert all(isinstance(value, KSERVE_MODEL[key]) for key, value in own.items()), own
+    container = {"name": "model", **{key: value for key, value in model.items() if key not in own}}
+    check_cluster([{"apiVersion": "v1", "kind": "Pod", "spec": {**predictor, "containers": [container]}}])
+    if crd := os.environ.get("KSERVE_CRD"):
+        jsonschema = pytest.importorskip("jsonschema")
+        versions = yaml.safe_load(Path(crd).read_text())["spec"]["versions"]
+        (schema,) = (v["schema"]["openAPIV3Schema"] for v in versions if v["name"] == "v1beta1")
+        jsonschema.Draft7Validator(strict(schema)).validate({**document, "metadata": {}})
+
+
+def strict(schema):
+    """An OpenAPI schema as a JSON schema that refuses unknown fields, as the cluster's API does."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: strict(value) for key, value in schema.items()}
+    if schema.get("x-kubernetes-int-or-string") is True:
+        return {"type": ["integer", "string"]}
+    if isinstance(schema.get("properties"), dict) and "x-kubernetes-preserve-unknown-fields" not in schema:
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
 @BOTH
 def test_kserve(models, gpu):
     documents = list(yaml.safe_load_all(deployment("kserve", models, 80, 81, gpu=gpu)))
     check_cluster(documents[::2])
+    for document in documents[1::2]:
+        check_kserve(document)
+        document["spec"]["predictor"]["model"]["runtimVersion"] = "2"
+        with pytest.raises(Exception, match="runtimVersion"):
+            check_kserve(document)
+        del document["spec"]["predictor"]["model"]["runtimVersion"]
     assert [d["metadata"]["name"] for d in documents[1::2]] == ["digits-2", "compiled"]
     for config, document, name in zip(documents[::2], documents[1::2], models):
         check_monitoring(config["data"]["monitoring.config"])
