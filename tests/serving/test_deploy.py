@@ -128,7 +128,10 @@ def test_docker(models, tmp_path, gpu):
 
 @BOTH
 def test_compose(models, gpu):
+    """And by schema/compose-spec.json of github.com/compose-spec/compose-spec, in the file COMPOSE_SCHEMA."""
     document = yaml.safe_load(deployment("compose", models, 80, 81, gpu=gpu))
+    if schema := os.environ.get("COMPOSE_SCHEMA"):
+        pytest.importorskip("jsonschema").validate(document, json.loads(Path(schema).read_text()))
     service = document["services"]["serving"]
     assert service["image"] == image(gpu)
     check_flags(service["command"])
