@@ -33,6 +33,8 @@ VARIANTS = {
     "nin_cifar10": ("nin", {"layout": "cifar10", "fully_connected": True, "input_shape": (16, 16, 3)}),
     "vgg_16_backbone": ("vgg_16", {"include_top": False, "input_shape": (32, 32, 3)}),
 }
+# They repeat the units of a shallower network: their values, fusing and checkpoints are tested, and no more.
+DEEPER = [*(f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (101, 152)), "vgg_19"]
 FAST = {"inception_v3", "lenet", "nin", "nin_cifar10", "vgg_16_backbone"}
 STANDING_ALONE = {50: 17, 101: 34, 152: 51}  # batch norms of ResNet v2 before convolutions: one a unit, and the last
 
@@ -152,7 +154,7 @@ def test_fused(model, fused, images):
     assert left == (STANDING_ALONE[int(model.card.network.rpartition("_")[2])] if is_v2 else 0)
 
 
-@each(*(f"resnet_{version}_{depth}" for version in ("v1", "v2") for depth in (101, 152)), "vgg_19")
+@each(*DEEPER)
 def test_plain(model, fused, images):
     """Of Keras's own layers alone, with and without fusing before. The networks left out have more of the same."""
     for own in (model, fused):
@@ -161,7 +163,7 @@ def test_plain(model, fused, images):
         assert relative(np.asarray(plain(images)), np.asarray(own(images))) <= 1e-6
 
 
-@each("lenet", "nin_cifar10", "vgg_16_backbone")
+@each("lenet", "nin_cifar10", "vgg_16_backbone", *DEEPER)
 def test_any_size(model, images):
     """A model for images of any size answers as the one for a size, down to the smallest."""
     info = find_network(model.card.network)
@@ -171,7 +173,7 @@ def test_any_size(model, images):
     assert scores.shape == (3, 7) and np.allclose(scores.sum(-1), 1, atol=1e-5)
 
 
-@each(fast={*FAST, "inception_v2"})
+@each(*DEEPER, fast={*FAST, "inception_v2"})
 def test_keras_file(model, images, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -199,7 +201,7 @@ def test_slim_checkpoint(model, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True))
 
 
-@each()
+@each(*DEEPER)
 def test_mixed_precision(model, images, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -216,7 +218,7 @@ def test_mixed_precision(model, images, tmp_path):
     assert np.array_equal(answers(keras.saving.load_model(tmp_path / "mixed.keras"), images), scores)
 
 
-@each()
+@each(*DEEPER)
 def test_xla(model, images):
     import tensorflow as tf
 
@@ -225,7 +227,7 @@ def test_xla(model, images):
     assert relative(np.asarray(compiled(images, training=False)), answers(model, images)) < 1e-5
 
 
-@each("vgg_16_backbone", fast={"inception_v3", "lenet", "nin"})
+@each("vgg_16_backbone", *DEEPER, fast={"inception_v3", "lenet", "nin"})
 def test_trains(model, images):
     """A step moves every weight and average, the auxiliary head's too; dropout and batch norm act in training alone."""
     learner = again(model)
