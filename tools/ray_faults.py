@@ -26,15 +26,21 @@ from pathlib import Path
 
 FAULTS = ("none", "worker", "raylet, CPUs to spare", "raylet, none to spare", "driver", "disk full")
 ABORT = b"abort here"  # at the end of a file: the decoder's process is to die of it
-# In each of the cluster's workers: the decoder's substitute, which also leaves a byte for every image it was given.
+# In each of the cluster's workers: the decoder's substitute, which leaves a byte for every image it was given, and
+# holds where a file says after how many, so that a fault comes in the middle of the job however fast that is.
 HOOK = f"""
-import os, sys
+import os, sys, time
 if any("default_worker" in argument for argument in sys.orig_argv):
     from inception_tf.images import decoding
     real = decoding._open
     def substitute(data, max_pixels):
         with open(os.environ["RAY_FAULTS_TRACE"], "ab") as trace:
             trace.write(b".")
+        try:
+            while os.path.getsize(trace.name) >= int(open(os.environ["RAY_FAULTS_HOLD"]).read()):
+                time.sleep(0.02)
+        except OSError:
+            pass
         if data.endswith({ABORT!r}):
             os.abort()
         return real(data, max_pixels)
@@ -72,13 +78,14 @@ class Raylets:
     """
 
     def __init__(self, cpus, folder):
-        self.cpus, self.folder, self.trace = cpus, folder, folder / "trace"
+        self.cpus, self.folder, self.trace, self.hold = cpus, folder, folder / "trace", folder / "hold"
         (folder / "hook").mkdir(parents=True, exist_ok=True)
         (folder / "hook/sitecustomize.py").write_text(HOOK)
         root = str(Path(__file__).resolve().parents[1])
         self.environment = {
             "PYTHONPATH": os.pathsep.join([str(folder / "hook"), root]),
             "RAY_FAULTS_TRACE": str(self.trace),
+            "RAY_FAULTS_HOLD": str(self.hold),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_memory_monitor_refresh_ms": "0",  # whatever else this machine's memory is used for
         }
@@ -120,7 +127,12 @@ class Raylets:
     def kill_raylet(self):
         """Kills a raylet that is not the driver's, and that has a worker."""
         head = self._cluster.head_node.all_processes["raylet"][0].process.pid
-        chosen = next(raylet for raylet in self.workers().values() if raylet != head)
+        end = time.monotonic() + 60
+        while not (others := set(self.workers().values()) - {head}):
+            if time.monotonic() > end:
+                raise RuntimeError("The other raylet has no worker.")
+            time.sleep(0.1)
+        chosen = min(others)
         os.kill(chosen, signal.SIGKILL)
         for node in self._cluster.list_all_nodes():
             if node.all_processes["raylet"][0].process.pid == chosen:
@@ -186,11 +198,13 @@ def run_fault(fault, raylets, model, images, out, count, seconds=600):
     """A job over `images` with a fault after a third of `count` images; the driver's last result, a dict."""
     raylets.trace.unlink(missing_ok=True)
     full = fault == "disk full"
+    if not full and fault != "none":
+        raylets.hold.write_text(str(count // 3))
     driver = start_driver(
         raylets, model, images, out, rows=count // 2 if full else 64, embed=full, file_size=100_000 if full else None
     )
     try:
-        if fault != "none":
+        if fault not in ("none", "disk full"):
             wait_for(raylets, count // 3, driver)
         if fault == "worker":
             os.kill(next(iter(raylets.workers())), signal.SIGKILL)
@@ -198,6 +212,7 @@ def run_fault(fault, raylets, model, images, out, count, seconds=600):
             raylets.kill_raylet()
         elif fault == "driver":
             driver.kill()
+        raylets.hold.unlink(missing_ok=True)
         stdout, stderr = driver.communicate(timeout=seconds)
         if fault in ("driver", "disk full"):
             if full and "File too large" not in stderr:
@@ -205,6 +220,7 @@ def run_fault(fault, raylets, model, images, out, count, seconds=600):
             driver = start_driver(raylets, model, images, out, embed=full)
             stdout, stderr = driver.communicate(timeout=seconds)
     finally:
+        raylets.hold.unlink(missing_ok=True)
         driver.kill()
     if driver.returncode:
         raise RuntimeError(stderr)
