@@ -178,7 +178,7 @@ def test_two_workers_train_as_one(pictures, alone, tmp_path, detected):
     assert "Best: all, epoch" in text
     assert (others_text, others_lines) == (f"Written: {out}, by the first worker\n", "")
     assert_same_history(read_rows(out), read_rows(alone))
-    assert len(lines.splitlines()) == 4, lines
+    assert len(lines.splitlines()) == 5, lines
 
 
 @pytest.mark.slow
