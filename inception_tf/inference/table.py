@@ -154,10 +154,11 @@ class TablePredictor:
                 values = [row and row[0] for row in values] if one else values
                 columns[name] = pa.array(values, kind if one else pa.list_(kind))
         if self.embed:
-            width = self._width(found, classes)
-            rows = np.array([row[classes:] for row in found], np.float32).reshape(len(found), width)
-            flat = pa.array(np.ascontiguousarray(rows).ravel())
-            columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1], mask=pa.array(bad))
+            # Not lists of a fixed size: pyarrow before 26 does not read these back where one is null.
+            rows = np.array([row[classes:] for row, wrong in zip(found, bad) if not wrong], np.float32)
+            ends = np.cumsum(~bad, dtype=np.int32) * (rows.shape[1] if len(rows) else 0)
+            offsets = pa.array(np.append(np.int32(0), ends), pa.int32())
+            columns["embedding"] = pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()), mask=pa.array(bad))
         columns["error"] = pa.array(errors, pa.string())
         for name, column in columns.items():
             table = table.append_column(name, column)
@@ -169,14 +170,6 @@ class TablePredictor:
         names = ("top", "embed", "classify", "crops", "openvino", "precision", "exif_rotation", "fast_decode")
         labels = load_labels(self.labels) if isinstance(self.labels, (str, Path)) else self.labels
         return {"model": fingerprint(self.model), **{name: getattr(self, name) for name in names}, "labels": labels}
-
-    def _width(self, found, classes):
-        """How many values an embedding has; of no images, the network is asked."""
-        if not found:
-            preprocessing = self.pipe.engine.preprocessing
-            blank = np.zeros((1, *preprocessing.size, preprocessing.channels), np.float32)
-            return self.pipe.engine.embed(blank).shape[1]
-        return len(found[0]) - classes
 
 
 def _image(path, data, error):
