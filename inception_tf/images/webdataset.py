@@ -34,7 +34,7 @@ def open_tars(files, labels=None, labels_offset=0):
             shard = os.path.relpath(Path(file).absolute(), folder)
             for key, members in _samples(file, shard, skipped).items():
                 name = f"{shard}:{key}"
-                image = next((members[end] for end in members if f".{end}".endswith(IMAGE_SUFFIXES)), None)
+                image = _first_image(members)
                 label = _first_label(members)
                 if not isinstance(image, tuple) or label is None:
                     skipped[name] = "has no image" if image is None else f"has no label ({', '.join(_LABELS)})"
@@ -56,7 +56,7 @@ def iterate_tar(file, name):
         samples = _samples(file, name, broken)
         with Path(file).open("rb") as opened:
             for key, members in samples.items():
-                image = next((members[end] for end in members if f".{end}".endswith(IMAGE_SUFFIXES)), None)
+                image = _first_image(members)
                 if isinstance(image, tuple):
                     opened.seek(image[0])
                     yield f"{name}:{key}", opened.read(image[1]), _first_label(members)
@@ -86,6 +86,10 @@ def _samples(file, shard, skipped):
             raise UsageError(f"{file} is no tar file, or a compressed one; unpack it: {reason(error)}") from error
         skipped[shard] = f"breaks off: {reason(error)}"
     return samples
+
+
+def _first_image(members):
+    return next((members[end] for end in members if f".{end}".endswith(IMAGE_SUFFIXES)), None)
 
 
 def _first_label(members):
