@@ -1,6 +1,7 @@
 """Completion in a real bash: what appears after Tab."""
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -31,20 +32,22 @@ def tab(script, tmp_path):
     bash = subprocess.Popen(
         ["bash", "--norc", "--noprofile", "-i"],
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "READY"},
+        env={"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "STARTING"},
         **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
         start_new_session=True,
     )
 
-    def typed(text):
+    def typed(text, until):
         os.write(shell, text.encode())
-        answer, end = "", time.monotonic() + 30
-        while "END" not in answer and time.monotonic() < end:
-            answer += os.read(shell, 4096).decode()
+        answer, end = "", time.monotonic() + 60
+        while until not in answer and time.monotonic() < end:
+            if select.select([shell], [], [], 1)[0]:
+                answer += os.read(shell, 4096).decode()
         return answer
 
-    typed(f"bind 'set bell-style none'; source {script}; echo E''ND\n")
-    yield lambda text: typed(f"{text}\tEND\x15").partition("END")[0].rpartition("READY")[2]
+    # What is typed before the prompt is there meets no readline: Tab would be a plain character.
+    typed(f"bind 'set bell-style none'; source {script}; PS1=READY\n", until="\nREADY")
+    yield lambda text: typed(f"{text}\tEND\x15", until="END").partition("END")[0].rpartition("READY")[2]
     bash.kill()
     bash.wait()
     os.close(shell)
