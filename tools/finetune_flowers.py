@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _tools import options, start
 
 from inception_tf import tables
 
@@ -27,8 +28,8 @@ BATCH, SEED = 32, 0
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="class folders")
+    parser = options(__doc__)
+    parser.add_argument("--data", required=True, type=Path, help="class folders")
     parser.add_argument("--weights", required=True, help="a Slim checkpoint of Inception-v3")
     parser.add_argument("--out", required=True, type=Path, help="where the runs go")
     parser.add_argument("--epochs", default="3,1", help="of the two phases (3,1)")
@@ -38,44 +39,39 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the folds and the runs (0 1 2)")
     parser.add_argument("--precision", default="float32", help="of the recipes' training (float32)")
     parser.add_argument("--keras", help=argparse.SUPPRESS)  # what this file runs itself with
-    args = parser.parse_args()
+    start(parser, run)
+
+
+def run(args):
     if args.keras:
         print(json.dumps(keras_applications(args.data, args.keras, args.epochs)))
         return
     args.out.mkdir(parents=True, exist_ok=True)
     if args.recipes:
         compare(args)
-        return
-    common = ["--data", args.data, "--no-report", "--batch-size", str(BATCH), "--seed", str(SEED), "--json"]
-    ours = ["-m", "inception_tf", "finetune", *common]
+    else:
+        four_ways(args)
+
+
+def four_ways(args):
+    """Prints the best accuracy on the validation photographs, and the minutes, of each way."""
     converted = args.out / "backbone.weights.h5"
-    runs = {
-        "frozen backbone": [*ours, "--weights", args.weights, "--augment", "none", "--epochs", "10,0"],
-        "two phases": [*ours, "--weights", args.weights, "--epochs", args.epochs],
-        "two phases, keras.applications": [__file__, *sys.argv[1:], "--keras", str(converted)],
-        "from random weights": [*ours, "--weights", "none", "--epochs", args.scratch_epochs],
-    }
     if not converted.exists():
         convert(args.weights, converted)
-    rows = []
-    for name, command in runs.items():
-        if command[0] == "-m":
-            command = [*command, "--out", str(args.out / name.replace(" ", "_"))]
-        load = os.getloadavg()[0]
-        start = time.monotonic()
-        before = os.times()
-        output = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True).stdout
-        after = os.times()
-        used = _children(after) - _children(before)
-        best = json.loads(output)["best"]
-        row = {"run": name, "val_accuracy": best["val_accuracy"], "minutes": (time.monotonic() - start) / 60}
-        rows.append({**row, "cpu_minutes": used / 60, "load_before": load})
+    slim, rows = ["--weights", args.weights], []
+    for name, command in {
+        "frozen backbone": [*slim, "--augment", "none", "--epochs", "10,0"],
+        "two phases": [*slim, "--epochs", args.epochs],
+        "two phases, keras.applications": [__file__, *sys.argv[1:], "--keras", converted],
+        "from random weights": ["--weights", "none", "--epochs", args.scratch_epochs],
+    }.items():
+        if command[0] != __file__:
+            command += ["--data", args.data, "--no-report", "--batch-size", BATCH, "--seed", SEED]
+            command = inception_tf("finetune", *command, "--out", args.out / name.replace(" ", "_"))
+        found, minutes, processor = measured(command)
+        rows.append((name, f"{found['best']['val_accuracy']:.3f}", f"{minutes:.1f}", f"{processor:.1f}"))
         print(json.dumps(rows[-1]), flush=True)
-    (args.out / "flowers.json").write_text(json.dumps(rows, indent=2) + "\n")
-    cells = [
-        (row["run"], f"{row['val_accuracy']:.3f}", f"{row['minutes']:.1f}", f"{row['cpu_minutes']:.1f}") for row in rows
-    ]
-    print(tables.render(cells, ("run", "top-1", "minutes", "processor minutes"), "<>>>"))
+    print(tables.render(rows, ("run", "top-1", "minutes", "processor minutes"), "<>>>"))
 
 
 def compare(args):
@@ -83,35 +79,37 @@ def compare(args):
     reached = {recipe: [] for recipe in args.recipes}
     for seed in args.seeds:
         for fold in range(args.folds):
-            data = deal(Path(args.data), args.out / f"folds-{seed}", args.folds, fold, seed)
+            data = deal(args.data, args.out / f"folds-{seed}", args.folds, fold, seed)
             for recipe, runs in reached.items():
                 out = args.out / f"{Path(recipe).stem}-{seed}-{fold}"
-                command = ["finetune", "--data", data / "train", "--val", data / "few", "--weights", args.weights]
+                command = ["--data", data / "train", "--val", data / "few", "--weights", args.weights, "--out", out]
                 command += ["--recipe", recipe, "--seed", seed, "--precision", args.precision, "--no-report"]
-                start, before = time.monotonic(), os.times()
-                inception_tf(*command, "--out", out)
-                minutes = (time.monotonic() - start) / 60
-                cpu = (_children(os.times()) - _children(before)) / 60
-                accuracy = inception_tf("evaluate", out / "last.keras", "--data", data / "val")["top1"]
-                runs.append((accuracy, minutes, cpu))
-                row = {"recipe": recipe, "seed": seed, "fold": fold, "accuracy": accuracy, "minutes": minutes}
-                print(json.dumps({**row, "processor_minutes": cpu}), flush=True)
+                _, minutes, processor = measured(inception_tf("finetune", *command))
+                found, *_ = measured(inception_tf("evaluate", out / "last.keras", "--data", data / "val"))
+                runs.append((found["top1"], minutes, processor))
+                row = {"recipe": recipe, "seed": seed, "fold": fold, "accuracy": found["top1"], "minutes": minutes}
+                print(json.dumps({**row, "processor_minutes": processor}), flush=True)
     rows = []
     for recipe, runs in reached.items():
-        accuracy, minutes, cpu = np.array(runs).T
+        accuracy, minutes, processor = np.array(runs).T
         row = recipe, len(runs), tables.percent(accuracy.mean()), f"{100 * accuracy.std():.1f}"
-        rows.append((*row, f"{minutes.mean():.1f}", f"{cpu.mean():.1f}"))
+        rows.append((*row, f"{minutes.mean():.1f}", f"{processor.mean():.1f}"))
     print(tables.render(rows, ("recipe", "runs", "top-1", "±", "minutes", "processor minutes"), "<>>>>>"))
 
 
 def inception_tf(*words):
-    """What a command answers, as JSON."""
-    command = [sys.executable, "-m", "inception_tf", *map(str, words), "--json"]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    """The command that runs `inception-tf`, to be `measured`."""
+    return ["-m", "inception_tf", *words, "--json"]
 
 
-def _children(times):
-    return times.children_user + times.children_system
+def measured(command):
+    """What Python answers when it is run with `command`, JSON; the minutes it took, and those of processors."""
+    start, before = time.monotonic(), os.times()
+    command = [sys.executable, *map(str, command)]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return json.loads(answer), (time.monotonic() - start) / 60, processor / 60
 
 
 def deal(photographs, folder, folds, fold, seed):

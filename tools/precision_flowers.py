@@ -7,32 +7,34 @@ float32, and are trained on the Keras model's features of half of each class's p
 train on the 200 photographs that int8 is calibrated on, and are tested on the half that they do not see.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import numpy as np
+from _tools import options, start
 
 from inception_tf import tables
 from inception_tf.benchmark.engines import EXPORTS
 from inception_tf.benchmark.fastest import CANDIDATES
 from inception_tf.exports.portable import CALIBRATION
 from inception_tf.quiet import start_keras
+from inception_tf.zoo import create_model
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--data", required=True, type=Path, help="class folders")
     parser.add_argument("--weights", required=True, help="a Slim checkpoint of Inception-v3")
     parser.add_argument("--out", required=True, type=Path, help="where features and exports go, and are found again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", default=[" ".join(pair) for pair in CANDIDATES], help="openvino int8, …")
-    args = parser.parse_args()
+    start(parser, run)
+
+
+def run(args):
     args.out.mkdir(parents=True, exist_ok=True)
     start_keras()
-    from inception_tf.zoo import create_model
-
     classes = sorted(folder.name for folder in args.data.iterdir() if folder.is_dir())
     files = [sorted(args.data.joinpath(name).iterdir()) for name in classes]
     paths, truth = sum(files, []), np.repeat(np.arange(len(classes)), list(map(len, files)))

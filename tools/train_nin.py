@@ -63,7 +63,7 @@ def run(args):
     rows = [
         (r["network"], f"{r['rate']:.3g}", f"{r['parameters']:,}", f"{r['multiply_adds']:,}")
         + tuple(f"{100 * r['epochs'][i]['val_accuracy']:.2f}" for i in (0, -1))
-        + (f"{sum(epoch['seconds'] for epoch in r['epochs']):.0f}",)
+        + (f"{r['seconds']:.0f}",)
         for r in results
     ]
     header = ("network", "rate", "parameters", "multiply-adds", "test % after 1", f"after {args.epochs}", "seconds")
@@ -136,23 +136,16 @@ def train(name, data, args, folder, rate):
     # Without XLA on a processor: oneDNN's convolutions are faster there.
     loss, xla = "sparse_categorical_crossentropy", device() != "CPU"
     model.compile(update, loss, metrics=["accuracy"], jit_compile=xla)
-    costs, epochs, start = profile(model), [], time.perf_counter()
-
-    def note(epoch, logs):
-        seconds = time.perf_counter() - start - sum(one["seconds"] for one in epochs)
-        if np.isfinite(logs["loss"]):
-            epochs.append({key: float(value) for key, value in logs.items()} | {"seconds": seconds})
-            numbers = "  ".join(f"{key} {value:.4f}" for key, value in epochs[-1].items())
-            print(f"{name:5}  epoch {epoch + 1:2}/{args.epochs}  {numbers}", flush=True)
-
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=note), keras.callbacks.TerminateOnNaN()]
-    testing = batches(*data["test"], preprocessing, 250)
-    model.fit(training, validation_data=testing, epochs=args.epochs, callbacks=callbacks, shuffle=False, verbose=0)
-    if len(epochs) < args.epochs:
+    began, testing = time.perf_counter(), batches(*data["test"], preprocessing, 250)
+    settings = {"callbacks": [keras.callbacks.TerminateOnNaN()], "shuffle": False, "verbose": 2}
+    history = model.fit(training, validation_data=testing, epochs=args.epochs, **settings).history
+    if not np.isfinite(history["loss"]).all():
         return None
     model.save(folder / f"{name}.keras")
-    counts = {key: total(costs.layers, key) for key in ("parameters", "multiply_adds")}
-    return {"network": name, **VARIANTS[name], "rate": rate, **counts, "epochs": epochs}
+    counts = {key: total(profile(model).layers, key) for key in ("parameters", "multiply_adds")}
+    epochs = [dict(zip(history, numbers)) for numbers in zip(*history.values())]
+    seconds = time.perf_counter() - began
+    return {"network": name, **VARIANTS[name], "rate": rate, **counts, "seconds": seconds, "epochs": epochs}
 
 
 def device():

@@ -1,16 +1,14 @@
 """What batch inference on Ray survives: faults on a cluster of raylets on this machine, and what comes out.
 
-    python tools/ray_faults.py MODEL.onnx ../shared/data/flower_photos --images 1000
-    python tools/ray_faults.py MODEL.onnx ../shared/data/flower_photos --images 1000 --cost
+    python tests/inference/ray_faults.py MODEL.onnx ../shared/data/flower_photos --images 1000
 
 Each fault is a job of its own over the photographs and bad files: truncated, empty, a text, a header of 50,000×50,000
 pixels, and one at which the process that decodes it aborts. It prints rows out, twice, lost, wrong, and seconds.
---cost prints CPU seconds instead, of a process alone, of one worker and of two.
+`test_ray.py` runs them too.
 """
 
 import argparse
 import collections
-import contextlib
 import json
 import os
 import resource
@@ -24,7 +22,7 @@ import unittest.mock
 import zlib
 from pathlib import Path
 
-FAULTS = ("none", "worker", "raylet, CPUs to spare", "raylet, none to spare", "driver", "disk full")
+FAULTS = ("none", "worker", "raylet, none to spare", "driver", "disk full", "raylet, CPUs to spare")
 ABORT = b"abort here"  # at the end of a file: the decoder's process is to die of it
 # In each of the cluster's workers: the decoder's substitute, which leaves a byte for every image it was given, and
 # holds where a file says after how many, so that a fault comes in the middle of the job however fast that is.
@@ -70,18 +68,18 @@ def write_images(folder, photographs, bad=20):
 
 
 class Raylets:
-    """A Ray cluster of processes on this machine: one raylet with a CPU for each of `cpus`. A context manager.
+    """A Ray cluster of processes on this machine: two raylets of a CPU each. A context manager.
 
     Attributes:
         address: for `RayPool`.
         trace: the file with a byte for each image that a decoder was given.
     """
 
-    def __init__(self, cpus, folder):
-        self.cpus, self.folder, self.trace, self.hold = cpus, folder, folder / "trace", folder / "hold"
+    def __init__(self, folder):
+        self.trace, self.hold = folder / "trace", folder / "hold"
         (folder / "hook").mkdir(parents=True, exist_ok=True)
         (folder / "hook/sitecustomize.py").write_text(HOOK)
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         self.environment = {
             "PYTHONPATH": os.pathsep.join([str(folder / "hook"), root]),
             "RAY_FAULTS_TRACE": str(self.trace),
@@ -95,10 +93,9 @@ class Raylets:
         self._patch.start()
         from ray.cluster_utils import Cluster
 
-        options = {"include_dashboard": False, "object_store_memory": 100_000_000}
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": self.cpus[0], **options})
-        for cpus in self.cpus[1:]:
-            self.add(cpus)
+        options = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000}
+        self._cluster = Cluster(initialize_head=True, head_node_args=options)
+        self.fill(2)
         self.address = self._cluster.address
         return self
 
@@ -106,11 +103,10 @@ class Raylets:
         self._cluster.shutdown()
         self._patch.stop()
 
-    def __len__(self):
-        return len(self._cluster.list_all_nodes())
-
-    def add(self, cpus=1):
-        self._cluster.add_node(num_cpus=cpus, object_store_memory=100_000_000)
+    def fill(self, count):
+        """Adds raylets of a CPU until there are `count`."""
+        while len(self._cluster.list_all_nodes()) < count:
+            self._cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
 
     def workers(self):
         """A dict from the ids of the processes that work on images to those of their raylets."""
@@ -138,21 +134,8 @@ class Raylets:
             if node.all_processes["raylet"][0].process.pid == chosen:
                 self._cluster.remove_node(node, allow_graceful=False)
 
-    def cpu_seconds(self):
-        """What Ray's own processes have computed, the workers' left out."""
-        processes, tick = {}, os.sysconf("SC_CLK_TCK")
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] != "Z":  # a worker that has just ended
-                    processes[int(folder.name)] = int(fields[1]), sum(map(int, fields[11:13])) / tick
-        ours, workers = {os.getpid()}, self.workers()
-        while more := {pid for pid, (parent, _) in processes.items() if parent in ours} - ours:
-            ours |= more
-        return sum(processes[pid][1] for pid in ours - set(workers) - {os.getpid()})
 
-
-def start_driver(raylets, model, images, out, workers=2, rows=64, embed=False, file_size=None):
+def start_driver(raylets, model, images, out, rows=64, embed=False, file_size=None):
     """The job's own process; a `file_size` is the most bytes a file of it may have, as on a disk that is full."""
 
     def limit():
@@ -160,14 +143,14 @@ def start_driver(raylets, model, images, out, workers=2, rows=64, embed=False, f
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
-    options = [model, images, out, raylets.address, workers, rows, int(embed)]
+    options = [model, images, out, raylets.address, rows, int(embed)]
     command = [sys.executable, __file__, "--drive", *map(str, options)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit if file_size else None
     )
 
 
-def drive(model, images, out, address, workers, rows, embed):
+def drive(model, images, out, address, rows, embed):
     """What the driver's process does."""
     from inception_tf.errors import InceptionTFError
     from inception_tf.images.streams import image_tables
@@ -178,11 +161,11 @@ def drive(model, images, out, address, workers, rows, embed):
     predictor = TablePredictor(model, threads=1, embed=embed == "1")
     parts = Parts(out, predictor.settings, rows=int(rows))
     try:
-        with RayPool(address, int(workers)) as pool:
+        with RayPool(address, workers=2) as pool:
             summary = run_job(image_tables(images, 32), predictor, parts, pool=pool)
     except InceptionTFError as error:
         sys.exit(str(error))
-    print(json.dumps({**summary.to_json(), "lost": pool.lost, "cpu_seconds": pool.cpu_seconds}))
+    print(json.dumps({**summary.to_json(), "lost": pool.lost}))
 
 
 def wait_for(raylets, count, driver, seconds=120):
@@ -196,6 +179,7 @@ def wait_for(raylets, count, driver, seconds=120):
 
 def run_fault(fault, raylets, model, images, out, count, seconds=600):
     """A job over `images` with a fault after a third of `count` images; the driver's last result, a dict."""
+    raylets.fill(3 if fault == "raylet, CPUs to spare" else 2)
     raylets.trace.unlink(missing_ok=True)
     full = fault == "disk full"
     if not full and fault != "none":
@@ -246,69 +230,20 @@ def count_rows(out, images, bad):
     }
 
 
-def fault_rows(model, photographs, faults, folder, bad=20):
-    """Yields a dict for each fault: its name, what `count_rows` counts, how many workers died, seconds."""
-    kinds = write_images(folder / "images", photographs, bad)
-    with Raylets([1, 1], folder) as raylets:
-        for number, fault in enumerate(sorted(faults, key="raylet, CPUs to spare".__eq__)):
-            if fault == "raylet, CPUs to spare":
-                raylets.add()
-            start, out = time.monotonic(), folder / f"out{number}"
-            found = run_fault(fault, raylets, model, folder / "images", out, len(photographs))
-            seconds = round(time.monotonic() - start, 1)
-            if fault == "raylet, none to spare":
-                raylets.add()
-            counts = count_rows(out, folder / "images", kinds)
-            yield {"fault": fault, **counts, "workers lost": found["lost"], "seconds": seconds}
-
-
-def cost_rows(model, photographs, folder):
-    """Yields CPU seconds of a process alone, of one worker, of two: a dict each."""
-
-    def children():
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-
-    write_images(folder / "images", photographs, 0)
-    command = [sys.executable, "-m", "inception_tf", "classify", model, folder / "images", "--json", "--out"]
-    for threads in ("2", "1"):
-        before, start = children(), time.monotonic()
-        options = [folder / f"alone{threads}", "--threads", threads]
-        subprocess.run([*command, *options], stdout=subprocess.DEVNULL, check=True)
-        alone = children() - before
-        yield {"who": f"classify --threads {threads}", "CPU s": alone, "seconds": time.monotonic() - start}
-    for workers in (1, 2):
-        with Raylets([2], folder) as raylets:
-            before, own = children(), raylets.cpu_seconds()
-            driver = start_driver(raylets, model, folder / "images", folder / f"out{workers}", workers)
-            found = json.loads(driver.communicate()[0].splitlines()[-1])
-            yield {
-                "who": f"Ray, {workers} worker{'s' * (workers > 1)}",
-                "CPU s": found["cpu_seconds"],
-                "of classify's": found["cpu_seconds"] / alone,
-                "Ray's own CPU s": raylets.cpu_seconds() - own,
-                "driver's CPU s": children() - before,
-                "seconds": found["seconds"],
-            }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="what `inception-tf classify` takes")
     parser.add_argument("photographs", help="a folder of them")
     parser.add_argument("--images", type=int, default=1000, help="how many (1000)")
-    parser.add_argument("--bad", type=int, default=20, help="how many files that are none (20)")
-    parser.add_argument("--faults", default=";".join(FAULTS), help="some of them, with ; between (all)")
-    parser.add_argument("--cost", action="store_true", help="measure CPU seconds instead")
     args = parser.parse_args()
     photographs = sorted(Path(args.photographs).rglob("*.jpg"))[: args.images]
-    with tempfile.TemporaryDirectory() as folder:
-        if args.cost:
-            rows = cost_rows(args.model, photographs, Path(folder))
-        else:
-            rows = fault_rows(args.model, photographs, args.faults.split(";"), Path(folder), args.bad)
-        for row in rows:
-            print(json.dumps({name: round(x, 2) if isinstance(x, float) else x for name, x in row.items()}), flush=True)
+    with tempfile.TemporaryDirectory() as scratch, Raylets(folder := Path(scratch)) as raylets:
+        kinds = write_images(folder / "images", photographs)
+        for number, fault in enumerate(FAULTS):
+            start, out = time.monotonic(), folder / f"out{number}"
+            lost = run_fault(fault, raylets, args.model, folder / "images", out, len(photographs))["lost"]
+            seconds, counts = round(time.monotonic() - start, 1), count_rows(out, folder / "images", kinds)
+            print(json.dumps({"fault": fault, **counts, "workers lost": lost, "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":
