@@ -25,6 +25,7 @@ from inception_tf.cli.bench import settings
 from inception_tf.exports.driver import external_converter
 from inception_tf.images.files import find_images
 from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.machine import processor
 from inception_tf.models.fused import fuse_for_inference
 from inception_tf.quiet import start_keras, suppress_stderr
 from inception_tf.zoo import load_model
@@ -76,7 +77,7 @@ def keras_applications(args, scratch, report):
     yield peer("keras.applications tf.function", "keras_application")
     yield peer("keras.applications XLA", "keras_application", jit_compile=True)
     yield peer("keras.applications frozen", "savedmodel", path=saved, frozen=True)
-    if wanted(f"{BASE} mixed_bfloat16", args.only) and has_bfloat16():
+    if wanted(f"{BASE} mixed_bfloat16", args.only) and "bf16" in processor():
         keras.config.set_dtype_policy("mixed_bfloat16")
         with suppress_stderr():
             keras.applications.InceptionV3(weights=None).export(f"{saved}-bfloat16", verbose=False)
@@ -131,16 +132,10 @@ def quantize(engine, saved, images):
         Path(f"{saved}-int8.tflite").write_bytes(converter.convert())
 
 
-def has_bfloat16():
-    """Whether this processor multiplies it."""
-    processor = Path("/proc/cpuinfo")
-    return processor.exists() and "_bf16" in processor.read_text()
-
-
 def ours(args, scratch, report):
     """On every engine, in every precision that there is here; int8 with `--calibrate`."""
     rows = [("ours", NETWORK, engines.ENGINES, {})]
-    if has_bfloat16():
+    if "bf16" in processor():
         rows.append(("ours bfloat16", NETWORK, ["savedmodel", "openvino"], {"precision": "bfloat16"}))
     if args.calibrate:
         options = {"precision": "int8", "calibrate": args.calibrate}
