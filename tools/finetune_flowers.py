@@ -1,4 +1,4 @@
-"""Fine-tunes Inception-v3 by several recipes on the same folds of a folder of class folders, and says what each reached.
+"""Fine-tunes Inception-v3 by several recipes on the same folds of class folders, and says what each reached.
 
     python tools/finetune_flowers.py --data flower_photos --weights inception_v3.ckpt --out runs \\
         --recipes slim modern --folds 2 --seeds 0 1 2

@@ -1,6 +1,6 @@
 """Memory of `classify --out` over the number of images: a process a size, small JPEGs; and the picture of it.
 
-    python tools/scale_memory.py digits.onnx --sizes 1000 10000 100000 --out docs/pictures/scale_memory.png
+python tools/scale_memory.py digits.onnx --sizes 1000 10000 100000 --out docs/pictures/scale_memory.png
 """
 
 import multiprocessing
