@@ -226,9 +226,7 @@ class _Walk:
             start = self.one(layer.preact, x, path, branch) if layer.preact else x
             shortcut = x
             if layer.shortcut:
-                shortcut = self.one(
-                    layer.shortcut, start if isinstance(layer.shortcut, blocks.Conv2D) else x, path, branch
-                )
+                shortcut = self.one(layer.shortcut, layer.shortcut_input(x, start), path, branch)
             x = joined([self.steps(layer, start, path, branch), shortcut], concatenated=False)
             if blocks.is_unit(layer):
                 self.units[path] = x

@@ -8,12 +8,11 @@
 
 import contextlib
 import functools
-import itertools
 
 import keras
 import numpy as np
 
-from inception_tf.models.blocks import CHANNELS, Conv2D, Mixed, Repeat, Residual, Scope, Siblings, concatenate, run
+from inception_tf.models.blocks import Conv2D, Mixed, Repeat, Residual, Scope, Siblings, concatenate, run
 from inception_tf.models.fused import chain
 
 STEM = 16  # channels of the first convolution
@@ -160,13 +159,10 @@ def _pooling(layer, weights):
 def _siblings(layer, weights, kernels):
     opening = layer.opening and _step(layer.opening, weights, kernels)
     branches = [_step(branch, weights, kernels) for branch in layer.branches]
-    ends = list(itertools.accumulate(width for width in layer.widths if width))[:-1]
 
     def siblings(weights, x):
-        parts = iter(keras.ops.split(opening(weights, x), ends, axis=CHANNELS) if opening else ())
-        return concatenate(
-            [branch(weights, next(parts) if width else x) for branch, width in zip(branches, layer.widths)]
-        )
+        parts = layer.parts(x, opening and opening(weights, x))
+        return concatenate([branch(weights, part) for branch, part in zip(branches, parts)])
 
     return siblings
 
@@ -175,15 +171,7 @@ def _residual(layer, weights, kernels):
     """A unit without normalization in front; its factor is as it is."""
     steps = _sequence(layer.steps, weights, kernels)
     shortcut = layer.shortcut and _step(layer.shortcut, weights, kernels)
-    activation = keras.activations.get(layer.activation)
-
-    def residual(weights, x):
-        y = steps(weights, x)
-        y = y if layer.scale == 1 else y * layer.scale
-        y = keras.ops.clip(y, -6.0, 6.0) if layer.activation == "relu6" else y
-        return activation((shortcut(weights, x) if shortcut else x) + y)
-
-    return residual
+    return lambda weights, x: layer.added(shortcut(weights, x) if shortcut else x, steps(weights, x))
 
 
 def _together(branches):

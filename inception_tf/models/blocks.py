@@ -198,14 +198,14 @@ class Siblings(Nested):
             build(branch, shape)
 
     def call(self, inputs, training=None):
-        parts = iter(())
-        if self.opening:
-            ends = list(itertools.accumulate(width for width in self.widths if width))[:-1]
-            parts = iter(keras.ops.split(self.opening(inputs), ends, axis=CHANNELS))
-        outputs = [
-            run(branch, next(parts) if width else inputs, training) for branch, width in zip(self.branches, self.widths)
-        ]
-        return concatenate(outputs)
+        parts = self.parts(inputs, self.opening and self.opening(inputs))
+        return concatenate([run(branch, part, training) for branch, part in zip(self.branches, parts)])
+
+    def parts(self, inputs, opened):
+        """What each branch takes: its channels of `opened`, which `opening` made of the inputs, or these themselves."""
+        ends = list(itertools.accumulate(width for width in self.widths if width))[:-1]
+        parts = iter(keras.ops.split(opened, ends, axis=CHANNELS) if self.opening else ())
+        return [next(parts) if width else inputs for width in self.widths]
 
     def compute_output_shape(self, input_shape):
         shapes = [step_shape(branch, shape) for branch, shape in zip(self.branches, self._shapes(input_shape))]
@@ -242,15 +242,18 @@ class Residual(Scope):
 
     def call(self, inputs, training=None):
         x = run(self.preact, inputs, training) if self.preact else inputs
-        shortcut = inputs
-        if self.shortcut:
-            shortcut = run(self.shortcut, x if isinstance(self.shortcut, Conv2D) else inputs, training)
-        residual = super().call(x, training=training)
-        if self.scale != 1:
-            residual = residual * self.scale
-        if self.activation == "relu6":
-            residual = keras.ops.clip(residual, -6.0, 6.0)
+        shortcut = run(self.shortcut, self.shortcut_input(inputs, x), training) if self.shortcut else inputs
+        return self.added(shortcut, super().call(x, training=training))
+
+    def added(self, shortcut, residual):
+        """The unit's output, of what comes by either way."""
+        residual = residual if self.scale == 1 else residual * self.scale
+        residual = keras.ops.clip(residual, -6.0, 6.0) if self.activation == "relu6" else residual
         return keras.activations.get(self.activation)(shortcut + residual)
+
+    def shortcut_input(self, inputs, preactivated):
+        """What the shortcut takes, of the unit's inputs and of these after `preact`."""
+        return preactivated if isinstance(self.shortcut, Conv2D) else inputs
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "activation": self.activation}
@@ -293,9 +296,8 @@ def inner_end_points(layer, x):
         start = residual = inner(part.preact)(x) if part.preact else x
         shortcut = x
         if part.shortcut:
-            convolves = isinstance(part.shortcut, Conv2D)
-            shortcut = inner(part.shortcut)(start if convolves else x)
-            if convolves:
+            shortcut = inner(part.shortcut)(part.shortcut_input(x, start))
+            if isinstance(part.shortcut, Conv2D):
                 yield f"{path}/shortcut", shortcut
         for step in part.steps:
             yield f"{path}/{step.name}", (residual := inner(step)(residual))

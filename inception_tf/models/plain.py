@@ -120,9 +120,7 @@ class _Writer:
         start = self.layer(layer.preact, x, f"{path}/preact") if layer.preact else x
         shortcut = x
         if layer.shortcut:
-            shortcut = self.layer(
-                layer.shortcut, start if isinstance(layer.shortcut, blocks.Conv2D) else x, f"{path}/shortcut"
-            )
+            shortcut = self.layer(layer.shortcut, layer.shortcut_input(x, start), f"{path}/shortcut")
         x = self.steps(layer.steps, start, path)
         if layer.scale != 1:
             x = self.call(keras.layers.Rescaling, x, f"{path}/scale", scale=layer.scale, offset=0.0, dtype=dtype)
