@@ -56,7 +56,7 @@ class Preprocessing(keras.layers.Layer):
         images = images[:, rows, columns]
         if own.kind == "lenet":
             margins = [(-offset, size - kept + offset) for size, kept, offset in zip(own.size, resized, offsets)]
-            return (keras.ops.pad(images, [(0, 0), *margins, (0, 0)]) - 128.0) / 128.0
+            return own.in_range(keras.ops.pad(images, [(0, 0), *margins, (0, 0)]))
         if own.kind == "inception":
             images = images * np.float32(1 / 255)
         for axis in (2, 1):  # along the rows first, as TensorFlow
@@ -64,7 +64,7 @@ class Preprocessing(keras.layers.Layer):
             read, before, after, weight = preprocessing.neighbors(*sizes)
             start, end = (keras.ops.take(images, read[where], axis=axis) for where in (before, after))
             images = start + (end - start) * weight.reshape((-1, 1, 1) if axis == 1 else (-1, 1))
-        return (images - 0.5) * 2.0 if own.kind == "inception" else images - preprocessing.MEAN_RGB
+        return own.in_range(images)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *self.preprocessing.size, self.preprocessing.channels)

@@ -104,19 +104,17 @@ class Preprocessing:
         if self.channels == 1 and image.shape[2] == 3:
             image = to_gray(image.astype(np.float32))
         used, resized, offsets = zip(*self.geometry(*image.shape[:2], place))
-        image = image[used]
+        if self.kind == "lenet":
+            padding = [(-offset, size - kept + offset) for size, kept, offset in zip(self.size, resized, offsets)]
+            return self.in_range(np.pad(image[used].astype(np.float32), [*padding, (0, 0)]))
+        scale = np.float32(1 / 255) if self.kind == "inception" else None
+        return self.in_range(_resize(image[used], resized, offsets, self.size, scale))
+
+    def in_range(self, image):
+        """What is resized to the range that the network takes; "inception" is of [0, 1] then. Arrays and tensors."""
         if self.kind == "inception":
-            image = _resize(image, resized, offsets, self.size, np.float32(1 / 255))
-            image -= np.float32(0.5)
-            image *= np.float32(2)
-            return image
-        if self.kind == "inception_2015":
-            return around_zero(_resize(image, resized, offsets, self.size))
-        if self.kind == "vgg":
-            return _resize(image, resized, offsets, self.size) - MEAN_RGB
-        padding = [(-offset, size - kept + offset) for size, kept, offset in zip(self.size, resized, offsets)]
-        image = np.pad(image.astype(np.float32), [*padding, (0, 0)])
-        return around_zero(image)
+            return (image - np.float32(0.5)) * np.float32(2)
+        return image - MEAN_RGB if self.kind == "vgg" else around_zero(image)
 
     def geometry(self, height, width, place=(0.5, 0.5)):
         """Yields for both axes: the slice of the image that is used, its side once resized, and where in that the
@@ -176,18 +174,16 @@ class Preprocessing:
                 for side in (tf.cast(height, tf.float64), tf.cast(width, tf.float64))
             )
             image = image[:, top : height - top, left : width - left]
-            image = tf.cast(image, tf.float32) * np.float32(1 / 255)
-            image = (resize_bilinear(image, self.size) - 0.5) * 2.0
+            image = resize_bilinear(tf.cast(image, tf.float32) * np.float32(1 / 255), self.size)
         elif self.kind == "inception_2015":
-            image = around_zero(resize_bilinear(image, self.size))
+            image = resize_bilinear(image, self.size)
         elif self.kind == "vgg":
             image = resize_short_side(image, self.resize_side)
             top, left = tf.unstack((tf.shape(image)[1:3] - self.size) // 2)
-            image = image[:, top : top + self.size[0], left : left + self.size[1]] - MEAN_RGB
+            image = image[:, top : top + self.size[0], left : left + self.size[1]]
         else:
             image = tf.image.resize_with_crop_or_pad(tf.cast(image, tf.float32), *self.size)
-            image = around_zero(image)
-        image = tf.ensure_shape(image, (None, *self.size, self.channels))
+        image = tf.ensure_shape(self.in_range(image), (None, *self.size, self.channels))
         return image[0] if single else image
 
 

@@ -222,7 +222,7 @@ def test_without_tensorflow(tmp_path, pixels, encode):
     np.testing.assert_array_equal(np.load(tmp_path / "batch.npy"), expected)
 
 
-@pytest.mark.parametrize("kind, size", [("inception", (32, 40)), ("vgg", 24), ("lenet", None)])
+@pytest.mark.parametrize("kind, size", [("inception", (32, 40)), ("inception_2015", 40), ("vgg", 24), ("lenet", None)])
 def test_inside_a_data_pipeline_and_as_a_layer(kind, size):
     """Symbolic tensors, in `tf.data` and in Keras: the pixels are those of an array."""
     images = np.stack([noise(60, 50), noise(60, 50)[::-1]])
