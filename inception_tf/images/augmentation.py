@@ -33,7 +33,8 @@ class Augmentation:
             and takes the image for it), resized to the network's size whatever its aspect; in half of the images left
             and right exchanged; brightness moved by at most 32/255, then saturation times 0.5 to 1.5; clipped; to
             [-1, 1]. The "full" mode resizes by one of four methods (bilinear, nearest, bicubic, area), turns the hue
-            by at most 0.2 and multiplies the contrast by 0.5 to 1.5 besides, in one of four orders.
+            by at most 0.2 and multiplies the contrast by 0.5 to 1.5 besides, in one of four orders. The same for
+            "inception_2015", in its own range.
         "vgg": bilinear until the short side is a number of 256 to 512 (in general `resize_side` to twice that), a
             random window of the network's size, in half of the images left and right exchanged, minus the mean RGB.
             "fast" and "full" are the same.
@@ -113,7 +114,7 @@ class Augmentation:
         image = tf.clip_by_value(image, 0.0, 1.0)
         if self.preprocessing.channels == 1:
             image = to_gray(image)
-        return (image - 0.5) * 2.0
+        return self.preprocessing.in_range(image if self.preprocessing.kind == "inception" else image * 255.0)
 
     def _vgg(self, image, draws):
         side = self.preprocessing.resize_side

@@ -189,6 +189,12 @@ def test_a_gray_image(channels):
     assert np.array_equal(augmentation.graph(gray, (0, 1)), rgb)
 
 
+def test_the_network_of_2015_has_the_range_of_its_evaluation():
+    kinds = ("inception", "inception_2015")
+    own, of_2015 = (Augmentation(Preprocessing(kind, SIZE)).graph(image_of(60, 90), (1, 2)) for kind in kinds)
+    assert close(of_2015, (127.5 * (own + 1) - 128) / 128)
+
+
 def test_an_image_too_long_and_narrow_for_vgg_takes_no_memory():
     with pytest.raises(tf.errors.InvalidArgumentError, match="too long and narrow"):
         Augmentation(Preprocessing("vgg")).graph(np.zeros((1, 9000, 3), np.uint8), (0, 0))
