@@ -31,7 +31,7 @@ def stripes(tmp_path_factory):
 def trained(stripes, tmp_path_factory):
     """The directory of a run of two networks."""
     out = tmp_path_factory.mktemp("trained") / "nin"
-    arguments = "--networks nin fc --size 28 --width 0.1 --epochs 2 --batch 8 --rate 0.05".split()
+    arguments = ["--networks", "nin", "fc", "--size=28", "--width=0.1", "--epochs=2", "--batch=8", "--rate=0.05"]
     tool.main([*arguments, "--data", str(stripes), "--out", str(out)])
     return out
 
