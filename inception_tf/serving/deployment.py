@@ -1,5 +1,6 @@
 """How TensorFlow Serving is started and deployed: its command line, and files for Docker, Kubernetes and KServe."""
 
+import glob
 import json
 import re
 import shlex
@@ -81,10 +82,11 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
     def indented(text):
         return text.rstrip().replace("\n", "\n" + " " * indent)
 
+    cpu = {"cpu": "4"} if form == "kserve" else {}  # its runtime has a limit of 1, less than what is requested here
     values = {
         "version": version,
         "image": f"tensorflow/serving:{version}",
-        "limits": _text({"memory": "8Gi", **({"nvidia.com/gpu": "1"} if gpu else {})}),
+        "limits": _text({**cpu, "memory": "8Gi", **({"nvidia.com/gpu": "1"} if gpu else {})}),
         "monitoring_config": indented(monitoring_config()),
     }
     if form == "kserve":
@@ -117,7 +119,9 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
         "command": _text(command),
         "flags": shlex.join(command[1:]).replace(" ", " \\\n  ") if form == "docker" else _text(command[1:]),
         "models_config": indented(models_config({name: f"/models/{name}" for name in models})),
-        "copies": "\n".join(f"COPY {_text([_word(f'{s.name}/'), _word(f'{t}/')])}" for t, s in sources.items()),
+        "copies": "\n".join(
+            f"COPY {_text([_word(glob.escape(s.name) + '/'), _word(f'{t}/')])}" for t, s in sources.items()
+        ),
         "mounts": mounts.get(form),
         "gpu_option": "--gpus all" if gpu else "",
         "devices": _text({"resources": {"reservations": {"devices": [device]}}} if gpu else {}),

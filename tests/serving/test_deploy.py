@@ -239,6 +239,8 @@ def test_kserve(models, gpu):
         assert model["modelFormat"] == {"name": "tensorflow"} and model["storageUri"] == f"pvc://models/{name}"
         assert model["runtimeVersion"] == image(gpu).partition(":")[2]
         assert ("nvidia.com/gpu" in model["resources"]["limits"]) == gpu
+        # KServe's runtime fills in what is missing: a limit of 1 CPU and 2Gi, below these requests.
+        assert set(model["resources"]["requests"]) <= set(model["resources"]["limits"])
         assert ("--xla_cpu_compilation_enabled" in model["args"]) == (name == "compiled")
         assert ("--xla_gpu_compilation_enabled" in model["args"]) == (name == "compiled" or gpu)
         assert "--monitoring_config_file=/config/monitoring.config" in model["args"]
@@ -257,7 +259,7 @@ def test_kserve(models, gpu):
 
 @BOTH
 def test_dockerfile(models, gpu):
-    odd = {(name := 'it\'s "$2"'): Path("/models", name)}
+    odd = {(name := 'it\'s "$2" [*'): Path("/models", name)}
     lines = deployment("dockerfile", models, 8501, 8500, gpu=gpu).splitlines()
     assert lines[0] == "# syntax=docker/dockerfile:1" and f"FROM {image(gpu)}" in lines
 
@@ -271,7 +273,7 @@ def test_dockerfile(models, gpu):
     copies = [[re.sub(r"\\(.)", r"\1", word) for word in json.loads(copy)] for copy in copies]
     assert copies == [[f"{name}/", f"/models/{name}/"] for name in models]
     words = next(line for line in deployment("dockerfile", odd, 1, 2).splitlines() if line.startswith("COPY ["))
-    assert json.loads(words.removeprefix("COPY "))[0] == r"it\'s \"\$2\"/"
+    assert json.loads(words.removeprefix("COPY "))[0] == r"it\'s \"\$2\" [[][*]/"
     (entry,) = (line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT"))
     check_flags(json.loads(entry)[1:])
     with pytest.raises(UsageError, match="one directory"):
