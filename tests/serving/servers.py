@@ -34,7 +34,7 @@ class Process:
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.pid, end = self.process.pid, time.monotonic() + 240
+        self.pid, end = self.process.pid, time.monotonic() + 900
         while not available(self):
             assert self.process.poll() is None and time.monotonic() < end, f"it does not serve: {self.command}"
             time.sleep(0.2)

@@ -226,7 +226,7 @@ def test_a_version_that_is_broken_or_half_copied_leaves_the_old_one(server, rest
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if fault in FAULTS[:-1] else b"<html>")
     part.rename(broken)
     try:
-        end = time.monotonic() + 240
+        end = time.monotonic() + 900
         while (state := states(server).get(old + 1)) != "END":  # Serving tries for minutes: five seconds are looked at
             assert state != "AVAILABLE" and time.monotonic() < end
             seen = seen or (state and time.monotonic())
