@@ -35,9 +35,13 @@ class Process:
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.pid, end = self.process.pid, time.monotonic() + 900
-        while not available(self):
-            assert self.process.poll() is None and time.monotonic() < end, f"it does not serve: {self.command}"
-            time.sleep(0.2)
+        try:
+            while not available(self):
+                assert self.process.poll() is None and time.monotonic() < end, f"it does not serve: {self.command}"
+                time.sleep(0.2)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):

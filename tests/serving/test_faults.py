@@ -268,7 +268,7 @@ def test_these_tests_ask_tensorflow_serving(base, tmp_path, by):
             command.chmod(0o755)
             environment["PATH"] = f"{command.parent}{os.pathsep}{environment['PATH']}"
         kinds = "TensorFlow and (sigterm or pb or rows)"
-        files = [__file__, str(Path(__file__).with_name("test_apis.py"))]
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", "-k", kinds, *files]
+        files = [str(Path(__file__).with_name("test_apis.py")), __file__]  # SIGTERM ends the server: the last of all
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", kinds, *files]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "4 passed" in done.stdout and "skipped" not in done.stdout, done.stdout
