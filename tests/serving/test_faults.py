@@ -117,9 +117,9 @@ def gif(side, frames):
 
 
 def malformed_requests(local):
-    """Wrong requests: (kind, path, body, the status that is right, or several). An image that cannot be read is answered.
+    """Wrong requests: (kind, path, body, the status that is right, or several).
 
-    Those whose cost is out of proportion to their size; tests/serving has more kinds, and gRPC's.
+    An image that cannot be read is answered. Those whose cost is out of proportion to their size; tests/serving has more kinds, and gRPC's.
     """
     image = np.zeros((28, 28, 1)).tolist()
     return [
