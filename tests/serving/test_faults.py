@@ -119,8 +119,8 @@ def gif(side, frames):
 def malformed_requests(local):
     """Wrong requests: (kind, path, body, the status that is right, or several).
 
-    Those whose cost is out of proportion to their size; test_apis.py has more kinds, and gRPC's. An image that cannot be
-    read is answered.
+    Those whose cost is out of proportion to their size; test_apis.py has more kinds, and gRPC's. An image that cannot
+    be read is answered.
     """
     image = np.zeros((28, 28, 1)).tolist()
     return [
