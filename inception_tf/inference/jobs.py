@@ -80,6 +80,9 @@ class Parts:
             self.flush()
         if not len(table):
             return
+        if not self._known:  # also to learn early whether anything can be written there
+            self._put(SETTINGS, json.dumps(self.settings, indent=2).encode())
+            self._known = True
         self.since = self.since or time.monotonic()
         self.waiting.append(table)
         rows, size, seconds = self.limits
@@ -97,9 +100,6 @@ class Parts:
         import pyarrow as pa
 
         table, self.waiting, self.since = pa.concat_tables(self.waiting), [], None
-        if not self._known:
-            self._put(SETTINGS, json.dumps(self.settings, indent=2).encode())
-            self._known = True
         # A name that no other process gives, should two write here.
         self._put(f"part-{self._next:06d}-{uuid.uuid4().hex[:8]}.{self.format}", self._encoded(table))
         self._next += 1
@@ -139,13 +139,14 @@ class Parts:
             return [file for file in files if not file.endswith(".tmp")]
 
     def _check(self, files):
-        self._known, self._next = f"{self.root}/{SETTINGS}" in files, len(files)
+        self._next, settings = len(files), f"{self.root}/{SETTINGS}"
+        self._known = settings in files and len(files) > 1
         if not self._known:
-            if files:
+            if files and files != [settings]:
                 raise UsageError(f"{self.out} is not empty, and holds no answers of this command. Name another folder.")
             return
         with _reading(f"{self.out}/{SETTINGS}"):
-            there = json.loads(self.filesystem.cat_file(f"{self.root}/{SETTINGS}"))
+            there = json.loads(self.filesystem.cat_file(settings))
         differ = [name for name in self.settings if there.get(name) != self.settings[name]]
         if differ:
             facts = "; ".join(f"{name}: {there.get(name)} there, {self.settings[name]} here" for name in differ)

@@ -174,7 +174,7 @@ class TablePredictor:
 
 def _image(path, data, error):
     """What `Pipeline.rows` takes for the image of a row."""
-    if error is not None or (path is None and data is None):
+    if error is not None or (not path and data is None):
         return ImageError(error or "Its row has no path.")
     return path if data is None else data
 
