@@ -91,7 +91,7 @@ def _samples(file, shard, skipped, mode="r:"):
     except _BROKEN as error:
         if not samples:
             compressed = ", or a compressed one; unpack it" if mode == "r:" else ""
-            raise UsageError(f"{shard} is no tar file{compressed}: {reason(error).rstrip(":")}") from error
+            raise UsageError(f"{shard} is no tar file{compressed}: {reason(error).rstrip(':')}") from error
         skipped[shard] = f"breaks off: {reason(error)}"
     return samples
 

@@ -121,10 +121,10 @@ class Parts:
         target, scratch = f"{self.root}/{name}", f"{self.root}/.{name}.tmp"
         whole = "what was written before is whole: the same command goes on"
         with raising(InceptionTFError, f"Cannot write {self.out}/{name} ({whole})", Exception):
-            self.filesystem.makedirs(self.root, exist_ok=True)
             if self._atomic:
                 self.filesystem.pipe_file(target, data)
                 return
+            self.filesystem.makedirs(self.root, exist_ok=True)  # of a bucket's name, it would make the bucket
             try:
                 self.filesystem.pipe_file(scratch, data)
                 self.filesystem.mv(scratch, target)

@@ -50,6 +50,8 @@ class RayPool:
         if "ray" not in sys.modules:  # or else Ray tells of every death on standard output
             os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            if address != "local":  # or else it asks something that listens and is no Ray for a quarter of an hour
+                os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
         self._ray = need("ray", "ray", "--ray")
         self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
         self.tries, self.lost, self._seconds, self._started = tries, 0, {}, False

@@ -1,6 +1,7 @@
 """Jobs over any number of images: Arrow tables in, part files out, killed and resumed."""
 
 import dataclasses
+import gzip
 import io
 import json
 import os
@@ -28,7 +29,7 @@ from inception_tf.inference.embed import load_vectors
 from inception_tf.inference.engines import open_engine
 from inception_tf.inference.jobs import SETTINGS, Parts, run_job
 from inception_tf.inference.pipeline import Pipeline
-from inception_tf.inference.table import TablePredictor
+from inception_tf.inference.table import ANSWERS, TablePredictor
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec")
@@ -130,9 +131,25 @@ def test_tables_that_are_none(model):
     for columns in ({"file": ["a"]}, {"path": ["a"], "class": [1]}):
         with pytest.raises(UsageError, match="path"):
             TablePredictor(model)(pa.table(columns))
+    for table in ({"path": ["a"]}, pa.table({"path": [["a"]]}), pa.table([["a"], ["b"]], ["path", "path"])):
+        with pytest.raises(UsageError, match="pyarrow.Table|path"):
+            TablePredictor(model)(table)
     for options in ({"top": 0}, {"batch": 0}, {"threads": 0}, {"classify": False}):
         with pytest.raises(UsageError, match=next(iter(options))):
             TablePredictor(model, **options)
+
+
+def test_other_types_of_columns(model):
+    """Texts and bytes as Arrow holds them otherwise, and a path that is no text but is not a file's content either."""
+    predictor, data = TablePredictor(model, threads=1), [encoded(1), None]
+    wanted = predictor(pa.table({"path": ["a", ""], "bytes": pa.array(data, pa.binary())}))
+    assert wanted["error"].to_pylist() == [None, "Its row has no path."]
+    for text, binary in ((pa.large_string(), pa.large_binary()), (pa.binary(), pa.binary())):
+        paths = pa.array(["a", ""]).cast(text)
+        parts = pa.chunked_array([data[:1], data[1:]], binary)
+        for columns in ([paths, pa.array(data, binary)], [paths.dictionary_encode(), parts]):
+            found = predictor(pa.table(columns, ["path", "bytes"]))
+            assert found.select(ANSWERS[:3]).equals(wanted.select(ANSWERS[:3]))
 
 
 def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
@@ -147,6 +164,9 @@ def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
     memory.pipe({"/bucket/.x/3.jpg": b"", "/bucket/notes.md": b""})
     assert sorted(paths_of("memory://bucket/")) == [f"memory:///bucket/{n}/{n}.jpg" for n in range(3)]
     assert paths_of("memory://bucket/*/1.jpg") == ["memory:///bucket/1/1.jpg"]
+    assert paths_of("memory://bucket/[01]") == ["memory:///bucket/0/0.jpg", "memory:///bucket/1/1.jpg"]
+    assert paths_of("memory://bucket/*/**") == [f"memory:///bucket/{n}/{n}.jpg" for n in range(3)]
+    assert paths_of(f"{photos}/sub/**") == paths_of(f"{photos}/s*") == [f"{photos}/{ODD[-1]}"]
 
     manifest = tmp_path / "list.csv"
     csv.write_csv(
@@ -178,17 +198,24 @@ def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
             tar.addfile(member, io.BytesIO(data))
     (tmp_path / "broken.tar").write_bytes(b"no tar")
     memory.put_file(str(tmp_path / "shard.tar"), "/bucket/shard.tar")
-    for shard in (f"{tmp_path}/shard.tar", "memory://bucket/shard.tar"):
+    zipped = gzip.compress((tmp_path / "shard.tar").read_bytes())
+    (tmp_path / "shard.tar.gz").write_bytes(zipped)
+    for shard in (f"{tmp_path}/shard.tar", f"{tmp_path}/shard.tar.gz", "memory://bucket/shard.tar"):
         (table,) = image_tables([shard])
         assert table["path"].to_pylist() == [f"{shard}:a/1", f"{shard}:3"]
         assert table["bytes"].to_pylist() == [b"one", b"three"]
     (table,) = image_tables(f"{tmp_path}/broken.tar")
     assert "no tar file" in table["error"][0].as_py() and table["bytes"].null_count == 1
+    (tmp_path / "cut.tgz").write_bytes(zipped[: len(zipped) // 2])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "shard.tar").read_bytes()[:514])  # in the first image
+    (table,) = image_tables([f"{tmp_path}/cut.tgz", f"{tmp_path}/cut.tar"], rows=9)
+    assert all(table["error"].to_pylist()) and table["path"][-1].as_py() == f"{tmp_path}/cut.tar"
 
     (tmp_path / "none").mkdir()
     (tmp_path / "no.csv").write_text("name,size\nx,1\n")
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
-    for nothing in ("none", "none.jpg", "x*.jpg", "no.csv", "bad.parquet"):
+    (tmp_path / "taken.csv").write_text("path,error\nx,1\n")
+    for nothing in ("none", "none.jpg", "x*.jpg", "no.csv", "bad.parquet", "taken.csv"):
         with pytest.raises(UsageError, match=nothing.replace("*", r"\*")):
             paths_of(f"{tmp_path}/{nothing}")
     for nothing in ("memory://nowhere/", "nothing://x/y"):
@@ -259,6 +286,39 @@ def test_json_lines_at_a_url(model, photos, memory, capsys):
     assert len(first["class"]) == 2 and first["error"] is None and second["class"] is None
     assert "Not an image" in second["error"]
     assert main(arguments) == 2 and "format" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_s3(model, monkeypatch, capsys):
+    """From a bucket to a bucket, and goes on there."""
+    server, s3fs = pytest.importorskip("moto.server"), pytest.importorskip("s3fs")
+    server = server.ThreadedMotoServer(port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    names = "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    for name, value in zip(names, (endpoint, "us-east-1", "none", "none")):
+        monkeypatch.setenv(name, value)
+    try:
+        s3 = s3fs.S3FileSystem(use_listings_cache=False)
+        s3.mkdir("bucket")
+        s3.pipe({f"bucket/photos/{i % 2}/{i}.jpg": encoded(i) for i in range(9)})
+        command = "classify", model, "--threads", "1", "--json", "--out"
+        assert main([*command, "s3://bucket/run/", "s3://bucket/photos/0/"]) == 0
+        assert main([*command, "s3://bucket/run/", "s3://bucket/"]) == 0
+        first, second = map(json.loads, capsys.readouterr().out.replace("}\n{", "}\0{").split("\0"))
+        assert (first["images"], second["images"], second["before"]) == (5, 4, 5)
+        found = parquet.read_table("bucket/run", filesystem=s3)
+        assert sorted(found["path"].to_pylist()) == sorted(f"s3://bucket/photos/{i % 2}/{i}.jpg" for i in range(9))
+        assert main([*command, "s3://none/run/", "s3://bucket/"]) == 1 and not s3.exists("none")
+    finally:
+        server.stop()
+
+
+def test_what_cannot_be_written_to_is_found_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    parts = Parts(tmp_path / "file" / "out", {})
+    with pytest.raises(InceptionTFError, match="Cannot write"):
+        parts.write(pa.table({"path": ["a"], "error": ["none"]}))
 
 
 def test_what_may_not_be_written_to(model, photos, tmp_path):
