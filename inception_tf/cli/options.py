@@ -97,7 +97,7 @@ def run_tables(args, predictor, parts, tables, label="Classifying"):
 
     with ray_pool(args) as pool:
         # Small pieces, so that workers end together, and little is done again where one dies.
-        summary = run_job(tables(max(64, 4 * args.batch) if pool else 256), predictor, parts, label, pool)
+        summary = run_job(tables(max(64 if pool else 128, 4 * args.batch)), predictor, parts, label, pool)
     text, data = f"{summary}\nWritten: {parts.out}", {"out": parts.out, **summary.to_json()}
     if pool:
         text += f"\nThe workers computed for {pool.cpu_seconds:,.1f} CPU seconds; {pool.lost} of them died."

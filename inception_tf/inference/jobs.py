@@ -24,7 +24,8 @@ _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 class Parts:
     """A folder of part files, Parquet or JSON lines, to which answers are added. A context: leaving it writes the rest.
 
-    A part is written when it has `rows` rows or `size` bytes, or `seconds` after its first row came. Beside the parts,
+    A part is written when it has `rows` rows or `size` bytes, or ten seconds after the one before, then twenty, and so on
+    up to `seconds`: a short job that is killed has kept some, and a long one has no thousands of parts. Beside them,
     `_inception_tf.json` holds the settings that all of them share.
 
     Args:
@@ -43,7 +44,8 @@ class Parts:
             raise UsageError(f"The format is {' or '.join(FORMATS)}. Received: {format}")
         self.out, self.format = os.fspath(out), format
         self.settings = json.loads(json.dumps({**settings, "format": format}))
-        self.limits, self.waiting, self.since, self.written = (rows, size, seconds), [], None, 0
+        self.limits, self.waiting, self.since, self.written = (rows, size, seconds), [], time.monotonic(), 0
+        self._patience = min(10, seconds)
         self.filesystem, root = open_filesystem(self.out)
         self.root, protocol = root.rstrip("/"), self.filesystem.protocol
         self._atomic = bool(_ATOMIC.intersection([protocol] if isinstance(protocol, str) else protocol))
@@ -83,15 +85,15 @@ class Parts:
         if not self._known:  # also to learn early whether anything can be written there
             self._put(SETTINGS, json.dumps(self.settings, indent=2).encode())
             self._known = True
-        self.since = self.since or time.monotonic()
         self.waiting.append(table)
         rows, size, seconds = self.limits
         if (
             sum(map(len, self.waiting)) >= rows
             or sum(part.nbytes for part in self.waiting) >= size
-            or time.monotonic() - self.since >= seconds
+            or time.monotonic() - self.since >= self._patience
         ):
             self.flush()
+            self._patience = min(2 * self._patience, seconds)
 
     def flush(self):
         """Writes what is waiting as a part."""
@@ -99,7 +101,7 @@ class Parts:
             return
         import pyarrow as pa
 
-        table, self.waiting, self.since = pa.concat_tables(self.waiting), [], None
+        table, self.waiting, self.since = pa.concat_tables(self.waiting), [], time.monotonic()
         # A name that no other process gives, should two write here.
         self._put(f"part-{self._next:06d}-{uuid.uuid4().hex[:8]}.{self.format}", self._encoded(table))
         self._next += 1
