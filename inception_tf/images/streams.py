@@ -103,6 +103,8 @@ def _remote_files(url):
         if pattern:
             found = filesystem.glob(path, detail=True)
         for match, facts in sorted(found.items()):
+            if match.count("/.") > path.count("/."):  # no shell's pattern matches what is hidden
+                continue
             if facts["type"] != "directory":
                 yield filesystem.unstrip_protocol(match)
             elif not (pattern and path.endswith("**")):

@@ -24,9 +24,9 @@ _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 class Parts:
     """A folder of part files, Parquet or JSON lines, to which answers are added. A context: leaving it writes the rest.
 
-    A part is written when it has `rows` rows or `size` bytes, or ten seconds after the one before, then twenty, and so on
-    up to `seconds`: a short job that is killed has kept some, and a long one has no thousands of parts. Beside them,
-    `_inception_tf.json` holds the settings that all of them share.
+    A part is written when it has `rows` rows or `size` bytes, or after a while: the first of `seconds`, then twice as
+    long, and so on up to the second. So a short job that is killed has kept some, and a long one has no thousands of
+    parts. Beside them, `_inception_tf.json` holds the settings that all of them share.
 
     Args:
         out: a folder, or a URL that fsspec writes to. It need not be there.
@@ -38,14 +38,14 @@ class Parts:
         InceptionTFError: a part cannot be read.
     """
 
-    def __init__(self, out, settings, format="parquet", rows=10_000, size=128 << 20, seconds=300):
+    def __init__(self, out, settings, format="parquet", rows=10_000, size=128 << 20, seconds=(10, 300)):
         need("pyarrow", "data", out)
         if format not in FORMATS:
             raise UsageError(f"The format is {' or '.join(FORMATS)}. Received: {format}")
         self.out, self.format = os.fspath(out), format
         self.settings = json.loads(json.dumps({**settings, "format": format}))
-        self.limits, self.waiting, self.since, self.written = (rows, size, seconds), [], time.monotonic(), 0
-        self._patience = min(10, seconds)
+        self.limits, self.waiting, self.since, self.written = (rows, size), [], time.monotonic(), 0
+        self._patience, self._longest = seconds
         self.filesystem, root = open_filesystem(self.out)
         self.root, protocol = root.rstrip("/"), self.filesystem.protocol
         self._atomic = bool(_ATOMIC.intersection([protocol] if isinstance(protocol, str) else protocol))
@@ -86,14 +86,14 @@ class Parts:
             self._put(SETTINGS, json.dumps(self.settings, indent=2).encode())
             self._known = True
         self.waiting.append(table)
-        rows, size, seconds = self.limits
+        rows, size = self.limits
         if (
             sum(map(len, self.waiting)) >= rows
             or sum(part.nbytes for part in self.waiting) >= size
             or time.monotonic() - self.since >= self._patience
         ):
             self.flush()
-            self._patience = min(2 * self._patience, seconds)
+            self._patience = min(2 * self._patience, self._longest)
 
     def flush(self):
         """Writes what is waiting as a part."""
