@@ -427,6 +427,10 @@ def test_labels_of_the_manifest_are_compared(model, photos, tmp_path):
 
 def test_the_command_says_what_is_missing(model, photos, tmp_path, capsys, monkeypatch):
     assert main(["classify", model, str(photos), "--embed"]) == 2 and "--out" in capsys.readouterr().err
+    out = ["--out", str(tmp_path / "none")]
+    for options in (["--format", "jsonl"], ["--threads", "0"], [*out, "--threads", "0"], [*out, "--ray-workers", "2"]):
+        assert main(["classify", model, str(photos), *options]) == 2
+        assert options[-2].strip("-") in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["classify", model, str(photos), "--out", str(tmp_path / "out")]) == 2
     assert "inception-tf[data]" in capsys.readouterr().err
