@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from inception_tf.exports.litert import to_litert
+from inception_tf.zoo import create_model
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 QUICK = ["--rounds", "2", "--seconds", "0.01"]
 SMALL = [*QUICK, "--small", "--device", "cpu"]
@@ -108,11 +111,20 @@ def test_peers(bench):
     assert rows[section["base"]]["peak_memory"] > rows["ours openvino"]["peak_memory"]
 
 
+@pytest.mark.slow
+def test_classify(bench, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    path = to_litert(create_model("lenet", classes=10), tmp_path / "digits.tflite", check=False)
+    (section,) = bench("bench_classify", path, *QUICK, "--batch", "2")["batches"]
+    assert (section["model"], section["base"], names(section)) == ("digits.tflite", "engine", ["engine", "classify"])
+
+
 @pytest.mark.parametrize(
     ("tool", "options", "said"),
     [
         ("bench_peers", ["--batch", "0"], "--batch takes sizes such as 1,8,32"),
         ("bench_peers", ["--out", "taken"], "taken.md exists"),
+        ("bench_classify", ["none.onnx"], "none.onnx"),
         ("bench_gpu", ["--only", "none"], "Nothing of Keras in --only"),
         ("bench_gpu", ["--only", "torch*", "--device", "cpu", "--torch-python", "/nowhere"], "/nowhere"),
     ],
