@@ -62,3 +62,14 @@ def test_it_answers_as_the_model(inception, photographs, tmp_path, format, preci
     verification = engine.card.export["verification"]
     if precision == "int8":
         assert verification["top1_agreement"] == (engine(images).argmax(1) == wanted.argmax(1)).mean() > 0.8
+
+
+def test_onnx_runtime_computes_in_integers(inception, photographs, tmp_path):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    files = sorted(photographs.glob("[0-9]*.png"))
+    path = export(inception, tmp_path / "v3.onnx", "onnx", precision="int8", calibrate=files)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    found = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert found.count("QLinearConv") == 93 and found.count("Conv") + found.count("FusedConv") == 2
