@@ -216,7 +216,7 @@ def kept_in_float(export, products):
     """Of a network's convolutions and matrix products, in the order that they run, those that int8 leaves in float.
 
     The first, of whose errors all others are made, at a three-hundredth of Inception-v3's multiply-adds; and the
-    classifier, whose scores ONNX Runtime and LiteRT round to multiples of about 1/256.
+    classifier, whose scores ONNX Runtime would round to multiples of about 1/256.
     """
     return [products[0], *([products[-1]] if export.names else [])]
 
