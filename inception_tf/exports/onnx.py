@@ -23,7 +23,7 @@ def to_onnx(model, target, **options):
         target: the file to write.
         **options: as `to_litert`, but for full_integer. Of precision "float16", weights and operations are, while
             inputs and outputs stay float32; "int8" is written as QuantizeLinear and DequantizeLinear around all but the
-            first convolution and the classifier. Where a processor without VNNI runs it in another program, that sets
+            first two convolutions and the classifier. Where a processor without VNNI runs it in another program, that sets
             ONNX Runtime's session.x64quantprecision to 1, as this library does, or sums of products overflow.
 
     Returns:
@@ -146,7 +146,8 @@ def _share_ranges(graph, ranges):
 def _float_nodes(export, graph):
     """The names of the nodes that stay in float."""
     products = [node.name for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    kept, behind = kept_in_float(export, products), set()
+    # Two, since no biases are corrected here, as NNCF does it.
+    kept, behind = kept_in_float(export, products, first=2), set()
     for node in graph.node:
         if behind.intersection(node.input):
             kept.append(node.name)

@@ -72,4 +72,4 @@ def test_onnx_runtime_computes_in_integers(inception, photographs, tmp_path):
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     found = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
-    assert found.count("QLinearConv") == 93 and found.count("Conv") + found.count("FusedConv") == 2
+    assert found.count("QLinearConv") == 92 and found.count("Conv") + found.count("FusedConv") == 3
