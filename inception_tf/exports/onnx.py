@@ -22,8 +22,8 @@ def to_onnx(model, target, **options):
         model: a model of this library, in float32, on Keras's TensorFlow backend.
         target: the file to write.
         **options: as `to_litert`, but for full_integer. Of precision "float16", weights and operations are, while
-            inputs and outputs stay float32; "int8" is written as QuantizeLinear and DequantizeLinear around all but the
-            first two convolutions and the classifier. Where a processor without VNNI runs it in another program, that sets
+            inputs and outputs stay float32; "int8" is written as QuantizeLinear and DequantizeLinear around all
+            but the first two convolutions and the classifier. A program that runs it on a processor without VNNI sets
             ONNX Runtime's session.x64quantprecision to 1, as this library does, or sums of products overflow.
 
     Returns:
