@@ -150,8 +150,8 @@ def export_fastest(
     suffixes = {suffix for _, suffix, _ in EXPORTS.values()} - {""}
     if target.suffix.lower() in suffixes:
         raise UsageError(f"The chosen export gives the name its suffix: give one without {target.suffix}.")
-    if not (0 <= max_change < 1 and batch >= 1 and rounds >= 1 and seconds > 0):
-        raise UsageError("max_change must be from 0 to below 1, batch and rounds at least 1, seconds more than 0.")
+    if not (0 <= max_change < 1 and batch >= 1 and rounds >= 1 and 0 < seconds < np.inf):
+        raise UsageError("max_change must be from 0 to below 1, batch and rounds at least 1, seconds a number above 0.")
     for suffix in (*suffixes, ".bin"):
         refuse_existing(target.with_name(target.name + suffix), overwrite)
     engine = KerasEngine(model, labels)

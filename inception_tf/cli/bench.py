@@ -67,8 +67,10 @@ def run(args):
 
     if len(set(args.models)) < len(args.models):
         raise UsageError(f"A model is named twice: {', '.join(args.models)}")
-    if args.precisions and (args.precision or not all(map(engines.needs_keras, args.models))):
-        raise UsageError("--precisions is of models of Keras, in place of --precision. An export has its own.")
+    if args.precisions and args.precision:
+        raise UsageError("--precisions has a row a precision, in place of --precision.")
+    if (args.precisions or args.precision) and not all(map(engines.needs_keras, args.models)):
+        raise UsageError("--precision and --precisions are of models of Keras. An export has its own.")
     options, report = settings(args), Report(Path(args.models[0]).name)
     names, fuse = args.engines.split(",") if args.engines else engines.ENGINES, False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,8 +4,10 @@ from xml.etree import ElementTree
 
 from inception_tf.errors import ExportError, raising
 from inception_tf.exports.driver import external_converter, image_shape
-from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen, output_names
+from inception_tf.exports.portable import CalibrationBatches, PortableFormat, frozen, kept_in_float, output_names
 from inception_tf.inference.runtimes import KEY, OpenVino
+
+PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 def to_openvino(model, target, **options):
@@ -56,8 +58,10 @@ class OpenVinoFormat(PortableFormat):
         import nncf
 
         images = nncf.Dataset(CalibrationBatches(export))
+        products = [op for op in network.get_ordered_ops() if op.get_type_name() in PRODUCTS]
+        kept = nncf.IgnoredScope(kept_in_float(export, [op.get_friendly_name() for op in products]))
         with external_converter(f"NNCF cannot quantize {export.model.name}"):
-            return nncf.quantize(network, images, subset_size=images.get_length())
+            return nncf.quantize(network, images, subset_size=images.get_length(), ignored_scope=kept)
 
     def save(self, export, network, path):
         import openvino

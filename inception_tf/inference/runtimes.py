@@ -102,6 +102,8 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = threads or 0  # its own default
         # Work in smaller and smaller pieces, so that no processor waits long for the last one: up to a percent here.
         options.add_session_config_entry("session.dynamic_block_base", "4")
+        # int8 on processors without VNNI: no sums of products that overflow 16 bits.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         with _damaged(path, "ONNX Runtime"):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             (given,) = self._session.get_inputs()

@@ -115,6 +115,7 @@ def test_what_is_refused(lenet, photographs, tmp_path):
         ("taken", {}, "taken.onnx exists"),
         ("digits", {"batch": 0}, "batch and rounds at least 1"),
         ("digits", {"max_change": 1.0}, "max_change must be"),
+        ("digits", {"seconds": np.inf}, "seconds a number above 0"),
         ("digits", {"data": one}, "cannot both calibrate and judge"),
         ("digits", {"data": tmp_path / "none"}, "No such file"),
     ]:

@@ -37,6 +37,7 @@ def bench(command):
         (["lenet", "lenet"], "A model is named twice: lenet, lenet"),
         (["lenet", "--engines", "keras,tpu"], "There is no engine tpu. There are: keras, keras-xla, savedmodel"),
         (["lenet", "--precision", "float32", "--precisions", "float32"], "in place of --precision"),
+        (["--precision", "float32", "broken.onnx"], "An export has its own"),
         (["lenett"], "lenett"),
         (["missing.onnx", "--batch", "1"], "There is no model at missing.onnx"),
         (["broken.onnx", "--batch", "1"], "Nothing could be measured.\nbatch 1: broken.onnx: "),

@@ -74,6 +74,14 @@ def size(path):
     return (path.with_suffix(".bin") if path.suffix == ".xml" else path).stat().st_size
 
 
+def bytes_a_weight(operation):
+    """Of an OpenVINO convolution or matrix product."""
+    node = operation.input_value(1).get_node()
+    while node.get_type_name() != "Constant":
+        node = node.input_value(0).get_node()
+    return node.get_element_type().size
+
+
 @pytest.fixture(scope="module")
 def images():
     return deterministic_images(5, 28, 28, 1)
@@ -136,6 +144,14 @@ def test_int8(lenet, tmp_path, photographs, capfd, format, options):
     assert found["top1_agreement"] == (got.argmax(1) == wanted.argmax(1)).mean()
     if format == "onnx":
         assert np.array_equal(run_onnx(path, images), got)
+        nodes = pytest.importorskip("onnx").load(path).graph.node
+        integers = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
+        products = [node for node in nodes if node.op_type in ("Conv", "MatMul")]
+        assert [node.input[1] in integers for node in products] == [False, False, True, False]
+    if format == "openvino":
+        operations = pytest.importorskip("openvino").Core().read_model(path).get_ordered_ops()
+        products = [one for one in operations if one.get_type_name() in ("Convolution", "MatMul")]
+        assert [bytes_a_weight(one) for one in products] == [4, 1, 1, 4]
     if format == "litert":
         interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
         assert interpreter.get_input_details()[0]["dtype"] == (np.int8 if "full_integer" in options else np.float32)

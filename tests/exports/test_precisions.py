@@ -64,3 +64,14 @@ def test_it_answers_as_the_model(inception, photographs, tmp_path, format, preci
         vectors, features = engine.embed(images), open_engine(inception).embed(images)
         assert abs(vectors - features).sum() < 0.1 * features.sum()  # they are not negative
         assert verification["top1_agreement"] == (engine(images).argmax(1) == wanted.argmax(1)).mean() > 0.8
+
+
+def test_onnx_runtime_computes_in_integers(inception, photographs, tmp_path):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    files = sorted(photographs.glob("[0-9]*.png"))
+    path = export(inception, tmp_path / "v3.onnx", "onnx", precision="int8", calibrate=files)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    found = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert found.count("QLinearConv") == 92 and found.count("Conv") + found.count("FusedConv") == 3

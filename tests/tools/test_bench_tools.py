@@ -116,7 +116,11 @@ def test_classify(bench, tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     path = to_litert(create_model("lenet", classes=10), tmp_path / "digits.tflite", check=False)
     (section,) = bench("bench_classify", path, *QUICK, "--batch", "2")["batches"]
-    assert (section["model"], section["base"], names(section)) == ("digits.tflite", "engine", ["engine", "classify"])
+    assert (section["model"], section["base"], names(section)) == (
+        "digits.tflite",
+        "engine",
+        ["engine", "classify", "decoding"],
+    )
 
 
 @pytest.mark.parametrize(
