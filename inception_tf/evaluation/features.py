@@ -117,11 +117,16 @@ class FeatureExtractor:
             model = with_dtype(model, self.precision)
         output = model.features if model.has_top else model.backbone_output
         network = keras.Model(model.inputs[0], output, name="features")
+        compute = network.predict_on_batch
+        if keras.backend.backend() == "jax":
+            from inception_tf.inference.xla import jax_compiled
+
+            compute = jax_compiled(network)
 
         def run(images):
             spare = self.batch - len(images)  # one shape, so that one function is traced
             images = np.pad(images, [(0, max(spare, 0)), (0, 0), (0, 0), (0, 0)])
-            outputs = keras.ops.convert_to_numpy(keras.ops.cast(network.predict_on_batch(images), "float32"))
+            outputs = keras.ops.convert_to_numpy(keras.ops.cast(compute(images), "float32"))
             outputs = outputs.mean(axis=(1, 2)) if outputs.ndim == 4 else outputs
             return outputs[: len(outputs) - max(spare, 0)]
 
