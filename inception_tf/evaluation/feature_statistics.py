@@ -19,6 +19,9 @@ class FeatureStatistics:
         weights: a fingerprint of the network that made them, or None.
         count: how many features there were; None for a file that does not say.
         mu: float64 array (D,), their mean.
+
+    Raises:
+        UsageError: features, statistics or files that do not fit: `update`, `merge`, `sigma`, `load`.
     """
 
     def __init__(self, mode=None, weights=None):

@@ -8,7 +8,7 @@ from inception_tf.evaluation.feature_statistics import FeatureStatistics, check_
 from inception_tf.evaluation.features import FeatureExtractor, Features
 from inception_tf.evaluation.fid import compare, open_side
 
-__all__ = ["FID", "FIDCallback"]
+__all__ = ["FID", "FIDCallback", "FeatureStatistics"]
 
 
 class FID(keras.metrics.Metric):
