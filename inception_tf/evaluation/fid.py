@@ -180,6 +180,8 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
         if kernel is None:
             raise UsageError("The Inception score needs the network with its classifier.")
         result.inception_score = generative.inception_score(generated.values @ np.asarray(kernel), splits)
+        if result.counts[0] < 2 * splits:
+            result.notes.append(f"The Inception score of a split of one image is 1: {splits} are too many here.")
     if "pr" in metrics:
         result.precision, result.recall = generative.precision_recall(generated.values, real.values, neighbors or 3)
     if "dc" in metrics:
