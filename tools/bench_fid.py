@@ -38,7 +38,7 @@ def run(args):
 
     def section(setting, work, function, ours, **given):
         rows = [(tool, f"{PEERS}:{function}", args.torch_python, {"tool": tool}) for tool in TOOLS]
-        rows += [(f"ours, {name}", f"{HERE}:{function}", sys.executable, more) for name, more in ours.items()]
+        rows += [(f"ours {name}", f"{HERE}:{function}", sys.executable, more) for name, more in ours.items()]
         found = [
             Candidate(name, place, {**given, **more}, work, python, hidden)
             for name, place, python, more in rows
