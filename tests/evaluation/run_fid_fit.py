@@ -36,7 +36,10 @@ def main(model, real):
         some, rest[0] = rest[0][:count], rest[0][count:]
         return model.predict(some, verbose=0)
 
-    found = {"callback": fitted(model, [itf.metrics.FIDCallback(generate, first, count=16)])}
+    found = {
+        "real": first.real.mu.tolist(),
+        "callback": fitted(model, [itf.metrics.FIDCallback(generate, first, count=16)]),
+    }
     first.reset_state()
     first.update_state(model.predict(noise, verbose=0))
     found["alone"] = first.result()

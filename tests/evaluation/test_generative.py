@@ -380,7 +380,7 @@ def test_the_keras_metric(extractor, folders):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_in_model_fit(backend, model, folders):
+def test_in_model_fit(backend, model, extractor, folders):
     """The callback, and the metric on a model's outputs; in a process of its own, for the backend."""
     pytest.importorskip(backend)
     program = Path(__file__).with_name("run_fid_fit.py")
@@ -389,6 +389,8 @@ def test_in_model_fit(backend, model, folders):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
+    expected = extractor.extract(folders[0], cache=False).statistics.mu
+    np.testing.assert_allclose(found["real"], expected, atol=1e-5 * np.abs(expected).max())
     assert found["callback"] == pytest.approx(found["alone"], rel=1e-6)
     assert found["eager"] == pytest.approx(found["alone"], rel=1e-6)
     assert "FIDCallback" in found["compiled"]
