@@ -1,4 +1,4 @@
-"""FID beside pytorch-fid and torch-fidelity: images/s from files to statistics, and distances/s of 2048 dimensions.
+"""FID beside pytorch-fid and torch-fidelity: images/s from files to statistics, and distances of 2048 dimensions.
 
     TORCH_PYTHON=PYTHON python tools/bench_fid.py [--images N] [--device cpu]
 
@@ -54,8 +54,8 @@ def run(args):
         given = {"weights": str(weights), "folder": str(folder)}
         ours = {precision: {"precision": precision} for precision in PRECISIONS}
         sections = [section({"batch": n}, args.images, "statistics", ours, batch=n, **given) for n in args.batch]
-        title = {"of": f"distances of {DIMENSIONS} dimensions in place of images"}
-        benchmark(report, [*sections, section(title, 1, "distance", {"eigh": {}}, pair=str(pair))], **options)
+        title = {"of": f"distances of {DIMENSIONS} dimensions a minute, in place of images/s"}
+        benchmark(report, [*sections, section(title, 60, "distance", {"eigh": {}}, pair=str(pair))], **options)
     print(report.markdown())
 
 
