@@ -2,7 +2,14 @@
 buffers alone. What is known of the original: shared/reference/graph_2015.md.
 """
 
+import collections
+import io
 import itertools
+import pickle
+import sys
+import types
+import unittest.mock
+import zipfile
 
 import numpy as np
 
@@ -205,4 +212,35 @@ def write_graph_2015(path, size=299, width=1.0, classes=1008, last_pool="MaxPool
             node.name = scope + node.name
             node.input[:] = [scope + name for name in node.input]
     path.write_bytes(b.graph.SerializeToString())
+    return path
+
+
+def write_state_dict(path, tensors):
+    """Writes arrays as `torch.save` writes a state dict, without PyTorch; whatever else `tensors` holds is pickled."""
+    modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
+
+    def rebuild(*_):
+        raise AssertionError("is not to be called")
+
+    rebuild.__module__, rebuild.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    kind = type("FloatStorage", (), {"__module__": "torch"})
+    modules["torch._utils"]._rebuild_tensor_v2, modules["torch"].FloatStorage = rebuild, kind
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return ("storage", kind, value[1], "cpu", 0) if isinstance(value, tuple) and value[:1] == ("of",) else None
+
+        def reducer_override(self, value):
+            if not isinstance(value, np.ndarray):
+                return NotImplemented
+            key, strides = str(len(stored)), tuple(step // 4 for step in value.strides)
+            stored[key] = value.tobytes()
+            return rebuild, (("of", key), 0, value.shape, strides, False, collections.OrderedDict())
+
+    stored, data = {}, io.BytesIO()
+    with unittest.mock.patch.dict(sys.modules, modules), zipfile.ZipFile(path, "w") as archive:
+        Pickler(data, 2).dump(collections.OrderedDict(tensors))
+        archive.writestr("archive/data.pkl", data.getvalue())
+        for key, value in stored.items():
+            archive.writestr(f"archive/data/{key}", value)
     return path

@@ -47,36 +47,34 @@ def add_arguments(parser):
 
 
 def run(args):
-    import dataclasses
     import functools
 
     from inception_tf.errors import UsageError
+    from inception_tf.evaluation.feature_statistics import FeatureStatistics, check_target, is_statistics
     from inception_tf.evaluation.features import FeatureExtractor, Features
-    from inception_tf.evaluation.fid import METRICS, compare, open_side, precision_change
-    from inception_tf.files import refuse_existing
+    from inception_tf.evaluation.fid import METRICS, check_options, check_sides, compare, open_side, precision_change
 
     if not args.real and not args.save:
         raise UsageError("Give the real images too, or --save FILE.npz for the statistics of these.")
     if args.save:
-        refuse_existing(args.save, args.force)
+        check_target(args.save, args.force)
     metrics = METRICS if args.metrics == "all" else tuple(filter(None, args.metrics.split(",")))
-    if unknown := set(metrics) - set(METRICS):
-        raise UsageError(f"--metrics takes {', '.join(METRICS)}, all. Received: {', '.join(sorted(unknown))}")
-    extractor = functools.cache(lambda: FeatureExtractor(args.model, args.resize, args.precision, args.batch))
+    options = args.kid_subsets, args.kid_subset_size, args.splits, args.neighbors
+    check_options(metrics, *options)
     given = [side for side in (args.generated, args.real) if side is not None]
+    given = [FeatureStatistics.load(side) if is_statistics(side) else side for side in given]
+    check_sides(given, metrics if args.real else ("fid",), args.resize)
+    extractor = functools.cache(lambda: FeatureExtractor(args.model, args.resize, args.precision, args.batch))
     with ray_pool(args) as pool:
         sides = [open_side(side, extractor, args.skip_unreadable, args.cache, pool) for side in given]
     lines, data = [], {}
     if args.real:
         kernel = extractor().kernel if "is" in metrics else None
-        options = args.kid_subsets, args.kid_subset_size, args.splits, args.neighbors
         comparison = compare(*sides, metrics, kernel, *options)
-        comparison = dataclasses.replace(comparison, precision_of=args.precision)
+        comparison.precision_of = args.precision
         if args.precision != "float32" and "fid" in metrics and any(isinstance(side, Features) for side in sides):
             exact = FeatureExtractor(args.model, args.resize, "float32", args.batch)
-            comparison.precision_change = precision_change(
-                args.generated, args.real, extractor(), exact, cache=args.cache
-            )
+            comparison.precision_change = precision_change(*given, extractor(), exact, cache=args.cache)
         lines, data = [str(comparison)], comparison.to_json()
     if args.save:
         first = sides[0].statistics if isinstance(sides[0], Features) else sides[0]

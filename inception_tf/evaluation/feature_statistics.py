@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 
 from inception_tf.errors import UsageError, reason
-from inception_tf.files import atomic_write
+from inception_tf.files import atomic_write, refuse_existing
 
 
 class FeatureStatistics:
@@ -19,6 +19,9 @@ class FeatureStatistics:
         weights: a fingerprint of the network that made them, or None.
         count: how many features there were; None for a file that does not say.
         mu: float64 array (D,), their mean.
+
+    Raises:
+        UsageError: features, statistics or files that do not fit: `update`, `merge`, `sigma`, `load`.
     """
 
     def __init__(self, mode=None, weights=None):
@@ -89,8 +92,7 @@ class FeatureStatistics:
             UsageError: the name ends otherwise, or the file exists and `overwrite` is false.
             InceptionTFError: it cannot be written.
         """
-        if not str(path).endswith(".npz"):
-            raise UsageError(f"Statistics are written as .npz. Received: {path}")
+        check_target(path, overwrite)
         facts = {
             "mode": self.mode or "",
             "weights": self.weights or "",
@@ -121,6 +123,13 @@ class FeatureStatistics:
         statistics.count = count if count >= 0 else None
         statistics.mu, statistics._scatter = mu, sigma if count < 0 else sigma * (count - 1)
         return statistics
+
+
+def check_target(path, overwrite=False):
+    """Raises what would keep `FeatureStatistics.save` from writing, before long work."""
+    if not str(path).endswith(".npz"):
+        raise UsageError(f"Statistics are written as .npz. Received: {path}")
+    refuse_existing(path, overwrite)
 
 
 def is_statistics(path):

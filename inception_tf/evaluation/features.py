@@ -31,7 +31,6 @@ class Features:
         names: the images' names, a list.
         skipped: a dict from the names of images that could not be read to the reason.
         mode, weights: as in `FeatureStatistics`.
-        seconds: what they took; 0 for those that were kept.
     """
 
     values: np.ndarray
@@ -39,7 +38,6 @@ class Features:
     skipped: dict
     mode: str
     weights: str
-    seconds: float = 0.0
 
     @property
     def statistics(self):
@@ -117,11 +115,16 @@ class FeatureExtractor:
             model = with_dtype(model, self.precision)
         output = model.features if model.has_top else model.backbone_output
         network = keras.Model(model.inputs[0], output, name="features")
+        compute = network.predict_on_batch
+        if keras.backend.backend() == "jax":
+            from inception_tf.inference.xla import jax_compiled
+
+            compute = jax_compiled(network)
 
         def run(images):
             spare = self.batch - len(images)  # one shape, so that one function is traced
             images = np.pad(images, [(0, max(spare, 0)), (0, 0), (0, 0), (0, 0)])
-            outputs = keras.ops.convert_to_numpy(keras.ops.cast(network.predict_on_batch(images), "float32"))
+            outputs = keras.ops.convert_to_numpy(keras.ops.cast(compute(images), "float32"))
             outputs = outputs.mean(axis=(1, 2)) if outputs.ndim == 4 else outputs
             return outputs[: len(outputs) - max(spare, 0)]
 
@@ -160,13 +163,11 @@ class FeatureExtractor:
             UsageError: no images; some that cannot be read, where `skip` is false; a pool for a model in memory.
             CheckpointError: the network answers NaN.
         """
-        import time
-
         images = open_image_set(source)
         key = "\n".join([self.weights, self.resize, self.precision, str(self.side), images.stamp])
         kept = home() / "features" / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
         cache = cache and bool(images.stamp)
-        found, start = _kept(kept) if cache else None, time.perf_counter()
+        found = _kept(kept) if cache else None
         if found is None:
             found = self._extract_on(pool, images, label) if pool else self._extract(images, label)
             if cache:
@@ -183,7 +184,7 @@ class FeatureExtractor:
             )
         if not len(values):
             raise UsageError(f"No image of {len(images)} can be read: {listed(skipped)}")
-        return Features(values, names, skipped, self.resize, self.weights, time.perf_counter() - start)
+        return Features(values, names, skipped, self.resize, self.weights)
 
     def _extract(self, images, label):
         values, names, skipped, waiting = [], [], {}, []

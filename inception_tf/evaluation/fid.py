@@ -86,6 +86,37 @@ class Comparison:
         return "\n".join([*lines, *map(": ".join, texts)])
 
 
+def check_options(metrics=("fid",), subsets=100, subset_size=1000, splits=10, neighbors=None):
+    """Raises a `UsageError` for what `compare` cannot take: call it before long work."""
+    if not metrics or not set(metrics) <= set(METRICS):
+        received = ", ".join(sorted(set(metrics) - set(METRICS))) or "none"
+        raise UsageError(f"The metrics are {', '.join(METRICS)}, or all. Received: {received}")
+    options = (
+        ("subsets", subsets, 1),
+        ("subset_size", subset_size, 2),
+        ("splits", splits, 1),
+        ("neighbors", neighbors, 1),
+    )
+    for name, count, least in options:
+        if count is not None and count < least:
+            raise UsageError(f"{name} must be {least} at least. Received: {count}")
+
+
+def check_sides(sides, metrics=("fid",), mode=None):
+    """Raises a `UsageError` where saved statistics do not do for the metrics, or cannot be compared: before long work.
+
+    Args:
+        sides: those of `compare`; images that were not opened yet may be anything, resized in `mode`.
+    """
+    saved = [side if isinstance(side, FeatureStatistics) else None for side in sides]
+    given = {metric: any(saved[:1] if metric == "is" else saved) for metric in METRICS if metric in metrics}
+    if asked := [metric for metric, statistics in given.items() if statistics and metric != "fid"]:
+        raise UsageError(f"Saved statistics are for FID alone: {', '.join(asked)} needs the images.")
+    first, *others = (side or FeatureStatistics(mode) for side in saved)
+    for other in others:
+        check_comparable(first, other)
+
+
 def open_side(source, extractor=None, skip=False, cache=True, pool=None):
     """One side of a comparison: `FeatureStatistics` where it is a file of those, else `Features`.
 
@@ -107,7 +138,7 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
     """Measures generated images beside real ones.
 
     Args:
-        generated, real: `Features`, or for FID alone `FeatureStatistics`.
+        generated, real: `Features`, or for FID `FeatureStatistics`; for the Inception score the real ones too.
         metrics: some of `METRICS`: FID, KID, Inception score, precision and recall, density and coverage.
         kernel: the classifier's weights, `FeatureExtractor.kernel`, for the Inception score.
         subsets, subset_size: of KID. splits: of the Inception score.
@@ -117,20 +148,16 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
         A `Comparison`.
 
     Raises:
-        UsageError: an unknown metric; one that needs features of a side that is statistics; sides that cannot be
-            compared (`check_comparable`), or of too few images.
+        UsageError: an option out of range; a metric that needs features of a side that is statistics; sides that cannot
+            be compared (`check_comparable`), or of too few images.
     """
-    if unknown := set(metrics) - set(METRICS):
-        raise UsageError(f"The metrics are {', '.join(METRICS)}. Received: {', '.join(sorted(unknown))}")
+    check_options(metrics, subsets, subset_size, splits, neighbors)
+    check_sides((generated, real), metrics)
     first, second = (side.statistics if isinstance(side, Features) else side for side in (generated, real))
     check_comparable(first, second)
     result = Comparison(first.mode or second.mode, (first.count, second.count))
     for side in (generated, real):
-        if isinstance(side, Features):
-            result.skipped |= side.skipped
-        elif set(metrics) - {"fid"}:
-            asked = ", ".join(metric for metric in METRICS if metric in metrics and metric != "fid")
-            raise UsageError(f"Saved statistics are for FID alone: {asked} needs the images of both sides.")
+        result.skipped |= getattr(side, "skipped", {})
     if "fid" in metrics:
         result.fid = generative.frechet_distance(first.mu, first.sigma, second.mu, second.sigma)
         few = [f"{count:,}" for count in result.counts if count is not None and count < FEW]
@@ -153,6 +180,8 @@ def compare(generated, real, metrics=("fid",), kernel=None, subsets=100, subset_
         if kernel is None:
             raise UsageError("The Inception score needs the network with its classifier.")
         result.inception_score = generative.inception_score(generated.values @ np.asarray(kernel), splits)
+        if result.counts[0] < 2 * splits:
+            result.notes.append(f"The Inception score of a split of one image is 1: {splits} are too many here.")
     if "pr" in metrics:
         result.precision, result.recall = generative.precision_recall(generated.values, real.values, neighbors or 3)
     if "dc" in metrics:

@@ -4,18 +4,19 @@ import keras
 import numpy as np
 
 from inception_tf.errors import UsageError
-from inception_tf.evaluation.feature_statistics import FeatureStatistics
+from inception_tf.evaluation.feature_statistics import FeatureStatistics, check_comparable
 from inception_tf.evaluation.features import FeatureExtractor, Features
 from inception_tf.evaluation.fid import compare, open_side
 
-__all__ = ["FID", "FIDCallback"]
+__all__ = ["FID", "FIDCallback", "FeatureStatistics"]
 
 
 class FID(keras.metrics.Metric):
     """The Fréchet Inception distance of generated images to real ones (Heusel et al., arXiv 1706.08500).
 
     Features are summed up in float64, whatever Keras's backend computes in. `update_state` runs outside of compiled
-    functions: call it in a loop of your own, or through `FIDCallback`.
+    functions: call it in a loop of your own, through `FIDCallback`, or compile with `run_eagerly=True`; then a model's
+    outputs are measured, and FID is computed after every batch.
 
     Args:
         real: the real images, or their saved statistics: whatever `open_side` takes.
@@ -25,7 +26,7 @@ class FID(keras.metrics.Metric):
 
     Raises:
         UsageError, CheckpointError, DownloadError: as `FeatureExtractor`; `real` is no set of images and no
-            statistics.
+            statistics, or statistics of another mode or network.
     """
 
     def __init__(self, real, extractor=None, name="fid", **options):
@@ -34,14 +35,29 @@ class FID(keras.metrics.Metric):
         side = open_side(real, self.extractor)
         self.real = side.statistics if isinstance(side, Features) else side
         self.reset_state()
+        check_comparable(self.generated, self.real)
 
-    def update_state(self, images, *_, **__):
+    def update_state(self, images, y_pred=None, sample_weight=None):
         """Adds a batch of generated images: N×H×W×3, uint8 or float 0 to 255; arrays or tensors of any backend.
 
+        Where Keras calls it with targets and outputs, the outputs are what is added.
+
         Raises:
-            UsageError: another shape or range of values.
+            UsageError: another shape; a compiled function.
+            ImageError: another range of values.
         """
-        images = images if isinstance(images, np.ndarray) else keras.ops.convert_to_numpy(images)
+        images = images if y_pred is None else y_pred
+        if not isinstance(images, np.ndarray):
+            try:
+                images = keras.ops.convert_to_numpy(images)
+            except Exception as error:  # each backend has its own
+                if keras.src.backend.common.symbolic_scope.in_symbolic_scope():
+                    return  # Keras asks for shapes
+                raise UsageError(
+                    f"FID runs outside of compiled functions: in model.fit, pass itf.metrics.FIDCallback, or compile "
+                    f"with run_eagerly=True. Received: {type(images).__name__}"
+                ) from error
+        images = images.astype("float32") if images.dtype.kind == "V" else images  # bfloat16
         self.generated.update(self.extractor(images))
 
     def merge(self, other):

@@ -1,16 +1,17 @@
-"""Images without labels, from wherever they are kept: folders, patterns, lists, arrays, TFRecords, Parquet."""
+"""Images without labels, from wherever they are kept: folders, patterns, manifests, arrays, TFRecords, Parquet."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import ImageError, UsageError, need, raising
+from inception_tf.errors import ImageError, UsageError, raising
 from inception_tf.images.decoding import decode_pillow
-from inception_tf.images.files import expand, find_images
+from inception_tf.images.files import expand, find_images, iterate_images
 from inception_tf.images.preprocessing import as_image
+from inception_tf.images.streams import image_rows, kind_of
 
-_MANIFESTS = (".txt", ".lst", ".manifest")
+# What a folder without images is searched for, in this order.
+_SHARDS = ("*.parquet", "*.tfrecord*", "*-of-*", "*.tar", "*.np[yz]")
 
 
 class ImageSet:
@@ -70,10 +71,11 @@ def open_image_set(source):
     """Images without labels.
 
     Args:
-        source: a folder, searched to the bottom; a pattern; a file of paths, a line each (`.txt`, relative to it);
-            TFRecord files with `image/encoded`; a `.parquet` file or a pattern or folder of them, with a column of
-            images' bytes; a `.npy` or `.npz` file of images N×H×W×3 (or N×H×W); such an array; a list of paths; or an
-            `ImageSet`. What breaks off in a TFRecord file is one image more, which cannot be read.
+        source: a folder, searched to the bottom for images; where it has none, for files of the kinds that follow; a
+            pattern; a manifest, `.txt` of a path a line, CSV or TSV, relative to it; TFRecord files with
+            `image/encoded`; WebDataset's tar files; `.parquet` files with a column of images' bytes; `.npy` or `.npz`
+            files of images N×H×W×3, N×3×H×W or N×H×W; such an array; a list of paths; or an `ImageSet`. What breaks off
+            in a file of several is one image more, which cannot be read.
 
     Returns:
         An `ImageSet`.
@@ -84,26 +86,32 @@ def open_image_set(source):
     if isinstance(source, ImageSet):
         return source
     if hasattr(source, "__array__"):
-        return _arrays(np.asarray(source), "image")
+        names, images = _arrays(np.asarray(source), "image")
+        return ImageSet(names, images.__getitem__)
     files = [path for _, matches in expand(source) for path in matches]
     if not files:
         raise UsageError("No images given. Pass a folder, a pattern, or a file of images.")
-    if len(files) == 1 and files[0].is_dir() and (tables := sorted(files[0].glob("**/*.parquet"))):
-        files = tables
-    suffixes = {file.suffix.lower() for file in files}
-    if suffixes <= {".npy", ".npz"}:
-        return _arrays(np.concatenate([_load(file) for file in files]), files[0].name, map(_stat, files))
-    if suffixes == {".parquet"}:
-        return _parquet(files)
-    if any(".tfrecord" in file.name.lower() or ("-of-" in file.name and not file.suffix) for file in files):
-        return _records(files)
-    if len(files) == 1 and files[0].suffix.lower() in _MANIFESTS:
-        files = [files[0].parent / line.strip() for line in files[0].read_text("utf-8").splitlines() if line.strip()]
-        if not files:
-            raise UsageError(f"{source} lists no images.")
+    if len(files) == 1 and files[0].is_dir() and not any(iterate_images(files[0])):
+        files = next(filter(None, (sorted(files[0].rglob(shards)) for shards in _SHARDS)), files)
+    kinds = {kind_of(str(file)) for file in files}
+    if kinds == {"image"} and {file.suffix.lower() for file in files} <= {".npy", ".npz"}:
+        sets = [_arrays(_load(file), file.name) for file in files]
+        images = [(array, i) for _, array in sets for i in range(len(array))]
+        names = [name for own, _ in sets for name in own]
+        return ImageSet(names, lambda index: images[index][0][images[index][1]], map(_stat, files))
+    if kinds == {"image"}:
+        rows = [(str(file), None) for file in find_images(source)]
     else:
-        files = find_images(source)
-    return ImageSet(map(str, files), lambda index: Path(files[index]), map(_stat, files))
+        rows = [row for file in files for row in image_rows(str(file))]
+    if all(isinstance(content, ImageError) for _, content in rows):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in rows[:3])
+        raise UsageError(f"No images in {source}. {reasons}".rstrip(". ") + ".")
+    apart = [name for name, content in rows if content is None]
+    return ImageSet(
+        [name for name, _ in rows],
+        lambda index: rows[index][0] if rows[index][1] is None else rows[index][1],
+        map(_stat, [*files, *apart]),
+    )
 
 
 def _stat(path):
@@ -116,7 +124,7 @@ def _stat(path):
 
 def _load(file):
     with raising(UsageError, f"{file} is no array of images, or damaged", ValueError, OSError, EOFError):
-        loaded = np.load(file)
+        loaded = np.load(file, mmap_mode="r")
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             return loaded
         with loaded:
@@ -126,35 +134,10 @@ def _load(file):
             return loaded[names[0]]
 
 
-def _arrays(array, name, stamp=()):
+def _arrays(array, name):
+    """Names of images, and an array N×H×W×C or N×H×W."""
     if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[-1] not in (1, 3, 4):
         array = array.transpose(0, 2, 3, 1)
-    if array.ndim not in (3, 4) or not len(array) or (array.ndim == 4 and array.shape[-1] not in (1, 3, 4)):
-        raise UsageError(f"Expected images of shape (N, H, W, 3) or (N, H, W). Received: {array.shape}")
-    return ImageSet([f"{name}[{i}]" for i in range(len(array))], array.__getitem__, stamp)
-
-
-def _records(files):
-    from inception_tf.images.records import iterate_records
-
-    names, places, _ = map(list, zip(*(row for file in files for row in iterate_records(file, file.name))))
-    if all(isinstance(place, ImageError) for place in places):
-        reasons = "; ".join(f"{name}: {place}" for name, place in list(zip(names, places))[:3])
-        raise UsageError(f"No images in {len(files)} TFRecord files. {reasons}")
-    return ImageSet(names, places.__getitem__, map(_stat, files))
-
-
-def _parquet(files):
-    parquet = need("pyarrow.parquet", "data", files[0])
-    images, names = [], []
-    for file in files:
-        with raising(UsageError, f"{file} is no Parquet file, or damaged", OSError, ValueError):
-            table = parquet.read_table(file)
-        columns = sorted(table.column_names, key=lambda name: name not in ("image", "images", "img", "bytes"))
-        rows = table.column(columns[0]).to_pylist()
-        rows = [row.get("bytes") if isinstance(row, dict) else row for row in rows]
-        if not rows or not all(isinstance(row, bytes) for row in rows):
-            raise UsageError(f"{file}: the column {columns[0]!r} holds no images' bytes.")
-        images += rows
-        names += [f"{file.name}:{i}" for i in range(len(rows))]
-    return ImageSet(names, images.__getitem__, map(_stat, files))
+    if array.ndim not in (3, 4) or not len(array) or (array.shape[-1] in (1, 3, 4)) != (array.ndim == 4):
+        raise UsageError(f"{name}: expected images of shape (N, H, W, 3) or (N, H, W). Received: {array.shape}")
+    return [f"{name}[{i}]" for i in range(len(array))], array

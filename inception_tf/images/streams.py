@@ -48,9 +48,25 @@ def image_tables(inputs, rows=256, labels=None):
             raise UsageError(f"No images in {argument!r}. Looked for files that end in {', '.join(IMAGE_SUFFIXES)}.")
 
 
+def image_rows(file):
+    """Yields (path, bytes) of the images of a file as `image_tables` takes it; without its labels.
+
+    In place of the bytes None where the path is to be read, an `ImageError` where there is nothing to read.
+    """
+    kind = kind_of(file)
+    if kind == "table":
+        for table in _manifest(file, 256, need("pyarrow", "data", file), None):
+            inside, paths = "bytes" in table.column_names, table["path"].to_pylist()
+            for path, data in zip(paths, table["bytes"].to_pylist() if inside else paths):
+                yield path or file, ImageError("Its row has no image.") if not data else data if inside else None
+    else:
+        read = {"image": _one, "list": _lines}.get(kind, partial(_members, names=False))
+        yield from ((path, content) for path, content, _ in read(file))
+
+
 def _tables(argument, rows, pa, labels):
     """The tables of an argument; neighbors of one kind share a table."""
-    for kind, files in itertools.groupby(_files(argument), _kind):
+    for kind, files in itertools.groupby(_files(argument), kind_of):
         if kind == "table":
             for file in files:
                 yield from _manifest(file, rows, pa, labels)
@@ -59,7 +75,8 @@ def _tables(argument, rows, pa, labels):
             yield from _gathered((row for file in files for row in read(file)), rows, pa, labels)
 
 
-def _kind(file):
+def kind_of(file):
+    """What a file is by its name: "records", "table", "list", "tar" or "image"."""
     name = os.path.basename(file).lower()
     if ".tfrecord" in name or ("-of-" in name and "." not in name):
         return "records"
@@ -136,7 +153,7 @@ def _members(file, names):
     from inception_tf.images.webdataset import iterate_tar
 
     with local_copy(file) as copy:
-        found = iterate_tar(copy, file) if _kind(file) == "tar" else iterate_records(copy, file, names)
+        found = iterate_tar(copy, file) if kind_of(file) == "tar" else iterate_records(copy, file, names)
         yield from ((path, content, _number(label)) for path, content, label in found)
 
 
@@ -215,6 +232,7 @@ def _with_path(table, file, first, pa):
 
     lower = {name.lower(): name for name in reversed(table.column_names)}
     names = [lower[name] for name in ("path", *IMAGE_COLUMNS) if name in lower]
+    names = names or list(filter(holds_images, table.column_names))
     if not names:
         raise UsageError(
             f"{file} has no column called {', '.join(IMAGE_COLUMNS)}. Received: {listed(table.column_names, 10)}"

@@ -6,7 +6,6 @@ The graph is `classify_image_graph_def.pb` of inception-2015-12-05.tgz, and what
 import functools
 import itertools
 import re
-from pathlib import Path
 
 import numpy as np
 
@@ -128,30 +127,19 @@ class Weights2015(Checkpoint):
         return value.astype("float32").reshape(self.shapes[name])
 
 
-def read_labels(path, classes):
-    """The class names that lie beside a graph: retrain.py's, or those of the archive's label map; None where none fit.
+def mapped_labels(folder):
+    """The class names of the archive's label map in a folder, a list; None where it is not there.
 
-    Args:
-        path: the graph's file.
-        classes: how many it has.
-
-    Returns:
-        A list of `classes` names; `class 0` and the like for classes of the label map that were never used.
+    Classes that were never used are called `class 0` and the like.
     """
-    folder = Path(path).parent
-    for name in ("retrained_labels.txt", "output_labels.txt"):
-        if (folder / name).is_file():
-            labels = (folder / name).read_text("utf-8", "replace").splitlines()
-            if len(labels) == classes:
-                return labels
     numbers, words = (folder / name for name in LABEL_MAP)
-    if classes != CLASSES or not numbers.is_file() or not words.is_file():
+    if not numbers.is_file() or not words.is_file():
         return None
     human = dict(line.split("\t", 1) for line in words.read_text("utf-8", "replace").splitlines() if "\t" in line)
-    labels = [f"class {i}" for i in range(classes)]
+    labels = [f"class {i}" for i in range(CLASSES)]
     pairs = re.findall(r'target_class:\s*(\d+)\s+target_class_string:\s*"(\w+)"', numbers.read_text("utf-8", "replace"))
     for number, wnid in pairs:
-        if int(number) < classes:
+        if int(number) < CLASSES:
             labels[int(number)] = human.get(wnid, wnid)
     return labels
 

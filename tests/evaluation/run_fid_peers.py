@@ -125,6 +125,37 @@ def read(weights, a, b):
     print(float(calculate_frechet_distance(*pairs[0], *pairs[1])))
 
 
+def statistics(tool, weights, folder, batch):
+    """For `tools/bench_fid.py`: a function that computes a folder's statistics as a tool's own command does."""
+    import os
+
+    from pytorch_fid.fid_score import compute_statistics_of_path
+    from pytorch_fid.inception import InceptionV3
+    from torch_fidelity.metric_fid import fid_input_id_to_statistics
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if tool == "pytorch-fid":
+        no_downloads(weights)
+        given = InceptionV3([3]).to(device), batch, 2048, device, min(8, len(os.sched_getaffinity(0)))
+        return lambda: compute_statistics_of_path(str(folder), *given)
+    options = {"input1": str(folder), "cache": False, "verbose": False, "cuda": device == "cuda", "batch_size": batch}
+    extractor = network(weights).to(device)
+    return lambda: fid_input_id_to_statistics(1, extractor, "2048", **options)
+
+
+def distance(tool, pair):
+    """For `tools/bench_fid.py`: a function that computes the distance of two means and covariances."""
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+    with np.load(pair) as file:
+        mu1, sigma1, mu2, sigma2 = (file[name] for name in ("mu1", "sigma1", "mu2", "sigma2"))
+    if tool == "pytorch-fid":
+        return lambda: calculate_frechet_distance(mu1, sigma1, mu2, sigma2)
+    sides = ({"mu": mu1, "sigma": sigma1}, {"mu": mu2, "sigma": sigma2})
+    return lambda: fid_statistics_to_metric(*sides, False)
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "make":

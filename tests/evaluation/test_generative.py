@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -192,7 +196,7 @@ def test_features_are_computed_once(extractor, folders, monkeypatch):
 
 
 def test_sides_of_all_kinds(extractor, folders, tmp_path):
-    """The same images as a pattern, a list, an array, TFRecords and Parquet give the same features."""
+    """The same images as a pattern, a manifest, an array, TFRecords and Parquet give the same features."""
     import tensorflow as tf
 
     files = sorted(folders[0].iterdir())
@@ -210,17 +214,28 @@ def test_sides_of_all_kinds(extractor, folders, tmp_path):
         from pyarrow import parquet
 
         column = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
-        parquet.write_table(pyarrow.table({"image": column}), tmp_path / "roses.parquet")
-        sources.append(tmp_path / "roses.parquet")
+        (tmp_path / "shards").mkdir()
+        parquet.write_table(pyarrow.table({"image": column}), tmp_path / "shards/roses.parquet")
+        column = [file.read_bytes() for file in files] + [None]
+        parquet.write_table(pyarrow.table({"number": range(9), "content": column}), tmp_path / "content.parquet")
+        (tmp_path / "list.csv").write_text("label,path\n" + "".join(f"1,roses/{file.name}\n" for file in files))
+        sources += [tmp_path / name for name in ("shards", "content.parquet", "list.csv")]
+        with pytest.raises(UsageError, match=r"1 of 9 images.*content\.parquet:8: Its row has no image"):
+            extractor.extract(tmp_path / "content.parquet")
     except ImportError:
         pass
     for source in sources:
-        assert np.array_equal(extractor.extract(source).values, expected), source
+        assert np.array_equal(extractor.extract(source, skip=True).values, expected), source
     images = np.stack([resize_array(read_image(file, decoder="pillow")) for file in files])
     np.save(tmp_path / "images.npy", images)
     np.savez(tmp_path / "images.npz", images)
-    for name in ("images.npy", "images.npz"):
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays/a.npy", images[:3])
+    np.save(tmp_path / "arrays/b.npy", images[3:].transpose(0, 3, 1, 2))
+    for name in ("images.npy", "images.npz", "arrays"):
         assert np.array_equal(extractor.extract(tmp_path / name).values, extractor(images))
+    with pytest.raises(UsageError, match=r"\(80, 90, 3\)"):  # one image is no 80 gray ones
+        extractor(images[0])
 
 
 def test_a_tfrecord_that_breaks_off(extractor, folders, tmp_path):
@@ -239,9 +254,9 @@ def test_a_tfrecord_that_breaks_off(extractor, folders, tmp_path):
     with pytest.raises(UsageError, match=r"cannot be read.*roses\.tfrecord:\d: breaks off after record \d: truncated"):
         extractor.extract(path)
     found = extractor.extract(path, skip=True)
-    assert list(found.skipped) == [f"roses.tfrecord:{len(found.values)}"] and 0 < len(found.values) < 8
+    assert list(found.skipped) == [f"{path}:{len(found.values)}"] and 0 < len(found.values) < 8
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(UsageError, match=r"No images in 1 TFRecord files\. roses\.tfrecord:0: not a TFRecord file"):
+    with pytest.raises(UsageError, match=r"No images in .*roses\.tfrecord:0: not a TFRecord file"):
         extractor.extract(path)
 
 
@@ -273,6 +288,11 @@ def test_the_command(model, extractor, folders, tmp_path, capsys, monkeypatch):
     assert main(["fid", str(stats), b, "--resize", "clean", *options]) == 2
     assert "tensorflow and clean" in capsys.readouterr().err
     assert main(["fid", str(stats), b, "--metrics", "kid", *options]) == 2
+    assert (
+        main(["fid", b, str(stats), "--metrics", "fid,is", "--splits", "2", *options]) == 0
+    )  # is of the generated alone
+    assert main(["fid", a, b, "--metrics", "pr", "--neighbors", "0", *options]) == 2
+    assert main(["fid", a, "--save", str(tmp_path / "stats.txt"), *options]) == 2
     assert main(["fid", a, b, "--metrics", "fud", *options]) == 2 and main(["fid", a, *options]) == 2
     assert main(["fid", a, "--save", str(stats), *options]) == 2  # it exists
 
@@ -347,12 +367,33 @@ def test_the_keras_metric(extractor, folders):
     metric.merge(other)
     assert metric.result() == pytest.approx(expected, rel=1e-9)
 
+    with pytest.raises(UsageError, match="tensorflow and clean"):
+        itf.metrics.FID(FeatureStatistics("clean").update(gaussian(4, 203)), extractor)
+
     done, logs = iter(np.split(images[0], 1)), {}
     callback = itf.metrics.FIDCallback(lambda count: next(done), metric, count=8, every=2)
     callback.on_epoch_end(0, logs)
     assert logs == {}
     callback.on_epoch_end(1, logs)
     assert logs["fid"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_in_model_fit(backend, model, extractor, folders):
+    """The callback, and the metric on a model's outputs; in a process of its own, for the backend."""
+    pytest.importorskip(backend)
+    program = Path(__file__).with_name("run_fid_fit.py")
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(program), str(model), str(folders[0])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = extractor.extract(folders[0], cache=False).statistics.mu
+    np.testing.assert_allclose(found["real"], expected, atol=1e-5 * np.abs(expected).max())
+    assert found["callback"] == pytest.approx(found["alone"], rel=1e-6)
+    assert found["eager"] == pytest.approx(found["alone"], rel=1e-6)
+    assert "FIDCallback" in found["compiled"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The graph of 2015-12-05, of random weights, run by TensorFlow itself beside our network."""
 
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graph_2015 import write_graph_2015
+from graph_2015 import write_graph_2015, write_state_dict
 
 import inception_tf as itf
 from inception_tf.cli.main import main
@@ -16,7 +17,7 @@ from inception_tf.errors import CheckpointError, DownloadError, UsageError
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.slim import catalogue
 from inception_tf.slim.checkpoint import open_checkpoint
-from inception_tf.slim.graph_2015 import convolutions
+from inception_tf.slim.graph_2015 import LOGITS, MOVING, convolutions
 
 SMALL = {"size": 107, "width": 0.1, "classes": 20}
 NAMES = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
@@ -94,6 +95,24 @@ def test_the_graph_of_retrain(tmp_path):
     (tmp_path / "retrained_labels.txt").write_text("\n".join(NAMES) + "\n")
     assert main(["convert", str(graph), str(tmp_path / "m.keras"), "--size", "107"]) == 0
     assert itf.load_model(tmp_path / "m.keras").card.labels == NAMES
+
+
+def test_the_ports_state_dict(tmp_path):
+    """Of PyTorch's layout and names; without PyTorch, and whatever it holds, nothing but tensors is unpickled."""
+    graph = open_checkpoint(write_graph_2015(tmp_path / "g.pb", **{**SMALL, "classes": 1008}))
+    words = dict(zip(("gamma", "beta", *MOVING), ("weight", "bias", "running_mean", "running_var")))
+    tensors = {"fc.weight": graph.tensor(LOGITS, "weights").T.copy(), "fc.bias": graph.tensor(LOGITS, "biases")}
+    for scope, (_, module) in convolutions().items():
+        tensors[f"{module}.conv.weight"] = graph.tensor(scope, "weights").transpose(3, 2, 0, 1).copy()
+        tensors |= {f"{module}.bn.{theirs}": graph.tensor(scope, ours) for ours, theirs in words.items()}
+        tensors[f"{module}.bn.num_batches_tracked"] = np.zeros((), "float32")
+    found = open_checkpoint(write_state_dict(tmp_path / "port.pth", tensors))
+    assert dict(found) and all(np.array_equal(found[name], graph[name]) for name in {**found, **graph})
+    with pytest.raises(CheckpointError, match="posix.system|nt.system"):
+        open_checkpoint(write_state_dict(tmp_path / "bad.pth", {**tensors, "x": os.system}))
+    del tensors["Mixed_6b.branch7x7_2.bn.weight"]
+    with pytest.raises(CheckpointError, match="lacks Mixed_6b.branch7x7_2.bn.weight"):
+        open_checkpoint(write_state_dict(tmp_path / "short.pth", tensors))
 
 
 @pytest.fixture(scope="module")

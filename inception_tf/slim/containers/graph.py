@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, raising
+from inception_tf.errors import CheckpointError, UsageError, raising
+from inception_tf.images.labels import load_labels
 
 # What leaves a tensor's values as they are, and what their order too.
 PASSING = ("Identity", "ReadVariableOp", "Cast", "StopGradient", "Snapshot", "PlaceholderWithDefault")
@@ -25,6 +26,8 @@ RUNNABLE = {
     *("BatchNormWithGlobalNormalization", "LRN", "Max", "MaxPool", "Maximum", "Minimum", "Mul", "NoOp", "Pack", "Pad"),
     *("Placeholder", "Prod", "RealDiv", "Relu", "Relu6", "Rsqrt", "Shape", "Slice", "StridedSlice", "Sub", "Sum"),
 }
+# Where retrain.py and the like write the class names, beside the graph.
+LABELS = ("retrained_labels.txt", "output_labels.txt", "labels.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,3 +254,19 @@ def splat(tensor):
     if not values.size and len(tensor.tensor_content) % kind.itemsize == 0:
         values = np.frombuffer(tensor.tensor_content, kind)
     return float(values[0]) if values.size and (values == values[0]).all() else None
+
+
+def labels_beside(path, classes):
+    """The names of so many classes that lie beside a graph's file, or None; and texts that say which were found."""
+    notes = ()
+    for file in (path.with_name(name) for name in LABELS):
+        if path.is_file() and file.is_file():
+            try:
+                labels = load_labels(file)
+            except UsageError as error:
+                notes += (f"class names: not those of {file.name}: {error}",)
+                continue
+            if len(labels) == classes:
+                return labels, (*notes, f"class names: of {file.name}")
+            notes += (f"class names: not those of {file.name}, which has {len(labels)} for {classes} classes",)
+    return None, notes

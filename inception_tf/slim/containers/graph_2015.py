@@ -4,7 +4,7 @@ import numpy as np
 
 from inception_tf.errors import CheckpointError
 from inception_tf.slim import graph_2015
-from inception_tf.slim.containers.graph import Graph, node_of
+from inception_tf.slim.containers.graph import Graph, labels_beside, node_of
 from inception_tf.slim.graph_2015 import LOGITS, Weights2015, convolutions, damaged
 
 MARK = "mixed_10/tower_2/conv/conv2d_params"
@@ -49,7 +49,10 @@ class Graph2015(Weights2015):
         scope = f", imported under {self._scope.rstrip('/')}" if self._scope else ""
         super().__init__(path, f"{container} of 2015-12-05{scope}")
         classes = self.shape(LOGITS, "biases")
-        self.labels = graph_2015.read_labels(file, classes[0]) if classes else None
+        if classes:
+            self.labels, self.notes = labels_beside(file, classes[0])
+        if classes == (graph_2015.CLASSES,):
+            self.labels = self.labels or graph_2015.mapped_labels(file.parent)
         panda = file.with_name(PANDA)
         self.photograph = panda.read_bytes() if panda.is_file() else None
 

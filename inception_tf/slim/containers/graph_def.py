@@ -7,11 +7,19 @@ import re
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, UsageError, listed, raising
-from inception_tf.images.labels import load_labels
+from inception_tf.errors import CheckpointError, listed, raising
 from inception_tf.models.registry import networks
 from inception_tf.slim.containers.base import Checkpoint
-from inception_tf.slim.containers.graph import BATCH_NORM, CONVOLUTIONS, DENSE, PASSING, Graph, node_of, splat
+from inception_tf.slim.containers.graph import (
+    BATCH_NORM,
+    CONVOLUTIONS,
+    DENSE,
+    PASSING,
+    Graph,
+    labels_beside,
+    node_of,
+    splat,
+)
 from inception_tf.slim.containers.graph_2015 import Graph2015, scope_of
 from inception_tf.slim.names import WORDS, scoped, shape_text, specification
 
@@ -27,8 +35,6 @@ PART = re.compile(r"/part_(\d+)$")
 SMALL = 4
 # How much larger than its file a graph's constants may be: one number can stand for a whole tensor.
 SPARE = 1 << 26
-# Where retrain.py and the like write the class names, beside the graph.
-LABELS = ("retrained_labels.txt", "output_labels.txt", "labels.txt")
 
 
 class FrozenGraph(Checkpoint):
@@ -118,7 +124,8 @@ class FrozenGraph(Checkpoint):
         self.notes = (f"classifier: {found} {shape_text((inputs, classes))}, loaded as {kernel}",)
         if entry := self.graph.input():
             self._read_input(*entry)
-        self._read_labels(classes)
+        self.labels, notes = labels_beside(self.path, classes)
+        self.notes += notes
 
     def _read_input(self, node, scaling):
         """What the graph says of its images: their size, and the range that it scales itself."""
@@ -131,20 +138,6 @@ class FrozenGraph(Checkpoint):
             self.preprocessing = {"central_fraction": 1.0}
             low, high = (-1 - offset) / scale, (1 - offset) / scale
             self.notes += (f"images: whole, without a central crop; the graph scales [{low:g}, {high:g}] to [-1, 1]",)
-
-    def _read_labels(self, classes):
-        for file in (self.path.with_name(name) for name in LABELS):
-            if self.path.is_file() and file.is_file():
-                try:
-                    labels = load_labels(file)
-                except UsageError as error:
-                    self.notes += (f"class names: not those of {file.name}: {error}",)
-                    continue
-                if len(labels) == classes:
-                    self.labels = labels
-                    self.notes += (f"class names: of {file.name}",)
-                    return
-                self.notes += (f"class names: not those of {file.name}, which has {len(labels)} for {classes} classes",)
 
     def read(self, name):
         from tensorflow import make_ndarray
