@@ -64,7 +64,7 @@ def table_predictor(args, **options):
     from inception_tf.errors import need
     from inception_tf.inference.table import TablePredictor
 
-    need("pyarrow", "data", getattr(args, "answers", args.out))
+    need("pyarrow", "data", f"Writing {getattr(args, 'answers', args.out)}")
     threads = args.threads or (max(1, int(args.ray_cpus)) if args.ray else None)
     return TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
 
