@@ -77,6 +77,12 @@ def test_docstrings_say_parameters_results_and_errors():
         assert wanted <= set(text.split()), thing
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "checkpoints/README.md"])
+def test_links_of_pages_outside_the_site(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text("utf-8")):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
 @pytest.mark.slow
 def test_the_examples_of_the_reference(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -100,8 +106,9 @@ def after_the_demo(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_readme_after_the_demo(after_the_demo):
-    for language, text in blocks(ROOT / "README.md", "console", "python"):
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/python.md"])
+def test_a_page_after_the_demo(page, after_the_demo):
+    for language, text in blocks(ROOT / page, "console", "python"):
         if language == "python":
             run([sys.executable, "-c", text], after_the_demo)
             continue

@@ -18,7 +18,9 @@ def add_arguments(parser):
         help="a .keras file or a Slim checkpoint, exported to each engine first, for any batch; a network's name, for "
         "random weights; or files exported already",
     )
-    parser.add_argument("--engines", metavar="NAME,…", help="of those installed only these (see above; keras-xla, …)")
+    parser.add_argument(
+        "--engines", metavar="NAME,…", help="only these of those installed, such as keras,keras-xla,savedmodel (all)"
+    )
     add_precision(parser)
     precisions = "a row for each, such as float32,bfloat16, of every engine that has it, in place of --precision"
     parser.add_argument("--precisions", metavar="P,…", help=precisions)

@@ -1,4 +1,4 @@
-"""Train a network on your photographs: class folders or TFRecords, from a checkpoint's weights.
+"""Train a network on your photographs, from a checkpoint's weights.
 
 The same command resumes a run that was killed. `classify`, `evaluate` and `export` take the run's directory as MODEL.
 """

@@ -130,7 +130,9 @@ def _explain(error):
         return f"{error.filename or 'input/output'}: {error.strerror or error}", 1
     if isinstance(error, ModuleNotFoundError) and not (error.name or "inception_tf").startswith("inception_tf"):
         package = PACKAGES_OF.get(error.name.split(".")[0], error.name.split(".")[0])
-        return f"this needs {package}, which is not installed: pip install {package}", 1
+        # Where these two are missing, so is the rest that this package requires: it was installed by --no-deps.
+        rest = "; all that is missing: pip install inception-tf" if package in ("keras", "tensorflow") else ""
+        return f"this needs {package}, which is not installed: pip install {package}{rest}", 1
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"internal error, {type(error).__name__}: {first} (--debug shows where; please report it)", 1
 

@@ -70,7 +70,7 @@ def table_predictor(args, **options):
     from inception_tf.errors import need
     from inception_tf.inference.table import TablePredictor
 
-    need("pyarrow", "data", getattr(args, "answers", args.out))
+    need("pyarrow", "data", f"Writing {getattr(args, 'answers', args.out)}")
     threads = max(1, int(args.ray_cpus or 1)) if args.ray and args.threads is None else args.threads
     return TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
 

@@ -109,7 +109,7 @@ def _local(args):
     try:
         from inception_tf.serving.server import LocalServer
     except ImportError as error:
-        raise InceptionTFError(f"The local server needs {error.name}: pip install inception-tf[serving]") from error
+        raise InceptionTFError(f"The local server needs {error.name}: pip install 'inception-tf[serving]'") from error
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -92,7 +92,8 @@ def load_vectors(path):
         if values.ndim != 2 or not len(values) == len(paths) > 0:
             raise ValueError(f"vectors of shape {values.shape} for {len(paths)} paths")
     except (OSError, ValueError, KeyError, EOFError) as error:  # pyarrow's are of these
-        raise CheckpointError(f"{path} holds no vectors that embed wrote: {reason(error)}") from error
+        why = getattr(error, "strerror", None) or reason(error)
+        raise CheckpointError(f"{path} holds no vectors that embed wrote: {why}") from error
     return Vectors(list(map(str, paths)), values)
 
 

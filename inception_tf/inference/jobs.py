@@ -39,7 +39,7 @@ class Parts:
     """
 
     def __init__(self, out, settings, format="parquet", rows=10_000, size=128 << 20, seconds=(10, 300)):
-        need("pyarrow", "data", out)
+        need("pyarrow", "data", f"Writing {out}")
         if format not in FORMATS:
             raise UsageError(f"The format is {' or '.join(FORMATS)}. Received: {format}")
         self.out, self.format = os.fspath(out), format

@@ -95,7 +95,7 @@ def finetune(
 ):
     """Trains a network on labeled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
 
-    A run that was killed resumes at the step where it was when it is called again with the same arguments; with more
+    A run that was killed resumes from its last saved state when it is called again with the same arguments; with more
     epochs, or a phase more, a run goes on from its last step. Where the weights have another number of classes than the
     data, the heads are new. Where images have several labels (`table.open_table`), the head is a sigmoid for each
     class, and the model's card has the thresholds of the best F1 on the validation images.

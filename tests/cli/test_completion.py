@@ -1,6 +1,7 @@
-"""Completion in a real bash: what appears after Tab."""
+"""Completion in a real bash and a real zsh: what appears after Tab."""
 
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -14,24 +15,35 @@ pytest.importorskip("shtab")
 COMMAND = [sys.executable, "-m", "inception_tf", "--print-completion"]
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    path = tmp_path_factory.mktemp("completion") / "inception-tf.bash"
-    path.write_bytes(subprocess.run([*COMMAND, "bash"], check=True, capture_output=True).stdout)
-    return path
+# How each starts without settings of a user, loads the completion, and shows and clears its line at Ctrl-T.
+SHELLS = {
+    "bash": (
+        ["--norc", "--noprofile"],
+        r"""source {script}; bind -x '"\C-t": printf "<%s>" "$READLINE_LINE"; READLINE_LINE='""",
+    ),
+    "zsh": (
+        ["-f"],
+        "unsetopt promptcr; fpath=({script.parent} $fpath); autoload -U compinit; compinit -u -D; "
+        "show() {{ printf '<%s>' $BUFFER; BUFFER= }}; zle -N show; bindkey '^T' show",
+    ),
+}
 
 
-@pytest.fixture
-def tab(script, tmp_path):
-    """A function from what is typed before Tab to what bash then has on its line."""
-    if not shutil.which("bash"):
-        pytest.skip("needs bash")
-    (tmp_path / "models").mkdir()
-    (tmp_path / "flowers.keras").touch()
+@pytest.fixture(params=SHELLS)
+def tab(request, tmp_path):
+    """A function from what is typed before Tab to what the shell then has on its line."""
+    name, (options, setup) = request.param, SHELLS[request.param]
+    if not shutil.which(name):
+        pytest.skip(f"needs {name}")
+    script, folder = tmp_path / "functions" / "_inception-tf", tmp_path / "work"
+    script.parent.mkdir()
+    (folder / "models").mkdir(parents=True)
+    (folder / "flowers.keras").touch()
+    script.write_bytes(subprocess.run([*COMMAND, name], check=True, capture_output=True).stdout)
     shell, terminal = pty.openpty()
-    bash = subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"],
-        cwd=tmp_path,
+    process = subprocess.Popen(
+        [name, *options, "-i"],
+        cwd=folder,
         env={"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "STARTING"},
         **dict.fromkeys(("stdin", "stdout", "stderr"), terminal),
         start_new_session=True,
@@ -40,16 +52,17 @@ def tab(script, tmp_path):
     def typed(text, until):
         os.write(shell, text.encode())
         answer, end = "", time.monotonic() + 60
-        while until not in answer and time.monotonic() < end:
+        while not (found := re.search(until, answer)) and time.monotonic() < end:
             if select.select([shell], [], [], 1)[0]:
-                answer += os.read(shell, 4096).decode()
-        return answer
+                answer += os.read(shell, 4096).decode(errors="replace")
+        assert found, answer
+        return found[1]
 
-    # What is typed before the prompt is there meets no readline: Tab would be a plain character.
-    typed(f"bind 'set bell-style none'; source {script}; PS1=READY\n", until="\nREADY")
-    yield lambda text: typed(f"{text}\tEND\x15", until="END").partition("END")[0].rpartition("READY")[2]
-    bash.kill()
-    bash.wait()
+    # What is typed before the prompt is there meets no line editor: Tab would be a plain character.
+    typed(f"{setup.format(script=script)}; PS1=READY\n", until="\n(READY)")
+    yield lambda text: typed(f"{text}\t\x14", until="<(inception-tf .*)>")
+    process.kill()
+    process.wait()
     os.close(shell)
     os.close(terminal)
 

@@ -345,5 +345,5 @@ def test_a_missing_package_is_told_in_a_line(run, models, tmp_path):
         "local",
         PYTHONPATH=os.pathsep.join([str(tmp_path), *map(os.path.abspath, filter(None, sys.path))]),
     )
-    assert done.returncode == 1 and "needs aiohttp: pip install inception-tf[serving]" in done.stderr, done.stderr
+    assert done.returncode == 1 and "needs aiohttp: pip install 'inception-tf[serving]'" in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
