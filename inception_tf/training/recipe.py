@@ -178,6 +178,12 @@ class Phase:
         otherwise="the optimizer's usual one for heads, a hundredth of it where more is trained",
     )
     augment: str = option(AUGMENT, "as in Recipe, for this phase", None, otherwise="the recipe's")
+    ridge: bool = option(
+        BOOL,
+        "begin with the heads' ridge regression on the features, whose penalty leaves one image out best; for heads "
+        "alone, without augmentation",
+        False,
+    )
 
     def __post_init__(self):
         object.__setattr__(self, "train", _globs(self.train))
@@ -273,6 +279,12 @@ class Recipe:
         "float32",
     )
     xla: bool = option(BOOL, "compile the step with XLA, as JAX always does", False)
+    head_blocks: tuple = option(
+        GLOBS,
+        "blocks, such as Mixed_5d,Mixed_6*, whose features the classifier takes beside the last one's; of Inception-v3, "
+        "other networks have no such option",
+        (),
+    )
     size: object = option(SIZE, "side of the images, or (height, width)", None, otherwise="the network's")
     train_scale: float = option(
         PART,
@@ -283,7 +295,8 @@ class Recipe:
     seed: int = option(SEED, "of new weights, data order, augmentation and dropout", 0)
 
     def __post_init__(self):
-        object.__setattr__(self, "freeze", _globs(self.freeze))
+        for name in ("freeze", "head_blocks"):
+            object.__setattr__(self, name, _globs(getattr(self, name)))
         if isinstance(self.phases, (list, tuple)):
             phases = (_from_dict(Phase, phase) if isinstance(phase, dict) else phase for phase in self.phases)
             object.__setattr__(self, "phases", tuple(phases))
