@@ -281,7 +281,7 @@ class Recipe:
     xla: bool = option(BOOL, "compile the step with XLA, as JAX always does", False)
     head_blocks: tuple = option(
         GLOBS,
-        "blocks, such as Mixed_5d,Mixed_6*, whose features the classifier takes beside the last one's; of Inception-v3, "
+        "blocks, such as Mixed_5d,Mixed_6*, whose features the classifier takes beside the last: of Inception-v3, "
         "other networks have no such option",
         (),
     )
