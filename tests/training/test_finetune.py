@@ -323,6 +323,7 @@ def test_heads_begin_with_a_ridge_regression(pictures, tmp_path):
     np.testing.assert_allclose(logits, factor * expected, rtol=1e-3, atol=1e-3 * factor)
 
 
+@pytest.mark.slow
 def test_resumes_after_a_ridge_regression(pictures, tmp_path):
     recipe = make_recipe(Phase("heads", 2, ("heads",), 1e-3, "none", ridge=True), Phase("all", 1))
     expected = run(pictures, recipe, tmp_path / "unbroken")
