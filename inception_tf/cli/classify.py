@@ -36,8 +36,8 @@ def run(args):
         options = {name: getattr(args, name) for name in ("embed", "openvino", "precision", "labels", "fast_decode")}
         options["crops"] = 10 if args.crops else 1
         return run_job(args, top=1 if args.top is None else args.top, **options)
-    if args.embed or args.crops or args.ray:
-        raise UsageError("What --embed, --crops and --ray compute is written to a folder: name it with --out.")
+    if args.embed or args.crops or args.ray or args.format:
+        raise UsageError("--embed, --crops, --ray and --format are for rows in a folder: name it with --out.")
 
     from inception_tf import tables
     from inception_tf.images.files import find_images
@@ -45,7 +45,8 @@ def run(args):
     from inception_tf.inference.engines import open_engine
 
     paths = find_images(args.images)
-    engine = open_engine(args.model, labels=args.labels, openvino=args.openvino, precision=args.precision)
+    options = {"labels": args.labels, "openvino": args.openvino, "precision": args.precision}
+    engine = open_engine(args.model, threads=args.threads, **options)
     results, failures = classify(engine, paths, args.top, args.batch, args.exif, args.fast_decode)
     rows = []
     for path, best in results.items():

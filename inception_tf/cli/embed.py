@@ -32,8 +32,8 @@ def run(args):
 
     if is_url(args.out) or args.out.endswith("/") or not Path(args.out).suffix:
         return run_job(args, embed=True, classify=False)
-    if args.ray:
-        raise UsageError(f"--ray writes to a folder, or to a URL. Received: --out {args.out}")
+    if args.ray or args.format or args.threads:
+        raise UsageError(f"--ray, --format and --threads are for a folder, or a URL. Received: --out {args.out}")
     check_target(args.out)
     refuse_existing(args.out, args.force)
     vectors, failures = embed(args.model, args.images, args.batch, args.exif)

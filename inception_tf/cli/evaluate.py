@@ -58,8 +58,8 @@ def add_arguments(parser):
 def run(args):
     if args.answers:
         return _run_job(args)
-    if args.top or args.crops or args.ray:
-        raise UsageError("What --top, --crops and --ray compute is written to a folder: name it with --answers.")
+    if args.top or args.crops or args.ray or args.format:
+        raise UsageError("--top, --crops, --ray and --format are for rows in a folder: name it with --answers.")
 
     from inception_tf.evaluation.evaluate import evaluate, write_predictions
     from inception_tf.evaluation.report import refuse_report, write_report
@@ -74,7 +74,7 @@ def run(args):
         refuse_report(args.out, args.force)
     data = args.data[0] if len(args.data) == 1 else args.data
     examples = open_examples(data, args.labels, args.labels_offset, complete=False)
-    engine = open_engine(args.model, openvino=args.openvino, precision=args.precision)
+    engine = open_engine(args.model, openvino=args.openvino, precision=args.precision, threads=args.threads)
     if args.labels and engine.labels == class_names(len(engine.labels)):
         engine.labels = class_names(len(engine.labels), examples.class_names)
     evaluation = evaluate(engine, examples, args.batch, args.exif, args.fast_decode)
@@ -122,7 +122,7 @@ def _run_job(args):
             yield table.append_column("label_name", pa.array(names, pa.string()))
 
     labeled = [args.labels_offset, names if args.labels else None]
-    parts = Parts(args.answers, {**predictor.settings, "labeled": labeled}, args.format)
+    parts = Parts(args.answers, {**predictor.settings, "labeled": labeled}, args.format or "parquet")
     _, text, job = run_tables(args, predictor, parts, tables, "Evaluating")
     for columns in parts.rows("path", "label", "class", "score", "error"):
         tally.count(*columns)

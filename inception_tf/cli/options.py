@@ -2,6 +2,8 @@
 
 import contextlib
 
+from inception_tf.errors import UsageError
+
 
 def add_loading(parser):
     """How a Slim checkpoint is loaded."""
@@ -37,22 +39,26 @@ def add_ray(parser):
     """Whether workers of a Ray cluster compute, and which."""
     parser.add_argument("--ray", metavar="ADDRESS", help="compute on Ray: local, auto, or a cluster's HOST:PORT")
     parser.add_argument("--ray-workers", type=int, metavar="N", help="how many (as many as the cluster holds)")
-    parser.add_argument("--ray-cpus", type=float, default=1, metavar="N", help="CPUs, and threads, of each (1)")
-    parser.add_argument("--ray-gpus", type=float, default=0, metavar="N", help="GPUs of each (0)")
+    parser.add_argument("--ray-cpus", type=float, metavar="N", help="CPUs, and threads, of each (1)")
+    parser.add_argument("--ray-gpus", type=float, metavar="N", help="GPUs of each (0)")
 
 
 def ray_pool(args):
     """A context: the `RayPool` that `add_ray` speaks of, or None."""
+    given = {name: getattr(args, f"ray_{name}") for name in ("workers", "cpus", "gpus")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not args.ray and given:
+        raise UsageError(f"--ray-{next(iter(given))} goes with --ray.")
     if not args.ray:
         return contextlib.nullcontext()
     from inception_tf.inference.ray import RayPool
 
-    return RayPool(args.ray, args.ray_workers, args.ray_cpus, args.ray_gpus)
+    return RayPool(args.ray, **given)
 
 
 def add_job(parser):
     """Where the answers of any number of images go; for `run_job`."""
-    parser.add_argument("--format", choices=("parquet", "jsonl"), default="parquet", help="of the parts (parquet)")
+    parser.add_argument("--format", choices=("parquet", "jsonl"), help="of the parts (parquet)")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="of ONNX Runtime, OpenVINO or LiteRT (one a processor)"
     )
@@ -65,7 +71,7 @@ def table_predictor(args, **options):
     from inception_tf.inference.table import TablePredictor
 
     need("pyarrow", "data", getattr(args, "answers", args.out))
-    threads = args.threads or (max(1, int(args.ray_cpus)) if args.ray else None)
+    threads = max(1, int(args.ray_cpus or 1)) if args.ray and args.threads is None else args.threads
     return TablePredictor(args.model, batch=args.batch, threads=threads, exif_rotation=args.exif, **options)
 
 
@@ -80,7 +86,7 @@ def run_job(args, **options):
     from inception_tf.inference.jobs import Parts
 
     predictor = table_predictor(args, **options)
-    parts = Parts(args.out, predictor.settings, args.format)
+    parts = Parts(args.out, predictor.settings, args.format or "parquet")
     summary, text, data = run_tables(args, predictor, parts, lambda rows: image_tables(args.images, rows))
     return Outcome(text, data, 1 if summary.failed else 0)
 
@@ -91,7 +97,7 @@ def run_tables(args, predictor, parts, tables, label="Classifying"):
 
     with ray_pool(args) as pool:
         # Small pieces, so that workers end together, and little is done again where one dies.
-        summary = run_job(tables(max(64, 4 * args.batch) if pool else 256), predictor, parts, label, pool)
+        summary = run_job(tables(max(64 if pool else 128, 4 * args.batch)), predictor, parts, label, pool)
     text, data = f"{summary}\nWritten: {parts.out}", {"out": parts.out, **summary.to_json()}
     if pool:
         text += f"\nThe workers computed for {pool.cpu_seconds:,.1f} CPU seconds; {pool.lost} of them died."

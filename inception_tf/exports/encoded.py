@@ -5,8 +5,9 @@ from inception_tf.images.decoding import decode_image_graph, inspect_header_grap
 # The key of an image's bytes in a tf.Example, as TF-Slim's datasets and TensorFlow's object detection have it.
 FEATURE = "image/encoded"
 
-# What a file that was sent as a plain string of JSON looks like: its base64, or its name.
-TEXT = r"[ -~\s]+"
+# What a file that was sent as a plain string of JSON looks like, its base64 or its name: UTF-8, at least its beginning.
+_CHARACTER = r"[^\x00-\x08\x0e-\x1f\x7f]"
+TEXT = rf"{_CHARACTER}{{32}}\C*|{_CHARACTER}{{1,31}}"
 HINT = ' These bytes are text. TensorFlow Serving\'s REST takes a file as {"b64": "<its base64>"}.'
 
 # Images decoded at once in one call: with the most pixels of one it bounds the memory of a call.
@@ -53,8 +54,9 @@ def preprocess_each(data, preprocessing, max_pixels, examples=False):
     def explained(one):
         data = encoded(one)
         _, problem = inspect_header_graph(data, max_pixels)
-        is_text = tf.strings.regex_full_match(tf.strings.substr(data, 0, 64), TEXT)
-        return blank, tf.where(problem == "", broken, tf.where(is_text, problem + HINT, problem))
+        is_text = tf.strings.regex_full_match(tf.strings.substr(data, 0, 128), TEXT)  # 32 characters at least
+        problem = tf.where(problem == "", broken, problem)
+        return blank, tf.where(is_text, problem + HINT, problem)
 
     def undecodable(one):
         return blank, tf.strings.join([tf.strings.substr(encoded(one), 0, 0), broken])  # fails where encoded() does

@@ -88,7 +88,7 @@ class Options:
             gives a pooling's input and the ReLU after it one range, so where a convolution was moved before the
             pooling, what is below zero would be cut before it is averaged.
         features: whether a classifier gives `features` too, its second output: PreLogits, float32 N×C. A SavedModel has
-            a signature of that name in any case. Not for int8.
+            a signature of that name in any case.
         xla: whether to have XLA compile the network (not the decoding), once for every batch size. TensorFlow Serving
             then needs --xla_cpu_compilation_enabled, or --xla_gpu_compilation_enabled, or every call fails.
         top: how many classes `predict_image_bytes` and `classify` return, at most.
@@ -141,8 +141,6 @@ def validate(format, given):
         raise UsageError("The precision int8 needs images to calibrate on (--calibrate DIR), and no other does.")
     if options.full_integer and precision != "int8":
         raise UsageError(f"full_integer is for the precision int8. Received: precision={precision!r}")
-    if options.features and precision == "int8":
-        raise UsageError("Features lose their meaning in int8: export them in float32 or float16.")
     if options.background not in (None, "keep", "drop"):
         raise UsageError(f'background must be "keep", "drop" or None. Received: background={options.background!r}')
     for name in ("top", "max_pixels"):

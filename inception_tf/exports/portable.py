@@ -151,7 +151,7 @@ def compare_with_model(export, runtime):
 
     Floats are compared on noise and the photographs held out: the largest difference over the largest value. Integers
     are compared on photographs, those held out or those calibrated on: the fraction of the scores that moved,
-    Σ|a − b| / Σ(|a| + |b|), on average.
+    Σ|a − b| / Σ(|a| + |b|), on average; likewise of the features, and the larger one counts.
 
     Args:
         export: an `Export`.
@@ -171,14 +171,16 @@ def compare_with_model(export, runtime):
     limit = np.inf if int8 else tolerance  # integers must be finite, and are judged by their sums
 
     def outputs(images):
-        return runtime(images), keras.ops.convert_to_numpy(exported_outputs(model, model, images))
+        return zip(runtime.outputs(images), all_outputs(export, model, images), strict=True)
+
+    def worst(pairs, where):
+        return max(
+            checked_difference(f"{name} on {where}", got, keras.ops.convert_to_numpy(wanted), limit, precision)
+            for name, (got, wanted) in zip(output_names(export), pairs, strict=True)
+        )
 
     images, on, precision = noise_images(model), "noise", export.options.precision
-    pairs = zip(output_names(export), runtime.outputs(images), all_outputs(export, model, images), strict=True)
-    difference = max(
-        checked_difference(f"{name} on noise", got, keras.ops.convert_to_numpy(wanted), limit, precision)
-        for name, got, wanted in pairs
-    )
+    difference = worst(outputs(images), on)
     compared = export.held_out or calibration[:: -(-len(calibration) // COMPARED) or 1]
     photographs = readable(model, compared) if compared else iter(())
     paths, batches, details = [], [], {}
@@ -186,24 +188,33 @@ def compare_with_model(export, runtime):
         paths += [path for path, _ in some]
         batches.append(outputs(np.stack([image for _, image in some])))
     if batches:
-        got, wanted = map(np.concatenate, zip(*batches))
-        difference = max(difference, checked_difference("output on photographs", got, wanted, limit, precision))
+        pairs = [tuple(map(np.concatenate, zip(*parts))) for parts in zip(*batches)]
+        difference = max(difference, worst(pairs, "photographs"))
         on, calibrated_on = "noise and photographs", sum(path in calibration for path in paths)
         details = {"images": len(paths), "calibrated_on": calibrated_on, "held_out": not calibrated_on}
         if export.names:
+            got, wanted = pairs[0]
             details["top1_agreement"] = float(np.mean(got.argmax(-1) == wanted.argmax(-1)))
             details["worst_score_change"] = float(np.abs(got - wanted).max())
     compared = f"largest difference over the largest value, on {on}"
     if int8:
-        moved, total = (values.reshape(len(got), -1).sum(1) for values in (abs(got - wanted), abs(got) + abs(wanted)))
-        difference, compared = float(np.mean(moved / total)), "fraction of the scores that moved, on photographs"
+        moved = {name: _moved(*pair) for name, pair in zip(output_names(export), pairs)}
+        name, difference = max(moved.items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf))
+        name = name.replace("probabilities", "scores")
+        compared = f"fraction of the {name} that moved, on photographs"
         if not difference <= tolerance:
             found = f"{compared}, {difference:.1e} (limit {tolerance})"
             if export.names:
-                found += f"; the same best class on {details['top1_agreement']:.1%} of {len(got)}"
+                found += f"; the same best class on {details['top1_agreement']:.1%} of {len(paths)}"
             raise ExportError(f"The export differs from the Keras model: {found}.{advice(precision)}")
     computed = {"computed_in": runtime.computes} if getattr(runtime, "computes", None) else {}
     return {"difference": difference, "compared": compared, "tolerance": tolerance, **details, **computed}
+
+
+def _moved(got, wanted):
+    """Of an image's values the fraction that moved, on average."""
+    moved, total = (values.reshape(len(got), -1).sum(1) for values in (abs(got - wanted), abs(got) + abs(wanted)))
+    return float(np.mean(moved / total))
 
 
 def noise_images(model):

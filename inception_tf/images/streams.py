@@ -8,7 +8,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from inception_tf.errors import ImageError, UsageError, need, raising
+from inception_tf.errors import ImageError, UsageError, listed, need, raising
 from inception_tf.images.files import IMAGE_SUFFIXES, is_image_name, iterate_images
 from inception_tf.images.table import IMAGE_COLUMNS, SUFFIXES, hub_names, table_columns
 from inception_tf.remote import is_url, local_copy, open_binary, open_filesystem
@@ -28,7 +28,8 @@ def image_tables(inputs, rows=256, labels=None):
             a manifest: CSV, TSV or Parquet with a column of the paths as `open_table` has it, `path` before others,
                 or in Parquet of the images' bytes; its other columns come along. Or a text file with a path a line
                 (`.txt`, `.lst`, `.manifest`). Paths are relative to the manifest's folder;
-            WebDataset's tar files and Slim's TFRecords (with TensorFlow): the path is `shard:key` or `shard:number`.
+            WebDataset's tar files (`.tar`, `.tar.gz`, `.tgz`) and Slim's TFRecords (with TensorFlow): the path is
+                `shard:key` or `shard:number`.
         rows: of a table, at most.
         labels: "names" for a column `label` too, the name of a class or an integer: of a file the name of its folder;
             of a manifest, an archive or a TFRecord its label, null where there is none. "numbers": where these are
@@ -63,7 +64,9 @@ def _kind(file):
     if ".tfrecord" in name or ("-of-" in name and "." not in name):
         return "records"
     suffix = os.path.splitext(name)[1]
-    return "table" if suffix in SUFFIXES else "list" if suffix in _LISTS else "tar" if suffix == ".tar" else "image"
+    if name.endswith((".tar", ".tar.gz", ".tgz")):
+        return "tar"
+    return "table" if suffix in SUFFIXES else "list" if suffix in _LISTS else "image"
 
 
 def _files(argument):
@@ -75,11 +78,11 @@ def _files(argument):
     matches = [path] if os.path.exists(path) else _sorted(glob.iglob(path, recursive=True))
     match = None
     for match in matches:
-        if os.path.isdir(match):
-            tables = glob.iglob(f"{glob.escape(match)}/*.parquet") if _is_table(match) else ()
-            yield from _sorted(tables or iterate_images(match))
-        else:
+        if not os.path.isdir(match):
             yield match
+        elif os.path.exists(path) or not path.endswith("**"):  # which matches what is in the folder too
+            tables = glob.iglob(f"{glob.escape(match)}/**/*.parquet", recursive=True) if _is_table(match) else ()
+            yield from _sorted(tables or iterate_images(match))
     if match is None:
         raise UsageError(f"No such file or directory, and no pattern that matches one: {argument!r}.")
 
@@ -95,13 +98,20 @@ def _remote_files(url):
     with raising(UsageError, f"{url} cannot be listed", Exception):  # each filesystem has its own
         if filesystem.isfile(path):
             yield url
-        elif glob.has_magic(path) and not filesystem.exists(path):
-            yield from map(filesystem.unstrip_protocol, _sorted(filesystem.glob(path)))
-        else:
-            for folder, folders, names in filesystem.walk(path):
-                for hidden in [name for name in folders if name.startswith(".")]:
-                    folders.remove(hidden) if isinstance(folders, list) else folders.pop(hidden)
-                yield from (filesystem.unstrip_protocol(f"{folder}/{name}") for name in names if wanted(name))
+            return
+        found, pattern = {path: {"type": "directory"}}, glob.has_magic(path) and not filesystem.exists(path)
+        if pattern:
+            found = filesystem.glob(path, detail=True)
+        for match, facts in sorted(found.items()):
+            if match.count("/.") > path.count("/."):  # no shell's pattern matches what is hidden
+                continue
+            if facts["type"] != "directory":
+                yield filesystem.unstrip_protocol(match)
+            elif not (pattern and path.endswith("**")):
+                for folder, folders, names in filesystem.walk(match):
+                    for hidden in [name for name in folders if name.startswith(".")]:
+                        folders.remove(hidden) if isinstance(folders, list) else folders.pop(hidden)
+                    yield from (filesystem.unstrip_protocol(f"{folder}/{name}") for name in names if wanted(name))
 
 
 def _sorted(names):
@@ -206,7 +216,11 @@ def _with_path(table, file, first, pa):
     lower = {name.lower(): name for name in reversed(table.column_names)}
     names = [lower[name] for name in ("path", *IMAGE_COLUMNS) if name in lower]
     if not names:
-        raise UsageError(f"{file} has no column called {', '.join(IMAGE_COLUMNS)}.")
+        raise UsageError(
+            f"{file} has no column called {', '.join(IMAGE_COLUMNS)}. Received: {listed(table.column_names, 10)}"
+        )
+    if "error" in table.column_names:
+        raise UsageError(f"{file} has a column called error, as the answers have. Rename it.")
     name = next(filter(holds_images, names), names[0])
     column, taken = table[name], {"path", "bytes"} & set(table.column_names) - {name}
     numbers = [f"{file}:{first + i}" for i in range(len(table))]

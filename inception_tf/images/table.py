@@ -12,7 +12,7 @@ from inception_tf.images.folders import FolderExamples
 from inception_tf.remote import is_url
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path")
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path", "url", "uri")
 _LABEL = ("label", "class", "category", "class_name", "target")
 _LABELS = ("labels", "classes", "categories", "tags")
 
@@ -35,10 +35,10 @@ class TableExamples(FolderExamples):
 def open_table(files, labels=None, labels_offset=0):
     """The images of CSV (.csv; .tsv with tabs) or Parquet files, which have a header or a schema.
 
-    The column of the images is called image, path, file, filename, file_name, filepath or image_path; that of the
-    labels label, class, category, class_name or target. Paths are relative to the table's folder, or
-    URLs. In a Parquet file, an image can also be a struct of bytes and path, as Hugging Face writes it; its names of
-    the classes are then taken.
+    The column of the images is called image, path, file, filename, file_name, filepath, image_path, url or uri; that of
+    the labels label, class, category, class_name or target. Paths are relative to the table's folder, or URLs. In a
+    Parquet file, an image can also be a struct of bytes and path, as Hugging Face writes it; its names of the classes
+    are then taken.
 
     Labels are names, whose classes are sorted unless `labels` gives their order, or all of them numbers.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import tarfile
+import zlib
 from pathlib import Path
 
 from inception_tf.errors import ImageError, UsageError, listed, reason
@@ -12,6 +13,7 @@ from inception_tf.images.records import Record, RecordExamples
 from inception_tf.progress import Progress
 
 _LABELS = ("cls", "label", "txt", "json")
+_BROKEN = tarfile.TarError, OSError, EOFError, zlib.error  # what is raised of a shard that is damaged
 
 
 def open_tars(files, labels=None, labels_offset=0):
@@ -50,27 +52,32 @@ def open_tars(files, labels=None, labels_offset=0):
 
 
 def iterate_tar(file, name):
-    """Yields (`name`:key, bytes, label or None) of a tar file's images; an `ImageError` in place of what is broken."""
+    """Yields (`name`:key, bytes, label or None) of the images of a tar file, which may be compressed.
+
+    An `ImageError` stands in place of what is broken.
+    """
     broken = {}
     try:
-        samples = _samples(file, name, broken)
-        with Path(file).open("rb") as opened:
+        samples = _samples(file, name, broken, "r:*")
+        with tarfile.open(file, "r:*") as tar:
             for key, members in samples.items():
                 image = _first_image(members)
                 if isinstance(image, tuple):
-                    opened.seek(image[0])
-                    yield f"{name}:{key}", opened.read(image[1]), _first_label(members)
-    except (UsageError, OSError) as error:
+                    tar.fileobj.seek(image[0])
+                    data = tar.fileobj.read(image[1])
+                    whole = len(data) == image[1]
+                    yield f"{name}:{key}", data if whole else ImageError("breaks off"), _first_label(members)
+    except (UsageError, *_BROKEN) as error:
         broken[name] = str(error)
     for why in broken.values():
         yield name, ImageError(why), None
 
 
-def _samples(file, shard, skipped):
+def _samples(file, shard, skipped, mode="r:"):
     """A dict from keys to dicts from endings to (offset, length) of images, and the labels."""
     samples = {}
     try:
-        with tarfile.open(file, "r:") as tar:
+        with tarfile.open(file, mode) as tar:
             for member in tar:
                 base = os.path.basename(member.name)
                 if not member.isfile() or base.startswith("."):
@@ -81,9 +88,10 @@ def _samples(file, shard, skipped):
                     sample[end] = member.offset_data, member.size
                 elif end in _LABELS:
                     sample[end] = _label(end, tar.extractfile(member).read())
-    except (tarfile.TarError, OSError) as error:
+    except _BROKEN as error:
         if not samples:
-            raise UsageError(f"{file} is no tar file, or a compressed one; unpack it: {reason(error)}") from error
+            compressed = ", or a compressed one; unpack it" if mode == "r:" else ""
+            raise UsageError(f"{shard} is no tar file{compressed}: {reason(error).rstrip(':')}") from error
         skipped[shard] = f"breaks off: {reason(error)}"
     return samples
 

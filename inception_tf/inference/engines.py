@@ -219,6 +219,8 @@ def open_engine(path, labels=None, openvino=False, precision=None, classifier=Tr
     """
     if hasattr(path, "predict_on_batch"):
         return KerasEngine(path, labels, precision, classifier=classifier)
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1. Received: {threads}")
     found = resolve(path)
     if openvino and found.kind not in ("savedmodel", "exported"):
         raise UsageError(f"OpenVINO runs a SavedModel, .tflite, .onnx or .xml. Received: {path}")

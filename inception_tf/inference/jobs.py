@@ -24,8 +24,9 @@ _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 class Parts:
     """A folder of part files, Parquet or JSON lines, to which answers are added. A context: leaving it writes the rest.
 
-    A part is written when it has `rows` rows or `size` bytes, or `seconds` after its first row came. Beside the parts,
-    `_inception_tf.json` holds the settings that all of them share.
+    A part is written when it has `rows` rows or `size` bytes, or after a while: the first of `seconds`, then twice as
+    long, and so on up to the second. So a short job that is killed has kept some, and a long one has no thousands of
+    parts. Beside them, `_inception_tf.json` holds the settings that all of them share.
 
     Args:
         out: a folder, or a URL that fsspec writes to. It need not be there.
@@ -37,13 +38,14 @@ class Parts:
         InceptionTFError: a part cannot be read.
     """
 
-    def __init__(self, out, settings, format="parquet", rows=10_000, size=128 << 20, seconds=300):
+    def __init__(self, out, settings, format="parquet", rows=10_000, size=128 << 20, seconds=(10, 300)):
         need("pyarrow", "data", out)
         if format not in FORMATS:
             raise UsageError(f"The format is {' or '.join(FORMATS)}. Received: {format}")
         self.out, self.format = os.fspath(out), format
         self.settings = json.loads(json.dumps({**settings, "format": format}))
-        self.limits, self.waiting, self.since, self.written = (rows, size, seconds), [], None, 0
+        self.limits, self.waiting, self.since, self.written = (rows, size), [], time.monotonic(), 0
+        self._patience, self._longest = seconds
         self.filesystem, root = open_filesystem(self.out)
         self.root, protocol = root.rstrip("/"), self.filesystem.protocol
         self._atomic = bool(_ATOMIC.intersection([protocol] if isinstance(protocol, str) else protocol))
@@ -80,15 +82,18 @@ class Parts:
             self.flush()
         if not len(table):
             return
-        self.since = self.since or time.monotonic()
+        if not self._known:  # also to learn early whether anything can be written there
+            self._put(SETTINGS, json.dumps(self.settings, indent=2).encode())
+            self._known = True
         self.waiting.append(table)
-        rows, size, seconds = self.limits
+        rows, size = self.limits
         if (
             sum(map(len, self.waiting)) >= rows
             or sum(part.nbytes for part in self.waiting) >= size
-            or time.monotonic() - self.since >= seconds
+            or time.monotonic() - self.since >= self._patience
         ):
             self.flush()
+            self._patience = min(2 * self._patience, self._longest)
 
     def flush(self):
         """Writes what is waiting as a part."""
@@ -96,10 +101,7 @@ class Parts:
             return
         import pyarrow as pa
 
-        table, self.waiting, self.since = pa.concat_tables(self.waiting), [], None
-        if not self._known:
-            self._put(SETTINGS, json.dumps(self.settings, indent=2).encode())
-            self._known = True
+        table, self.waiting, self.since = pa.concat_tables(self.waiting), [], time.monotonic()
         # A name that no other process gives, should two write here.
         self._put(f"part-{self._next:06d}-{uuid.uuid4().hex[:8]}.{self.format}", self._encoded(table))
         self._next += 1
@@ -121,10 +123,10 @@ class Parts:
         target, scratch = f"{self.root}/{name}", f"{self.root}/.{name}.tmp"
         whole = "what was written before is whole: the same command goes on"
         with raising(InceptionTFError, f"Cannot write {self.out}/{name} ({whole})", Exception):
-            self.filesystem.makedirs(self.root, exist_ok=True)
             if self._atomic:
                 self.filesystem.pipe_file(target, data)
                 return
+            self.filesystem.makedirs(self.root, exist_ok=True)  # of a bucket's name, it would make the bucket
             try:
                 self.filesystem.pipe_file(scratch, data)
                 self.filesystem.mv(scratch, target)
@@ -139,13 +141,14 @@ class Parts:
             return [file for file in files if not file.endswith(".tmp")]
 
     def _check(self, files):
-        self._known, self._next = f"{self.root}/{SETTINGS}" in files, len(files)
+        self._next, settings = len(files), f"{self.root}/{SETTINGS}"
+        self._known = settings in files and len(files) > 1
         if not self._known:
-            if files:
+            if files and files != [settings]:
                 raise UsageError(f"{self.out} is not empty, and holds no answers of this command. Name another folder.")
             return
         with _reading(f"{self.out}/{SETTINGS}"):
-            there = json.loads(self.filesystem.cat_file(f"{self.root}/{SETTINGS}"))
+            there = json.loads(self.filesystem.cat_file(settings))
         differ = [name for name in self.settings if there.get(name) != self.settings[name]]
         if differ:
             facts = "; ".join(f"{name}: {there.get(name)} there, {self.settings[name]} here" for name in differ)

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 
-from inception_tf.errors import InceptionTFError, UsageError, need, reason
+from inception_tf.errors import InceptionTFError, UsageError, need, raising, reason
 
 PARTS = 16  # into so many a piece is split that killed its worker: few restarts, and few images at once
 STARTS = 5  # workers that die before they are ready, and none ever was: then it is not the cluster
@@ -50,6 +50,8 @@ class RayPool:
         if "ray" not in sys.modules:  # or else Ray tells of every death on standard output
             os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            if address != "local":  # or else it asks something that listens and is no Ray for a quarter of an hour
+                os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
         self._ray = need("ray", "ray", "--ray")
         self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
         self.tries, self.lost, self._seconds, self._started = tries, 0, {}, False
@@ -59,12 +61,10 @@ class RayPool:
             local = {"include_dashboard": False, "object_store_memory": 500_000_000}
             options = local if self.address == "local" else {}
             host, _, port = self.address.rpartition(":")
-            try:
+            with raising(UsageError, f"No Ray cluster answers at {self.address!r}", Exception):  # Ray raises many kinds
                 if host and port.isdecimal():  # Ray itself would go on asking for minutes
                     socket.create_connection((host.strip("[]"), int(port)), 10).close()
                 self._ray.init(self.address, log_to_driver=False, logging_level="ERROR", **options)
-            except (OSError, RuntimeError, ValueError) as error:
-                raise UsageError(f"No Ray cluster answers at {self.address!r}: {reason(error)}") from error
             self._started = True
         return self
 

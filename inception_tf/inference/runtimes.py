@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -23,7 +24,7 @@ KEY = "inception_tf"
 
 
 class Runtime:
-    """A network in a file, ready to run.
+    """A network in a file, ready to run, by any number of threads.
 
     Args:
         threads: how many threads compute; of LiteRT, ONNX Runtime and OpenVINO. Default: one a processor.
@@ -72,18 +73,20 @@ class LiteRT(Runtime):
                 self._interpreter.get_output_details(),
             )
             self._interpreter.allocate_tensors()
+        self._lock = threading.Lock()
         self._size = int(self._input["shape"][0])
         self.batch = None if self._input["shape_signature"][0] == -1 else self._size
         self.card = read_litert_card(path)
 
     def _run(self, images):
-        if len(images) != self._size:
-            self._interpreter.resize_tensor_input(self._input["index"], images.shape)
-            self._interpreter.allocate_tensors()
-            self._size = len(images)
-        self._interpreter.set_tensor(self._input["index"], _quantized(images, self._input))
-        self._interpreter.invoke()
-        return [_dequantized(self._interpreter.get_tensor(one["index"]), one) for one in self._outputs]
+        with self._lock:
+            if len(images) != self._size:
+                self._interpreter.resize_tensor_input(self._input["index"], images.shape)
+                self._interpreter.allocate_tensors()
+                self._size = len(images)
+            self._interpreter.set_tensor(self._input["index"], _quantized(images, self._input))
+            self._interpreter.invoke()
+            return [_dequantized(self._interpreter.get_tensor(one["index"]), one) for one in self._outputs]
 
 
 class OnnxRuntime(Runtime):
@@ -155,11 +158,12 @@ class OpenVino(Runtime):
                 stacklevel=2,
             )
         self.batch = None if batch.is_dynamic else batch.get_length()
-        self._request = compiled.create_infer_request()
+        self._request, self._lock = compiled.create_infer_request(), threading.Lock()
 
     def _run(self, images):
-        found = self._request.infer([images])
-        return [np.array(found[output]) for output in self._outputs]
+        with self._lock:
+            found = self._request.infer([images])
+            return [np.array(found[output]) for output in self._outputs]
 
 
 class StableHlo(Runtime):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_tf.errors import ImageError, UsageError, listed
+from inception_tf.errors import ImageError, UsageError, listed, raising
 from inception_tf.images.labels import load_labels
 from inception_tf.inference.classify import best_classes
 from inception_tf.inference.engines import open_engine
@@ -99,19 +99,24 @@ class TablePredictor:
             else why there is none. The other answers are null then.
 
         Raises:
-            UsageError: no column `path`, or one that an answer would replace; a package for a URL is missing.
+            UsageError: no Arrow table; no column `path`, or one that an answer would replace; columns of other types; a
+                package for a URL is missing.
             CheckpointError, MismatchError: the model cannot be opened.
         """
         import pyarrow as pa
 
         table = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
+        if not isinstance(table, pa.Table):
+            kind = type(table).__name__
+            raise UsageError(f"Expected a pyarrow.Table (of Ray by batch_format='pyarrow'). Received: {kind}")
         names = table.column_names
-        if "path" not in names or set(ANSWERS) & set(names):
+        if names.count("path") != 1 or set(ANSWERS) & set(names):
             expected = f"Expected a table with a column path, and none called {', '.join(ANSWERS)}"
             raise UsageError(f"{expected}. Received: {listed(names, 20)}")
-        given = [
-            table[name].to_pylist() if name in names else [None] * len(table) for name in ("path", "bytes", "error")
-        ]
+        given = []
+        for name, kind in {"path": pa.string(), "bytes": pa.large_binary(), "error": pa.string()}.items():
+            with raising(UsageError, f"The column {name} is no {kind}", pa.ArrowException):
+                given.append(table[name].cast(kind).to_pylist() if name in names else [None] * len(table))
         images = [_image(*row) for row in zip(*given)]
         urls = {image.partition("://")[0]: image for image in images if is_url(image)}
         for url in urls.values():
@@ -174,7 +179,7 @@ class TablePredictor:
 
 def _image(path, data, error):
     """What `Pipeline.rows` takes for the image of a row."""
-    if error is not None or (path is None and data is None):
+    if error is not None or (not path and data is None):
         return ImageError(error or "Its row has no path.")
     return path if data is None else data
 

@@ -1,5 +1,6 @@
 """How TensorFlow Serving is started and deployed: its command line, and files for Docker, Kubernetes and KServe."""
 
+import glob
 import json
 import re
 import shlex
@@ -8,6 +9,7 @@ from string import Template
 from urllib.parse import quote
 
 from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.exports.model_card import OLDEST_TENSORFLOW
 from inception_tf.exports.serving_files import models_config
 from inception_tf.models.card import read_card
 from inception_tf.serving.directories import versions_in
@@ -31,13 +33,19 @@ PROBE = (
 )
 
 
-def server_flags(models, config="/config", gpu=False):
+def server_flags(models, config="/config", gpu=False, version=VERSION):
     """The flags of `tensorflow_model_server`, but for ports and models, a dict from names to base directories."""
     flags = [f"--monitoring_config_file={config}/monitoring.config"]
     flags += ["--enable_batching", "--enable_per_model_batching_parameters"]
-    compiled = any(_compiled(path) for base in models.values() for path in versions_in(base).values())
-    flags += ["--xla_cpu_compilation_enabled"] if compiled else []
-    return flags + (["--xla_gpu_compilation_enabled"] if compiled or gpu else [])
+    if gpu or any(_compiled(path) for base in models.values() for path in versions_in(base).values()):
+        # Either lets the CPU and the GPU compile; before 2.18 there was the CPU's alone.
+        flags += [f"--xla_{'gpu' if gpu and _minor(version) >= (2, 18) else 'cpu'}_compilation_enabled"]
+    return flags
+
+
+def _minor(version):
+    """A release's first two numbers; those of a tag without numbers are the newest's."""
+    return tuple(map(int, (re.match(r"(\d+)\.(\d+)", version) or re.match(r"(\d+)\.(\d+)", VERSION)).groups()))
 
 
 def _compiled(version):
@@ -48,10 +56,10 @@ def _compiled(version):
         return False
 
 
-def server_command(models, port, grpc_port, config="/config", gpu=False):
+def server_command(models, port, grpc_port, config="/config", gpu=False, version=VERSION):
     """The command line of `tensorflow_model_server`; `config` is the directory with its files."""
     flags = [f"--rest_api_port={port}", f"--port={grpc_port}", f"--model_config_file={config}/models.config"]
-    return ["tensorflow_model_server", *flags, *server_flags(models, config, gpu)]
+    return ["tensorflow_model_server", *flags, *server_flags(models, config, gpu, version)]
 
 
 def monitoring_config():
@@ -70,10 +78,12 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
         gpu: whether for a GPU: another image, and what asks for one.
 
     Raises:
-        UsageError: the form does not allow the models' directories or names; a version that is no tag.
+        UsageError: the form does not allow the models' directories or names; a version that is no tag, or too old.
     """
     if not re.fullmatch(r"[\w.-]{1,100}", version):
         raise UsageError(f"The version of TensorFlow Serving is a tag such as {VERSION}. Received: {version!r}")
+    if _minor(version) < _minor(OLDEST_TENSORFLOW):
+        raise UsageError(f"An export needs TensorFlow Serving {OLDEST_TENSORFLOW} or newer. Received: {version}")
     version += "-gpu" if gpu and not version.endswith("-gpu") else ""
     template = Template(_file(FORMS[form]))
     indent = {"compose": 6, "kubernetes": 4, "kserve": 4}.get(form, 0)
@@ -81,10 +91,11 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
     def indented(text):
         return text.rstrip().replace("\n", "\n" + " " * indent)
 
+    cpu = {"cpu": "4"} if form == "kserve" else {}  # its runtime has a limit of 1, less than what is requested here
     values = {
         "version": version,
         "image": f"tensorflow/serving:{version}",
-        "limits": _text({"memory": "8Gi", **({"nvidia.com/gpu": "1"} if gpu else {})}),
+        "limits": _text({**cpu, "memory": "8Gi", **({"nvidia.com/gpu": "1"} if gpu else {})}),
         "monitoring_config": indented(monitoring_config()),
     }
     if form == "kserve":
@@ -93,14 +104,17 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
             raise UsageError(f"Two of these would have the same name in KServe: {', '.join(models)}. Rename one.")
         texts = []
         for dns, name in names.items():
-            own = {"flags": _text(server_flags({name: models[name]}, gpu=gpu)), "uri": _text(f"pvc://models/{name}")}
+            own = {
+                "flags": _text(server_flags({name: models[name]}, gpu=gpu, version=version)),
+                "uri": _text(f"pvc://models/{name}"),
+            }
             texts.append(template.substitute(values, name=dns, **own))
         return "---\n".join(texts)
     sources = {f"/models/{name}": base.resolve() for name, base in models.items()}
     roots = {str(source.parent) for source in sources.values()}
     if len(roots) > 1 and form in ("dockerfile", "kubernetes"):
         raise UsageError("The models must lie in one directory for this. Received: " + ", ".join(sorted(roots)))
-    command = server_command(models, 8501, 8500, gpu=gpu)
+    command = server_command(models, 8501, 8500, gpu=gpu, version=version)
     probe = ["CMD"] * (form == "compose") + ["bash", "-c", PROBE, "probe", *(quote(name, safe="") for name in models)]
     device = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     binds = [{"type": "bind", "source": str(s), "target": t, "read_only": True} for t, s in sources.items()]
@@ -117,7 +131,9 @@ def deployment(form, models, port, grpc_port, version=VERSION, gpu=False):
         "command": _text(command),
         "flags": shlex.join(command[1:]).replace(" ", " \\\n  ") if form == "docker" else _text(command[1:]),
         "models_config": indented(models_config({name: f"/models/{name}" for name in models})),
-        "copies": "\n".join(f"COPY {_text([_word(f'{s.name}/'), _word(f'{t}/')])}" for t, s in sources.items()),
+        "copies": "\n".join(
+            f"COPY {_text([_word(glob.escape(s.name) + '/'), _word(f'{t}/')])}" for t, s in sources.items()
+        ),
         "mounts": mounts.get(form),
         "gpu_option": "--gpus all" if gpu else "",
         "devices": _text({"resources": {"reservations": {"devices": [device]}}} if gpu else {}),

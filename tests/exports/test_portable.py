@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -59,6 +60,24 @@ def test_integers_are_judged_by_the_scores_that_moved(lenet, six, tmp_path, offs
     assert compare_with_model(export, Answering(lenet, [0.2]))["difference"] < 1e-6  # noise does not count
     with pytest.raises(ExportError, match=answer):
         compare_with_model(export, Answering(lenet, [0, offset, offset]))
+
+
+def test_features_in_integers_are_judged_too(lenet, six, tmp_path):
+    export = prepare(lenet, tmp_path, precision="int8", calibrate=six, features=True)
+    network = keras.Model(lenet.inputs[0], [lenet.outputs[0], lenet.features])
+
+    class Both(Runtime):
+        offset = 0
+
+        def _run(self, images):
+            outputs, features = network.predict_on_batch(images)
+            return [outputs, features.reshape(len(images), -1) + np.float32(self.offset)]
+
+    runtime = Both()
+    assert compare_with_model(export, runtime)["difference"] < 1e-6
+    runtime.offset = 10
+    with pytest.raises(ExportError, match="features that moved"):
+        compare_with_model(export, runtime)
 
 
 def test_broken_weights_are_not_the_exports_fault(tmp_path):

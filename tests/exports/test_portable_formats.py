@@ -121,8 +121,9 @@ def test_int8(lenet, tmp_path, photographs, capfd, format, options):
     if format == "openvino":
         pytest.importorskip("nncf", reason="NNCF is not installed")
     held_out = [photographs / f"{i:02}.png" for i in range(5)]
+    options |= {"precision": "int8", "calibrate": photographs, "held_out": held_out, "features": True}
     with pytest.warns(UserWarning, match="1 of 13 images could not be read"):
-        path = write(lenet, tmp_path, format, precision="int8", calibrate=photographs, held_out=held_out, **options)
+        path = write(lenet, tmp_path, format, **options)
     assert capfd.readouterr() == ("", "")  # the quantizers show their progress there
     assert size(path) < 0.3 * 4 * lenet.count_params()
     network, images = RUNTIMES[path.suffix](path), preprocessing_of(lenet)(held_out)
@@ -137,7 +138,10 @@ def test_int8(lenet, tmp_path, photographs, capfd, format, options):
         assert np.array_equal(run_onnx(path, images), got)
     if format == "litert":
         interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
-        assert interpreter.get_input_details()[0]["dtype"] == (np.int8 if options else np.float32)
+        assert interpreter.get_input_details()[0]["dtype"] == (np.int8 if "full_integer" in options else np.float32)
+    vectors, wanted = open_engine(path).embed(images), open_engine(lenet).embed(images)
+    moved = (abs(vectors - wanted).sum(1) / (abs(vectors) + abs(wanted)).sum(1)).mean()
+    assert vectors.dtype == np.float32 and 1e-6 < moved < 0.05 and moved <= found["difference"] * 1.01
 
 
 def test_other_tools_find_labels_and_card(lenet, tmp_path):

@@ -52,7 +52,7 @@ def test_it_answers_as_the_model(inception, photographs, tmp_path, format, preci
     if format in NEEDED:
         pytest.importorskip(NEEDED[format], reason=f"{format} is not installed")
     files = sorted(photographs.glob("[0-9]*.png"))
-    options = {"calibrate": files, "held_out": files} if precision == "int8" else {}
+    options = {"calibrate": files, "held_out": files, "features": True} if precision == "int8" else {}
     path = export(inception, tmp_path / TARGETS[format], format, precision=precision, **options)
     engine = open_engine(path)
     images = engine.preprocessing(files, decoder=engine.decoder)
@@ -61,4 +61,6 @@ def test_it_answers_as_the_model(inception, photographs, tmp_path, format, preci
     assert change < min(limit, told_apart / 2)
     verification = engine.card.export["verification"]
     if precision == "int8":
+        vectors, features = engine.embed(images), open_engine(inception).embed(images)
+        assert abs(vectors - features).sum() < 0.1 * features.sum()  # they are not negative
         assert verification["top1_agreement"] == (engine(images).argmax(1) == wanted.argmax(1)).mean() > 0.8

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,6 +89,15 @@ def test_every_form_answers_as_the_keras_model(model, exported, photographs, for
     for path in photographs:  # PNGs are decoded alike by Pillow and TensorFlow
         assert [name for _, name, _ in found[path]] == [name for _, name, _ in wanted[path]]
         assert np.allclose([score for *_, score in found[path]], [score for *_, score in wanted[path]], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_threads_share_an_engine(exported, form):
+    engine, images = open_engine(exported(form)), deterministic_images(3, 28, 28, 1)
+    wanted = engine(images)
+    with ThreadPoolExecutor(4) as pool:
+        for count, found in enumerate(pool.map(lambda count: engine(images[: count % 3 + 1]), range(60))):
+            assert np.allclose(found, wanted[: count % 3 + 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["litert", "onnx"])

@@ -1,6 +1,7 @@
 """Jobs over any number of images: Arrow tables in, part files out, killed and resumed."""
 
 import dataclasses
+import gzip
 import io
 import json
 import os
@@ -28,7 +29,7 @@ from inception_tf.inference.embed import load_vectors
 from inception_tf.inference.engines import open_engine
 from inception_tf.inference.jobs import SETTINGS, Parts, run_job
 from inception_tf.inference.pipeline import Pipeline
-from inception_tf.inference.table import TablePredictor
+from inception_tf.inference.table import ANSWERS, TablePredictor
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("fsspec")
@@ -130,9 +131,25 @@ def test_tables_that_are_none(model):
     for columns in ({"file": ["a"]}, {"path": ["a"], "class": [1]}):
         with pytest.raises(UsageError, match="path"):
             TablePredictor(model)(pa.table(columns))
+    for table in ({"path": ["a"]}, pa.table({"path": [["a"]]}), pa.table([["a"], ["b"]], ["path", "path"])):
+        with pytest.raises(UsageError, match="pyarrow.Table|path"):
+            TablePredictor(model)(table)
     for options in ({"top": 0}, {"batch": 0}, {"threads": 0}, {"classify": False}):
         with pytest.raises(UsageError, match=next(iter(options))):
             TablePredictor(model, **options)
+
+
+def test_other_types_of_columns(model):
+    """Texts and bytes as Arrow holds them otherwise, and a path that is no text but is not a file's content either."""
+    predictor, data = TablePredictor(model, threads=1), [encoded(1), None]
+    wanted = predictor(pa.table({"path": ["a", ""], "bytes": pa.array(data, pa.binary())}))
+    assert wanted["error"].to_pylist() == [None, "Its row has no path."]
+    for text, binary in ((pa.large_string(), pa.large_binary()), (pa.binary(), pa.binary())):
+        paths = pa.array(["a", ""]).cast(text)
+        parts = pa.chunked_array([data[:1], data[1:]], binary)
+        for columns in ([paths, pa.array(data, binary)], [paths.dictionary_encode(), parts]):
+            found = predictor(pa.table(columns, ["path", "bytes"]))
+            assert found.select(ANSWERS[:3]).equals(wanted.select(ANSWERS[:3]))
 
 
 def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
@@ -147,6 +164,9 @@ def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
     memory.pipe({"/bucket/.x/3.jpg": b"", "/bucket/notes.md": b""})
     assert sorted(paths_of("memory://bucket/")) == [f"memory:///bucket/{n}/{n}.jpg" for n in range(3)]
     assert paths_of("memory://bucket/*/1.jpg") == ["memory:///bucket/1/1.jpg"]
+    assert paths_of("memory://bucket/[01]") == ["memory:///bucket/0/0.jpg", "memory:///bucket/1/1.jpg"]
+    assert paths_of("memory://bucket/*/**") == [f"memory:///bucket/{n}/{n}.jpg" for n in range(3)]
+    assert paths_of(f"{photos}/sub/**") == paths_of(f"{photos}/s*") == [f"{photos}/{ODD[-1]}"]
 
     manifest = tmp_path / "list.csv"
     csv.write_csv(
@@ -178,17 +198,25 @@ def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
             tar.addfile(member, io.BytesIO(data))
     (tmp_path / "broken.tar").write_bytes(b"no tar")
     memory.put_file(str(tmp_path / "shard.tar"), "/bucket/shard.tar")
-    for shard in (f"{tmp_path}/shard.tar", "memory://bucket/shard.tar"):
+    zipped = gzip.compress((tmp_path / "shard.tar").read_bytes())
+    (tmp_path / "shard.tar.gz").write_bytes(zipped)
+    for shard in (f"{tmp_path}/shard.tar", f"{tmp_path}/shard.tar.gz", "memory://bucket/shard.tar"):
         (table,) = image_tables([shard])
         assert table["path"].to_pylist() == [f"{shard}:a/1", f"{shard}:3"]
         assert table["bytes"].to_pylist() == [b"one", b"three"]
     (table,) = image_tables(f"{tmp_path}/broken.tar")
     assert "no tar file" in table["error"][0].as_py() and table["bytes"].null_count == 1
+    (tmp_path / "cut.tgz").write_bytes(zipped[: len(zipped) // 2])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "shard.tar").read_bytes()[:514])  # in the first image
+    for cut, rows in (("cut.tgz", 1), ("cut.tar", 2)):
+        (table,) = image_tables(f"{tmp_path}/{cut}")
+        assert table["error"].null_count == 0 and len(table) == rows
 
     (tmp_path / "none").mkdir()
     (tmp_path / "no.csv").write_text("name,size\nx,1\n")
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
-    for nothing in ("none", "none.jpg", "x*.jpg", "no.csv", "bad.parquet"):
+    (tmp_path / "taken.csv").write_text("path,error\nx,1\n")
+    for nothing in ("none", "none.jpg", "x*.jpg", "no.csv", "bad.parquet", "taken.csv"):
         with pytest.raises(UsageError, match=nothing.replace("*", r"\*")):
             paths_of(f"{tmp_path}/{nothing}")
     for nothing in ("memory://nowhere/", "nothing://x/y"):
@@ -261,6 +289,52 @@ def test_json_lines_at_a_url(model, photos, memory, capsys):
     assert main(arguments) == 2 and "format" in capsys.readouterr().err
 
 
+def test_when_parts_are_written(tmp_path, monkeypatch):
+    """After ten seconds, then twenty, and so on up to five minutes; or when they are full."""
+    now, written = 0, []
+    monkeypatch.setattr("inception_tf.inference.jobs.time.monotonic", lambda: now)
+    parts = Parts(tmp_path / "out", {}, rows=250)
+    for now in range(1, 1000):
+        parts.write(pa.table({"path": [str(now)], "error": ["none"]}))
+        if parts.written > sum(written):
+            written.append(parts.written - sum(written))
+    assert written == [10, 20, 40, 80, 160, 250, 250]
+
+
+@pytest.mark.slow
+def test_s3(model, monkeypatch, capsys):
+    """From a bucket to a bucket, and goes on there."""
+    server, s3fs = pytest.importorskip("moto.server"), pytest.importorskip("s3fs")
+    server = server.ThreadedMotoServer(port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    names = "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    for name, value in zip(names, (endpoint, "us-east-1", "none", "none")):
+        monkeypatch.setenv(name, value)
+    try:
+        s3 = s3fs.S3FileSystem(use_listings_cache=False)
+        s3.mkdir("bucket")
+        s3.pipe({f"bucket/photos/{i % 2}/{i}.jpg": encoded(i) for i in range(9)})
+        command = "classify", model, "--threads", "1", "--json", "--out"
+        for data, images, before in (("photos/0/", 5, 0), ("", 4, 5)):
+            capsys.readouterr()
+            assert main([*command, "s3://bucket/run/", f"s3://bucket/{data}"]) == 0
+            summary = json.loads(capsys.readouterr().out)
+            assert (summary["images"], summary["before"]) == (images, before)
+        found = parquet.read_table("bucket/run", filesystem=s3)
+        assert sorted(found["path"].to_pylist()) == sorted(f"s3://bucket/photos/{i % 2}/{i}.jpg" for i in range(9))
+        assert main([*command, "s3://none/run/", "s3://bucket/"]) == 1 and not s3.exists("none")
+    finally:
+        server.stop()
+
+
+def test_what_cannot_be_written_to_is_found_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    parts = Parts(tmp_path / "file" / "out", {})
+    with pytest.raises(InceptionTFError, match="Cannot write"):
+        parts.write(pa.table({"path": ["a"], "error": ["none"]}))
+
+
 def test_what_may_not_be_written_to(model, photos, tmp_path):
     predictor = TablePredictor(model)
     with pytest.raises(UsageError, match="not empty"):
@@ -326,7 +400,7 @@ def tables():
         if number == int(sys.argv[4]):
             time.sleep(3600)
         yield table
-run_job(tables(), predictor, Parts(sys.argv[3], predictor.settings, rows=16))
+run_job(tables(), predictor, Parts(sys.argv[3], predictor.settings, rows=16, seconds=(900, 900)))
 """
     command = [sys.executable, "-c", program, model, str(tmp_path / "photos"), str(out)]
     with subprocess.Popen([*command, "7"]) as child:
@@ -353,6 +427,10 @@ def test_labels_of_the_manifest_are_compared(model, photos, tmp_path):
 
 def test_the_command_says_what_is_missing(model, photos, tmp_path, capsys, monkeypatch):
     assert main(["classify", model, str(photos), "--embed"]) == 2 and "--out" in capsys.readouterr().err
+    out = ["--out", str(tmp_path / "none")]
+    for options in (["--format", "jsonl"], ["--threads", "0"], [*out, "--threads", "0"], [*out, "--ray-workers", "2"]):
+        assert main(["classify", model, str(photos), *options]) == 2
+        assert options[-2].strip("-") in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["classify", model, str(photos), "--out", str(tmp_path / "out")]) == 2
     assert "inception-tf[data]" in capsys.readouterr().err

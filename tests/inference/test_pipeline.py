@@ -130,8 +130,6 @@ def test_an_export_without_features_says_what_to_do(model, photographs, tmp_path
     pipe = itf.pipeline(export(model, tmp_path / "a.tflite", "litert", check=False))
     with pytest.raises(UsageError, match="--features .features=True"):
         pipe.embed(photographs)
-    with pytest.raises(UsageError, match="int8"):
-        export(model, tmp_path / "b.tflite", "litert", features=True, precision="int8", calibrate=photographs)
     with pytest.raises(UsageError, match="no option features"):
         export(model, tmp_path / "c", features=True)
 

@@ -1,23 +1,21 @@
 """Servers to ask: the local one always, TensorFlow Serving where there is one.
 
-The tests of `served` run against a tensorflow_model_server on the PATH, or against the server that these name:
+The tests of `served` and of test_faults.py run, as they are, against a tensorflow_model_server on the PATH, or against
+the server that these name:
     TF_SERVING_URL          of its REST port, http://host:8501
-    TF_SERVING_GRPC         of its gRPC port, host:8500
+    TF_SERVING_GRPC         of its gRPC port, host:8500: for test_apis.py
     TF_SERVING_MODEL_PATH   where this machine has the base directory of the model that it serves, an export of this
-                            library for images of 28×28×1; its name is the model's
+                            library for images of 28×28×1; its name is the model's. Faulty versions are put into it, and
+                            taken out again
+    TF_SERVING_PID          of its process on this machine: whose memory is looked at, and which SIGTERM ends at last
 """
 
 import functools
 import io
 import json
-import os
 import shutil
-import socket
-import subprocess
-import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,10 +23,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from random_weights import randomized
+from servers import tensorflow_serving
 
 from inception_tf.exports.savedmodel import export_savedmodel
-from inception_tf.exports.serving_files import models_config
-from inception_tf.serving.deployment import monitoring_config, server_command
 from inception_tf.serving.directories import find_models, versions_in
 from inception_tf.serving.server import LocalServer
 from inception_tf.zoo import create_model
@@ -76,45 +73,11 @@ def served(request, digits, start):
                 grpc=f"127.0.0.1:{server.grpc_port}",
                 model="digits",
                 version=digits / "digits/1",
-                local=True,
             )
-    elif "TF_SERVING_URL" in os.environ:
-        base = Path(os.environ["TF_SERVING_MODEL_PATH"])
-        version = base / str(max(versions_in(base)))
-        grpc = os.environ["TF_SERVING_GRPC"]
-        url = os.environ["TF_SERVING_URL"].rstrip("/")
-        yield SimpleNamespace(url=url, grpc=grpc, model=base.name, version=version, local=False)
-    elif shutil.which("tensorflow_model_server"):
-        ports = [free_port(), free_port()]
-        config = digits.parent
-        (config / "models.config").write_text(models_config({"digits": digits / "digits"}))
-        (config / "monitoring.config").write_text(monitoring_config())
-        command = server_command({"digits": digits / "digits"}, *ports, config)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        url = f"http://127.0.0.1:{ports[0]}"
-        try:
-            for _ in range(240):
-                if process.poll() is not None:
-                    pytest.fail(f"tensorflow_model_server ended with {process.returncode}")
-                try:
-                    if b"AVAILABLE" in urllib.request.urlopen(f"{url}/v1/models/digits").read():
-                        break
-                except OSError:
-                    pass
-                time.sleep(0.5)
-            grpc = f"127.0.0.1:{ports[1]}"
-            yield SimpleNamespace(url=url, grpc=grpc, model="digits", version=digits / "digits/1", local=False)
-        finally:
-            process.terminate()
-            process.wait()
     else:
-        pytest.skip("no tensorflow_model_server on the PATH and no TF_SERVING_URL")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        with tensorflow_serving(digits / "digits") as server:
+            server.model, server.version = server.base.name, versions_in(server.base)[max(versions_in(server.base))]
+            yield server
 
 
 @pytest.fixture(scope="session")

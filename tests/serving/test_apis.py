@@ -77,7 +77,8 @@ def test_base64_as_serving_takes_it(served, rest, files):
     path, text = f"/v1/models/{served.model}:predict", base64.b64encode(files[0]).decode()
     lines = base64.encodebytes(files[0]).decode().replace("\n", "\r\n \t")
     instances = [{"b64": one} for one in (text, text.rstrip("="), lines, text.rstrip("=") + "\n")]
-    body = {"signature_name": "predict_image_bytes", "instances": [*instances, text, "photo.jpg"]}
+    plain = [text, "photo.jpg", "BMW äöü.jpg", 99 * "猫"]
+    body = {"signature_name": "predict_image_bytes", "instances": [*instances, *plain]}
     rows = rest(served.url, path, body)[1]["predictions"]
     assert [row["status"] for row in rows[:4]] == [""] * 4 and all(row == rows[0] for row in rows[1:4])
     assert all('{"b64":' in row["status"] and set(row["scores"]) == {0} for row in rows[4:])

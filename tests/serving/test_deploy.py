@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from stand_in import parser
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from inception_tf.cli import serve
@@ -70,10 +71,11 @@ def in_container(models):
     return {name: f"/models/{name}" for name in models}
 
 
-def check_flags(arguments):
+def check_flags(arguments, gpu):
+    parser().parse_args(arguments)  # they are Serving's
     flags = {"--model_config_file=/config/models.config", "--rest_api_port=8501", "--port=8500", "--enable_batching"}
     flags |= {"--enable_per_model_batching_parameters", "--monitoring_config_file=/config/monitoring.config"}
-    assert flags | {"--xla_cpu_compilation_enabled", "--xla_gpu_compilation_enabled"} == set(arguments)
+    assert flags | {f"--xla_{'gpu' if gpu else 'cpu'}_compilation_enabled"} == set(arguments)
 
 
 def image(gpu):
@@ -115,7 +117,7 @@ def test_docker(models, tmp_path, gpu):
     given = json.loads(subprocess.run(["sh", script], env=environment, check=True, capture_output=True).stdout)
     assert ("--gpus" in given) == gpu
     start = given.index(image(gpu))
-    check_flags(given[start + 1 :])
+    check_flags(given[start + 1 :], gpu)
     assert given[start - 2 : start] == ["--entrypoint", "tensorflow_model_server"]
     assert {"127.0.0.1:80:8501", "127.0.0.1:81:8500", "65534:65534"} <= set(given)
     mounts = [next(csv.reader([given[i + 1]])) for i, one in enumerate(given) if one == "--mount"]
@@ -134,7 +136,7 @@ def test_compose(models, gpu):
         pytest.importorskip("jsonschema").validate(document, json.loads(Path(schema).read_text()))
     service = document["services"]["serving"]
     assert service["image"] == image(gpu)
-    check_flags(service["command"])
+    check_flags(service["command"], gpu)
     assert [config["target"] for config in service["configs"]] == ["/config/models.config", "/config/monitoring.config"]
     contents = {name: config["content"] for name, config in document["configs"].items()}
     assert bases(contents["models"]) == in_container(models)
@@ -157,7 +159,7 @@ def test_kubernetes(models, gpu):
     pod = pods["spec"]["template"]
     assert pods["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"] == service["spec"]["selector"]
     (container,) = pod["spec"]["containers"]
-    check_flags(container["args"])
+    check_flags(container["args"], gpu)
     assert container["image"] == image(gpu) and container["resources"]["requests"] == {"cpu": "2", "memory": "4Gi"}
     assert ("nvidia.com/gpu" in container["resources"]["limits"]) == gpu
     assert container["readinessProbe"]["exec"] == container["startupProbe"]["exec"]
@@ -239,9 +241,11 @@ def test_kserve(models, gpu):
         assert model["modelFormat"] == {"name": "tensorflow"} and model["storageUri"] == f"pvc://models/{name}"
         assert model["runtimeVersion"] == image(gpu).partition(":")[2]
         assert ("nvidia.com/gpu" in model["resources"]["limits"]) == gpu
-        assert ("--xla_cpu_compilation_enabled" in model["args"]) == (name == "compiled")
-        assert ("--xla_gpu_compilation_enabled" in model["args"]) == (name == "compiled" or gpu)
-        assert "--monitoring_config_file=/config/monitoring.config" in model["args"]
+        # KServe's runtime fills in what is missing: a limit of 1 CPU and 2Gi, below these requests.
+        assert set(model["resources"]["requests"]) <= set(model["resources"]["limits"])
+        assert ("--xla_cpu_compilation_enabled" in model["args"]) == (name == "compiled" and not gpu)
+        assert ("--xla_gpu_compilation_enabled" in model["args"]) == gpu
+        assert parser().parse_args(model["args"]).monitoring_config_file == "/config/monitoring.config"
         # The runtime gives these itself.
         assert not [arg for arg in model["args"] if arg.startswith(("--model", "--port", "--rest_api_port"))]
     odd = dict.fromkeys(("2015", "ä", 39 * "a" + " b"), models["compiled"])
@@ -257,7 +261,7 @@ def test_kserve(models, gpu):
 
 @BOTH
 def test_dockerfile(models, gpu):
-    odd = {(name := 'it\'s "$2"'): Path("/models", name)}
+    odd = {(name := 'it\'s "$2" [*'): Path("/models", name)}
     lines = deployment("dockerfile", models, 8501, 8500, gpu=gpu).splitlines()
     assert lines[0] == "# syntax=docker/dockerfile:1" and f"FROM {image(gpu)}" in lines
 
@@ -271,15 +275,20 @@ def test_dockerfile(models, gpu):
     copies = [[re.sub(r"\\(.)", r"\1", word) for word in json.loads(copy)] for copy in copies]
     assert copies == [[f"{name}/", f"/models/{name}/"] for name in models]
     words = next(line for line in deployment("dockerfile", odd, 1, 2).splitlines() if line.startswith("COPY ["))
-    assert json.loads(words.removeprefix("COPY "))[0] == r"it\'s \"\$2\"/"
+    assert json.loads(words.removeprefix("COPY "))[0] == r"it\'s \"\$2\" [[][*]/"
     (entry,) = (line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT"))
-    check_flags(json.loads(entry)[1:])
+    check_flags(json.loads(entry)[1:], gpu)
     with pytest.raises(UsageError, match="one directory"):
         deployment("dockerfile", {**models, "x": Path("/elsewhere/x")}, 8501, 8500)
 
 
 def test_the_version_is_a_choice(models):
-    assert "tensorflow/serving:2.19.1-gpu\n" in deployment("compose", models, 1, 2, "2.19.1", gpu=True)
+    """XLA's flag for GPUs came with 2.18: an older server ends at one that it does not know."""
+    for version, flag in (("2.19.1", "--xla_gpu"), ("2.17.1", "--xla_cpu"), ("latest", "--xla_gpu")):
+        text = deployment("compose", models, 1, 2, version, gpu=True)
+        assert f"tensorflow/serving:{version}-gpu\n" in text and text.count("--xla_") == text.count(flag) == 1
+    with pytest.raises(UsageError, match="2.12.1 or newer"):
+        deployment("compose", models, 1, 2, "2.6.2")
     with pytest.raises(UsageError, match="2.20.0"):
         deployment("compose", models, 1, 2, "2.19; rm")
 
