@@ -37,7 +37,7 @@ def InceptionV3(
     depth_multiplier=1.0,
     min_depth=16,
     spatial_squeeze=True,
-    head_blocks=(),
+    head_blocks=None,
 ):
     """Inception-v3 (arXiv 1512.00567), the network of TF-Slim's nets/inception_v3.py.
 
