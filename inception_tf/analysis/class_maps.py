@@ -132,6 +132,10 @@ def _logits(model):
     if not check_model(model).has_top:
         raise UsageError(f"{model.name} has no classifier to explain: it was built with include_top=False.")
     logits = model.logits
+    if model.card.options.get("head_blocks"):
+        raise UsageError(
+            f"{model.name} classifies by several blocks (head_blocks): no feature map has all the evidence."
+        )
     if len(logits.shape) != 2:
         raise UsageError(
             f"The output of {model.name} has scores by position already: it was built with spatial_squeeze=False."

@@ -370,6 +370,33 @@ class Auxiliary(keras.layers.Layer):
         return input_shape[0]
 
 
+@serializable
+class PooledBlocks(keras.layers.Layer):
+    """The feature maps of several blocks, each averaged over its positions, side by side: N×1×1×channels.
+
+    Of each mean m the root of m + 0.01, which brings channels that answer rarely nearer to those that always do
+    ("Improving the Fisher Kernel for Large-Scale Image Classification", ECCV 2010, section 3.1). Feature maps end in
+    ReLU here, so that no mean is negative.
+
+    Args:
+        blocks: the names of the layers that make its inputs, the last feature map of the network first.
+    """
+
+    def __init__(self, blocks, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = list(blocks)
+
+    def call(self, inputs):
+        means = concatenate([keras.ops.mean(x, axis=(1, 2), keepdims=True) for x in inputs])
+        return keras.ops.sqrt(keras.ops.relu(means) + 0.01)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0], 1, 1, sum(shape[CHANNELS] for shape in input_shape))
+
+    def get_config(self):
+        return {**super().get_config(), "blocks": self.blocks}
+
+
 def build(layers, shape):
     """Builds a layer, or layers side by side, of which some may be None."""
     for layer in layers if isinstance(layers, list) else [layers]:
@@ -482,6 +509,22 @@ def pre_logits(x, kernel, dropout, spatial_squeeze, strides=2, name="AvgPool_1a"
     if spatial_squeeze and pool.compute_output_shape(x.shape)[1:3] != (1, 1):
         pool = keras.layers.GlobalAveragePooling2D(keepdims=True, data_format="channels_last", name=name)
     return Scope([keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(pool(x))
+
+
+def pre_logits_of(blocks, end_points, dropout, spatial_squeeze):
+    """As `pre_logits`, of the last of the end points (a dict) and of those called `blocks` too: `PooledBlocks`.
+
+    Raises:
+        UsageError: no such block, or no `spatial_squeeze`.
+    """
+    *others, last = end_points
+    if unknown := [block for block in blocks if block not in others]:
+        raise UsageError(f"head_blocks has {', '.join(unknown)}. Blocks below {last} are: {', '.join(others)}.")
+    if not spatial_squeeze:
+        raise UsageError("A classifier on several blocks (head_blocks) has no scores by position: spatial_squeeze.")
+    names = [last, *blocks]
+    x = PooledBlocks(names, name="PooledBlocks")([end_points[name] for name in names])
+    return Scope([keras.layers.Dropout(dropout, name="Dropout_1b")], name="PreLogits")(x)
 
 
 def flattened_logits(x, classes, dropout):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from inception_tf.errors import UsageError
-from inception_tf.models.blocks import Auxiliary, Conv2D, Mixed, Residual, Scope, Siblings
+from inception_tf.models.blocks import Auxiliary, Conv2D, Mixed, PooledBlocks, Residual, Scope, Siblings
 from inception_tf.models.initialization import drawn_on_host, skip_init
 from inception_tf.models.model import SlimModel, check_model
 
@@ -38,11 +38,12 @@ def fuse_for_inference(model, siblings=True):
         UsageError: not a model of this library.
     """
     check_model(model)
-    weights = []  # (layer, its weights' values), for when the layers are built
+    weights, outputs = [], {}  # (layer, its weights' values), for when the layers are built; what each layer gives
     x = inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name)
     with drawn_on_host(), skip_init():
         for layer in _fused(chain(model), weights, siblings=siblings):
-            x = layer(x)
+            x = layer([outputs[name] for name in layer.blocks] if isinstance(layer, PooledBlocks) else x)
+            outputs[layer.name] = x
     fused = SlimModel(inputs, x, name=model.name, card=dataclasses.replace(model.card, fused=True))
     for layer, values in weights:
         layer.set_weights(values)
@@ -62,7 +63,7 @@ def chain(model):
     while tensor is not model.inputs[0]:
         layer = producers[id(tensor)]
         given = keras.tree.flatten(layer.input)
-        if len(given) > 1 and not isinstance(layer, Auxiliary):
+        if len(given) > 1 and not isinstance(layer, (Auxiliary, PooledBlocks)):
             raise UsageError(f"Only a chain of layers can be fused. Received: {layer.name}, which takes {len(given)}.")
         tensor = given[0]
         if not isinstance(layer, Auxiliary):

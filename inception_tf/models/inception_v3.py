@@ -37,8 +37,13 @@ def InceptionV3(
     depth_multiplier=1.0,
     min_depth=16,
     spatial_squeeze=True,
+    head_blocks=None,
 ):
-    """Inception-v3 (arXiv 1512.00567), the network of TF-Slim's nets/inception_v3.py."""
+    """Inception-v3 (arXiv 1512.00567), the network of TF-Slim's nets/inception_v3.py.
+
+    `head_blocks`: blocks, such as ["Mixed_5d", "Mixed_6e"], whose features the classifier takes beside those of
+    Mixed_7c: "Head2Toe" (arXiv 2201.03529). Slim has no such network.
+    """
     depth = blocks.scaled(depth_multiplier, min_depth)
     end_points = base(inputs, depth)
     x = end_points["Mixed_7c"]
@@ -50,7 +55,10 @@ def InceptionV3(
         aux = blocks.logits(
             end_points["Mixed_6e"], "AuxLogits", aux_head(end_points["Mixed_6e"], depth, classes), spatial_squeeze
         )
-    x = blocks.pre_logits(x, 8, dropout, spatial_squeeze)  # 1×1×2048
+    if head_blocks:
+        x = blocks.pre_logits_of(head_blocks, end_points, dropout, spatial_squeeze)
+    else:
+        x = blocks.pre_logits(x, 8, dropout, spatial_squeeze)  # 1×1×2048
     x = blocks.logits(x, "Logits", [linear("Conv2d_1c_1x1", classes, 1)], spatial_squeeze)  # 1001
     return blocks.predictions(x, aux, classifier_activation)
 

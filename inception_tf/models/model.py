@@ -95,6 +95,7 @@ def build_model(info, input_shape=None, name=None, **options):
     """The Keras model of a `Network` with random weights. Arguments as its constructor's."""
     # As JSON, and so the model's card, knows them.
     options = {option: value.item() if hasattr(value, "item") else value for option, value in options.items()}
+    options = {option: list(value) if isinstance(value, tuple) else value for option, value in options.items()}
     if callable(options.get("classifier_activation")):
         options["classifier_activation"] = keras.activations.serialize(options["classifier_activation"])
     check_options(options)
@@ -148,6 +149,7 @@ def check_options(options):
         "depth_multiplier": (lambda v: isinstance(v, number) and v > 0, "greater than zero"),
         "min_depth": (lambda v: isinstance(v, int) and v >= 1, "a whole number of at least 1"),
         "batch_norm": (lambda v: isinstance(v, bool), "True or False"),
+        "head_blocks": (_is_names, "None, or a list of blocks' names"),
         "batch_norm_scale": (lambda v: v is None or isinstance(v, bool), "True, False or None"),
         "batch_norm_epsilon": (lambda v: v is None or (isinstance(v, number) and v > 0), "above 0, or None"),
         "batch_norm_decay": (lambda v: v is None or (isinstance(v, number) and 0 <= v <= 1), "from 0 to 1, or None"),
@@ -155,6 +157,10 @@ def check_options(options):
     for option, (holds, rule) in rules.items():
         if option in options and not holds(options[option]):
             raise UsageError(f"{option} must be {rule}. Received: {option}={options[option]!r}")
+
+
+def _is_names(value):
+    return value is None or isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_activation(value):

@@ -33,6 +33,8 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
         raise UsageError(f'format must be "v2" or "v1". Received: format={format!r}')
     path = Path(path)
     refuse_fused(model, "A Slim checkpoint")
+    if getattr(model, "card", None) and model.card.options.get("head_blocks"):
+        raise UsageError(f"{model.name} classifies by several blocks (head_blocks), which Slim's networks do not.")
     if scope is None:
         if getattr(model, "card", None) is None:
             raise UsageError(f"{model.name} is no model of this library: give the variable scope to write, scope=.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 import shlex
 import tempfile
@@ -249,6 +250,14 @@ def _started(model, classes, recipe, new_head, multi_label):
     if multi_label or model.card.multi_label:
         options["classifier_activation"] = "sigmoid" if multi_label else "softmax"
     new = info.heads if new_head or classes != model.card.options["classes"] else ()
+    if recipe.head_blocks and "head_blocks" in info.options:
+        names = [layer.name for layer in model.layers[: model.layers.index(model.get_layer(info.backbone))]]
+        matches = {glob: fnmatch.filter(names, glob) for glob in recipe.head_blocks}
+        if unmatched := [glob for glob, found in matches.items() if not found]:
+            raise UsageError(f"head_blocks has {', '.join(unmatched)}, which no layer is called. There are: {names}")
+        chosen = [name for name in names if any(name in found for found in matches.values())]
+        if chosen != model.card.options.get("head_blocks"):
+            options["head_blocks"], new = chosen, info.heads
     if "aux_logits" in info.options and recipe.aux_loss:
         try:
             return rebuilt(model, new=(*new, "AuxLogits"), aux_logits=True, **options)

@@ -2,19 +2,25 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from inception_tf.errors import MismatchError, UsageError, listed
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference import batch_norm
 from inception_tf.training import batches, features
-from inception_tf.training.network import compile_for, rebuilt, set_trainable, with_losses
+from inception_tf.training.network import LOGITS, compile_for, rebuilt, set_trainable, with_losses
 from inception_tf.training.optimizers import optimizer
+from inception_tf.training.ridge import ridge
 
 # Features of more bytes than this are not cached; the backbone then runs in every step.
 FEATURE_BYTES = 1 << 30
 # With fewer validation images of a class, one of them is more than a tenth of its accuracy.
 FEW_IMAGES = 10
+NO_RIDGE = (
+    "The phase {} cannot begin with a ridge regression, which is for heads alone (train: heads), without augmentation "
+    "(augment: none), on one device, and features of at most 1 GiB."
+)
 
 
 class PhaseBuilder:
@@ -67,7 +73,10 @@ class PhaseBuilder:
             set_trainable(model, recipe, phase, recipe.batch_norm)
         with self.devices.scope():
             training = with_losses(self.model, recipe)
-            heads, inputs = self._cached_features(training, phase)
+            heads, arrays = self._cached_features(training, phase)
+            inputs = arrays and [batches.features(part) for part in arrays]
+            if phase.ridge:
+                self._begin_with_ridge(phase, heads, arrays)
             training = heads or training
             steps = self.order.steps_per_epoch
             compile_for(training, recipe, optimizer(recipe, phase, steps), self.train.multi_label)
@@ -96,7 +105,7 @@ class PhaseBuilder:
         return batch_norm.choose_momentum(max(own), phase.epochs * self.order.steps_per_epoch) if own else None
 
     def _cached_features(self, training, phase):
-        """The heads alone as a model and their two inputs for `batches`; None, None where more than heads changes."""
+        """The heads alone as a model and the features of both parts; None, None where more than heads changes."""
         if phase.augment != "none" or self.devices.replicas > 1:
             return None, None
         backbone, heads = features.heads_on(self.model, training)
@@ -107,9 +116,24 @@ class PhaseBuilder:
             return None, None
         parts = self.decoded, self.val_decoded
         images = [batches.all_images(part, self.preprocessing, self.recipe.batch_size) for part in parts]
-        return heads, [
-            batches.features(features.compute(backbone, data, len(part))) for data, part in zip(images, parts)
-        ]
+        return heads, [features.compute(backbone, data, len(part)) for data, part in zip(images, parts)]
+
+    def _begin_with_ridge(self, phase, heads, arrays):
+        """Gives the classifier the weights of a ridge regression on the features of the training images."""
+        if heads is None:
+            raise UsageError(NO_RIDGE.format(phase.name))
+        classifier = [v for v in heads.trainable_variables if not v.path.startswith("AuxLogits/")]
+        kernel, bias = (next(v for v in classifier if v.path.endswith(f"/{kind}")) for kind in ("kernel", "bias"))
+        labels, classes = self.train.labels, bias.shape[0]
+        kind = keras.losses.BinaryCrossentropy if self.train.multi_label else keras.losses.CategoricalCrossentropy
+        loss = kind(from_logits=True)
+        found = ridge(
+            arrays[0][LOGITS].reshape(len(labels), -1),
+            labels if self.train.multi_label else np.eye(classes)[labels],
+            lambda logits, targets: float(loss(targets, logits)),
+        )
+        for variable, value in zip((kernel, bias), found):
+            variable.assign(value.reshape(variable.shape))
 
 
 def check(product, train, recipe, devices):
@@ -134,6 +158,8 @@ def check(product, train, recipe, devices):
     class_factors(recipe.class_weights, train.labels, train.class_names)
     with_losses(product, recipe)
     for phase in recipe.phases:
+        if phase.ridge and (phase.train != ("heads",) or phase.augment != "none" or devices.replicas > 1):
+            raise UsageError(NO_RIDGE.format(phase.name))
         set_trainable(product, recipe, phase, recipe.batch_norm)
         optimizer(recipe, phase, 1)
 

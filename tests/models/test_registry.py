@@ -20,7 +20,7 @@ def test_a_networks_signature():
     names = list(inspect.signature(itf.InceptionV3).parameters)
     assert names == [
         "include_top", "weights", "input_shape", "pooling", "classes", "classifier_activation", "dropout",
-        "aux_logits", "depth_multiplier", "min_depth", "spatial_squeeze", "name",
+        "aux_logits", "depth_multiplier", "min_depth", "spatial_squeeze", "head_blocks", "name",
         "batch_norm", "batch_norm_scale", "batch_norm_epsilon", "batch_norm_decay",
     ]  # fmt: skip
     defaults = {name: p.default for name, p in inspect.signature(itf.InceptionV3).parameters.items()}

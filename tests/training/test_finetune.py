@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 import yaml
 from histories import assert_same_history, read_rows
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
 
 import inception_tf as itf
 from inception_tf.errors import InceptionTFError, TrainingError, UsageError
@@ -21,6 +23,7 @@ from inception_tf.training import phases
 from inception_tf.training.finetune import _examples, finetune
 from inception_tf.training.phases import class_factors
 from inception_tf.training.recipe import Phase, Recipe
+from inception_tf.training.ridge import PENALTIES
 from inception_tf.training.run import Run
 from inception_tf.training.state import read_position
 
@@ -207,6 +210,8 @@ def test_a_wrong_option_leaves_nothing(pictures, tmp_path):
         {"recipe": make_recipe(HEADS, class_weights={"plaid": 2.0})},
         {"recipe": make_recipe(HEADS, batch_size=31)},
         {"recipe": make_recipe(HEADS, train_scale=0.5)},  # LeNet's weights are of one size
+        {"recipe": make_recipe(dataclasses.replace(HEADS, ridge=True))},  # augmented
+        {"recipe": make_recipe(Phase("all", 1, ridge=True), augment="none")},
         {"data": data},
         {"callbacks": ["TensorBoard"]},
     ):
@@ -293,6 +298,59 @@ def test_smaller_images_to_train_on(pictures, tmp_path):
     # What is evaluated are the images of the full size.
     evaluated = evaluate(open_engine(tmp_path / "run"), _examples(pictures, None, 0.2, None, 0)[1])
     assert evaluated.top1 == pytest.approx(result.best["val_accuracy"], abs=1e-6)
+
+
+def test_heads_begin_with_a_ridge_regression(pictures, tmp_path):
+    """One step of no size leaves what scikit-learn's classifier of the same features answers."""
+    keras.utils.set_random_seed(0)
+    model = itf.create_model("lenet", classes=3)
+    recipe = make_recipe(Phase("heads", 1, ("heads",), 1e-12, "none", ridge=True), dropout=0.0, l2=0.0)
+    result = run(pictures, recipe, tmp_path / "run", model, network=None)
+    train, held_out = _examples(pictures, None, 0.2, None, 0)
+    backbone = keras.Model(model.inputs[0], model.features)
+
+    def features(part):
+        files = [part.read(i) for i in range(len(part))]
+        return np.reshape(backbone(itf.preprocess_input(files, model=model)), (len(part), -1))
+
+    x, x_val = features(train), features(held_out)
+    scaler = StandardScaler().fit(x)
+    alphas = PENALTIES * (np.linalg.norm(scaler.transform(x)) ** 2 / min(x.shape))
+    expected = RidgeCV(alphas).fit(scaler.transform(x), np.eye(3)[train.labels]).predict(scaler.transform(x_val)) - 0.5
+    kernel, bias = (np.asarray(w) for w in result.model.classifier.weights)
+    logits = x_val @ kernel.reshape(-1, 3) + bias
+    factor = np.linalg.norm(logits) / np.linalg.norm(expected)
+    np.testing.assert_allclose(logits, factor * expected, rtol=1e-3, atol=1e-3 * factor)
+
+
+@pytest.mark.slow
+def test_resumes_after_a_ridge_regression(pictures, tmp_path):
+    recipe = make_recipe(Phase("heads", 2, ("heads",), 1e-3, "none", ridge=True), Phase("all", 1))
+    expected = run(pictures, recipe, tmp_path / "unbroken")
+    break_at(4, pictures, recipe, tmp_path / "run", save_steps=1)
+    for ours, theirs in zip(values(run(pictures, recipe, tmp_path / "run").model), values(expected.model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_a_head_on_several_blocks(pictures, tmp_path):
+    """It trains, is saved, exported and trained on as any other; its blocks are a run's own."""
+    model = itf.create_model("inception_v3", classes=3, depth_multiplier=0.1, input_shape=(75, 75, 3))
+    recipe = make_recipe(
+        Phase("heads", 1, ("heads",), 1e-4, "none", ridge=True), Phase("all", 1), head_blocks=["Mixed_6*", "Mixed_5d"]
+    )
+    recipe = dataclasses.replace(recipe, aux_loss=0, train_scale=1.0)
+    run(pictures, recipe, tmp_path / "run", model, network=None)
+    loaded = itf.load_model(tmp_path / "run")
+    blocks = ["Mixed_5d", *(f"Mixed_6{letter}" for letter in "abcde")]
+    assert loaded.card.options["head_blocks"] == blocks and loaded.card.labels == ["blank", "checked", "striped"]
+    itf.export(loaded, tmp_path / "exported", format="savedmodel")
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 75, 75, 3)).astype("float32")
+    again = run(pictures, make_recipe(HEADS, aux_loss=0), weights=tmp_path / "run", network=None).model
+    assert again.card.options["head_blocks"] == blocks and again(images).shape == (2, 3)
+    with pytest.raises(UsageError, match=r"head_blocks has Mixed_7c, which"):
+        run(pictures, dataclasses.replace(recipe, head_blocks=("Mixed_7c",)), tmp_path / "wrong", model, network=None)
+    assert not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_prints_as_yaml_and_loads_from_it(tmp_path):
 
 
 def test_recipes_with_a_name():
-    assert Recipe.from_yaml("slim") == Recipe() and Recipe.from_yaml(Path("modern")).schedule == "cosine"
+    assert Recipe.from_yaml("slim") == Recipe() and Recipe.from_yaml(Path("modern")).phases[0].ridge
     with pytest.raises(UsageError, match="Cannot read the recipe moderne"):
         Recipe.from_yaml("moderne")
 
