@@ -5,7 +5,7 @@ Parquet with a column path), WebDataset's .tar files or TFRecords. Each has a ro
 error. The same command run again goes on where it was.
 """
 
-from inception_tf.cli.options import MODEL, add_decoding, add_job, add_precision, model_needs_keras, run_job
+from inception_tf.cli.options import MODEL, add_decoding, add_job, add_precision, check_ray, model_needs_keras, run_job
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import UsageError
 
@@ -32,6 +32,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    check_ray(args)
     if args.out:
         options = {name: getattr(args, name) for name in ("embed", "openvino", "precision", "labels", "fast_decode")}
         options["crops"] = 10 if args.crops else 1

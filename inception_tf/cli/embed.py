@@ -6,7 +6,7 @@ files, from what `classify --out` takes. The same command run again goes on wher
 
 from pathlib import Path
 
-from inception_tf.cli.options import MODEL, add_job, model_needs_keras, run_job
+from inception_tf.cli.options import MODEL, add_job, check_ray, model_needs_keras, run_job
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import UsageError
 
@@ -26,6 +26,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    check_ray(args)
     from inception_tf.files import refuse_existing
     from inception_tf.inference.embed import check_target, embed
     from inception_tf.remote import is_url

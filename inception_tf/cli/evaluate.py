@@ -12,6 +12,7 @@ from inception_tf.cli.options import (
     add_decoding,
     add_job,
     add_precision,
+    check_ray,
     model_needs_keras,
     run_tables,
     table_predictor,
@@ -56,6 +57,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    check_ray(args)
     if args.answers:
         return _run_job(args)
     if args.top or args.crops or args.ray or args.format:

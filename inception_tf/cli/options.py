@@ -45,15 +45,21 @@ def add_ray(parser):
 
 def ray_pool(args):
     """A context: the `RayPool` that `add_ray` speaks of, or None."""
-    given = {name: getattr(args, f"ray_{name}") for name in ("workers", "cpus", "gpus")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not args.ray and given:
-        raise UsageError(f"--ray-{next(iter(given))} goes with --ray.")
+    given = check_ray(args)
     if not args.ray:
         return contextlib.nullcontext()
     from inception_tf.inference.ray import RayPool
 
     return RayPool(args.ray, **given)
+
+
+def check_ray(args):
+    """What was given beside --ray, a dict; refused without it."""
+    given = {name: getattr(args, f"ray_{name}") for name in ("workers", "cpus", "gpus")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not args.ray and given:
+        raise UsageError(f"--ray-{next(iter(given))} goes with --ray.")
+    return given
 
 
 def add_job(parser):

@@ -116,7 +116,10 @@ def _quantized(export, network):
 
 
 def _ranges(export, path, scratch):
-    """The range of each feature map: the mean of the images' least and largest values, as NNCF takes it too."""
+    """The range of each feature map: the mean of the batches' least and largest values, as NNCF takes it too.
+
+    A batch is one image, but of a network of a fixed batch size.
+    """
     from onnxruntime import quantization
 
     class Images(quantization.CalibrationDataReader):

@@ -1,6 +1,8 @@
 """Images without labels, from wherever they are kept: folders, patterns, manifests, arrays, TFRecords, Parquet."""
 
 import os
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -9,9 +11,13 @@ from inception_tf.images.decoding import decode_pillow
 from inception_tf.images.files import expand, find_images, iterate_images
 from inception_tf.images.preprocessing import as_image
 from inception_tf.images.streams import image_rows, kind_of
+from inception_tf.images.table import different
+from inception_tf.remote import is_url
 
 # What a folder without images is searched for, in this order.
-_SHARDS = ("*.parquet", "*.tfrecord*", "*-of-*", "*.tar", "*.np[yz]")
+_SHARDS = ("*.parquet", "*.tfrecord*", "*-of-*", "*.tar", "*.tar.gz", "*.tgz", "*.np[yz]")
+# What NumPy raises of an array's file.
+_DAMAGED = ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error
 
 
 class ImageSet:
@@ -71,47 +77,56 @@ def open_image_set(source):
     """Images without labels.
 
     Args:
-        source: a folder, searched to the bottom for images; where it has none, for files of the kinds that follow; a
-            pattern; a manifest, `.txt` of a path a line, CSV or TSV, relative to it; TFRecord files with
-            `image/encoded`; WebDataset's tar files; `.parquet` files with a column of images' bytes; `.npy` or `.npz`
-            files of images N×H×W×3, N×3×H×W or N×H×W; such an array; a list of paths; or an `ImageSet`. What breaks off
-            in a file of several is one image more, which cannot be read.
+        source: a folder, searched to the bottom for images; where it has none, for TFRecord files with `image/encoded`,
+            WebDataset's tar files, `.parquet` files with a column of images' bytes, or `.npy` or `.npz` files of images
+            N×H×W×3, N×3×H×W or N×H×W; such files; a manifest, `.txt` of a path a line, CSV or TSV, relative to it; a
+            pattern; such an array; a list of paths; or an `ImageSet`. What breaks off in a file of several is one image
+            more, which cannot be read.
 
     Returns:
         An `ImageSet`.
 
     Raises:
-        UsageError: nothing there, no images in it, an array of another shape.
+        UsageError: nothing there, no images in it, a folder of images and Parquet, an array of another shape.
     """
     if isinstance(source, ImageSet):
         return source
     if hasattr(source, "__array__"):
         names, images = _arrays(np.asarray(source), "image")
         return ImageSet(names, images.__getitem__)
-    files = [path for _, matches in expand(source) for path in matches]
+    files = [file for _, matches in expand(source) for file in _files(matches)]
     if not files:
         raise UsageError("No images given. Pass a folder, a pattern, or a file of images.")
-    if len(files) == 1 and files[0].is_dir() and not any(iterate_images(files[0])):
-        files = next(filter(None, (sorted(files[0].rglob(shards)) for shards in _SHARDS)), files)
     kinds = {kind_of(str(file)) for file in files}
     if kinds == {"image"} and {file.suffix.lower() for file in files} <= {".npy", ".npz"}:
         sets = [_arrays(_load(file), file.name) for file in files]
         images = [(array, i) for _, array in sets for i in range(len(array))]
         names = [name for own, _ in sets for name in own]
         return ImageSet(names, lambda index: images[index][0][images[index][1]], map(_stat, files))
-    if kinds == {"image"}:
-        rows = [(str(file), None) for file in find_images(source)]
-    else:
-        rows = [row for file in files for row in image_rows(str(file))]
+    rows = [row for file in dict.fromkeys(files) for row in image_rows(str(file))]
     if all(isinstance(content, ImageError) for _, content in rows):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in rows[:3])
         raise UsageError(f"No images in {source}. {reasons}".rstrip(". ") + ".")
     apart = [name for name, content in rows if content is None]
     return ImageSet(
-        [name for name, _ in rows],
+        different([name for name, _ in rows]),
         lambda index: rows[index][0] if rows[index][1] is None else rows[index][1],
-        map(_stat, [*files, *apart]),
+        () if any(map(is_url, apart)) else map(_stat, [*files, *apart]),  # what is behind a URL may change
     )
+
+
+def _files(matches):
+    """The files that an argument stands for, in place of its folders what they hold."""
+    if len(matches) == 1 and matches[0].is_dir():
+        (folder,), images = matches, any(iterate_images(matches[0]))
+        for shards in _SHARDS[:1] if images else _SHARDS:
+            if found := sorted(filter(os.path.isfile, folder.rglob(shards))):
+                if images:
+                    raise UsageError(f"{folder} has images and Parquet files. Name one kind by a pattern, as '*.png'.")
+                return found
+    found = [file for match in matches for file in (find_images(match) if match.is_dir() else [match])]
+    several = len({kind_of(str(file)) for file in found}) > 1
+    return [file for file in found if not several or kind_of(str(file)) != "list"]  # such as a README.txt
 
 
 def _stat(path):
@@ -123,7 +138,7 @@ def _stat(path):
 
 
 def _load(file):
-    with raising(UsageError, f"{file} is no array of images, or damaged", ValueError, OSError, EOFError):
+    with raising(UsageError, f"{file} is no array of images, or damaged", *_DAMAGED):
         loaded = np.load(file, mmap_mode="r")
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             return loaded

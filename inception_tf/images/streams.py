@@ -14,6 +14,7 @@ from inception_tf.images.table import IMAGE_COLUMNS, SUFFIXES, hub_names, table_
 from inception_tf.remote import is_url, local_copy, open_binary, open_filesystem
 
 _LISTS = (".txt", ".lst", ".manifest")
+_CONTENTS = ("image", "images", "img", "bytes", "jpg", "jpeg", "png", "webp")  # columns of images, where they are bytes
 _SORTED = 10_000  # of so many names at a time, so that a directory of any size takes the same memory
 _BYTES = 64 << 20  # of images in a table
 
@@ -69,7 +70,10 @@ def _tables(argument, rows, pa, labels):
     for kind, files in itertools.groupby(_files(argument), kind_of):
         if kind == "table":
             for file in files:
-                yield from _manifest(file, rows, pa, labels)
+                for table in _manifest(file, rows, pa, labels):
+                    if "error" in table.column_names:
+                        raise UsageError(f"{file} has a column called error, as the answers have. Rename it.")
+                    yield table
         else:
             read = {"image": _one, "list": _lines}.get(kind, partial(_members, names=labels == "names"))
             yield from _gathered((row for file in files for row in read(file)), rows, pa, labels)
@@ -97,11 +101,16 @@ def _files(argument):
     for match in matches:
         if not os.path.isdir(match):
             yield match
-        elif os.path.exists(path) or not path.endswith("**"):  # which matches what is in the folder too
+        elif os.path.exists(path) or not _matches_all_below(path):
             tables = glob.iglob(f"{glob.escape(match)}/**/*.parquet", recursive=True) if _is_table(match) else ()
             yield from _sorted(tables or iterate_images(match))
     if match is None:
         raise UsageError(f"No such file or directory, and no pattern that matches one: {argument!r}.")
+
+
+def _matches_all_below(pattern):
+    """Whether a pattern matches, beside a folder, all that is in it too."""
+    return pattern.endswith("**") or ("**" in pattern and pattern.endswith("/*"))
 
 
 def _is_table(folder):
@@ -124,7 +133,7 @@ def _remote_files(url):
                 continue
             if facts["type"] != "directory":
                 yield filesystem.unstrip_protocol(match)
-            elif not (pattern and path.endswith("**")):
+            elif not (pattern and _matches_all_below(path)):
                 for folder, folders, names in filesystem.walk(match):
                     for hidden in [name for name in folders if name.startswith(".")]:
                         folders.remove(hidden) if isinstance(folders, list) else folders.pop(hidden)
@@ -140,8 +149,9 @@ def _sorted(names):
 def _lines(file):
     with _readable(file), open_binary(file) as opened:
         for line in io.TextIOWrapper(opened, "utf-8-sig", "surrogateescape"):
-            if line := line.rstrip("\r\n"):
-                yield from _one(_beside(file, line))
+            path, bare = _beside(file, line.rstrip("\r\n")), line.strip()
+            if bare:
+                yield from _one(path if os.path.lexists(path) else _beside(file, bare))
 
 
 def _one(file):
@@ -232,14 +242,13 @@ def _with_path(table, file, first, pa):
 
     lower = {name.lower(): name for name in reversed(table.column_names)}
     names = [lower[name] for name in ("path", *IMAGE_COLUMNS) if name in lower]
-    names = names or list(filter(holds_images, table.column_names))
-    if not names:
+    contents = [lower[name] for name in _CONTENTS if name in lower]
+    contents = contents if names else contents + table.column_names
+    if not any(map(holds_images, contents)) and not names:
         raise UsageError(
             f"{file} has no column called {', '.join(IMAGE_COLUMNS)}. Received: {listed(table.column_names, 10)}"
         )
-    if "error" in table.column_names:
-        raise UsageError(f"{file} has a column called error, as the answers have. Rename it.")
-    name = next(filter(holds_images, names), names[0])
+    name = next(filter(holds_images, contents + names), names[0] if names else None)
     column, taken = table[name], {"path", "bytes"} & set(table.column_names) - {name}
     numbers = [f"{file}:{first + i}" for i in range(len(table))]
     numbers = table["path"].to_pylist() if "path" in taken else numbers

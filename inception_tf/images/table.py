@@ -75,7 +75,7 @@ def open_table(files, labels=None, labels_offset=0):
         raise UsageError(f"{listed(files)} has no row with an image and a label.")
     if len(kinds) > 1:
         raise UsageError(f"Some files have one label an image, others several. Received: {listed(files)}")
-    names = _different(names)
+    names = different(names)
     if kinds.pop():
         classes = several_labels(raw, labels_offset, labels)
     else:
@@ -86,7 +86,7 @@ def open_table(files, labels=None, labels_offset=0):
     return examples
 
 
-def _different(names):
+def different(names):
     """The names, each with its row where one comes twice."""
     return names if len(set(names)) == len(names) else [f"{name} (row {i})" for i, name in enumerate(names, 1)]
 

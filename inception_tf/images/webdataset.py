@@ -6,6 +6,11 @@ import tarfile
 import zlib
 from pathlib import Path
 
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it
+    LZMAError = OSError
+
 from inception_tf.errors import ImageError, UsageError, listed, reason
 from inception_tf.images.examples import named_or_numbered
 from inception_tf.images.files import IMAGE_SUFFIXES
@@ -13,7 +18,8 @@ from inception_tf.images.records import Record, RecordExamples
 from inception_tf.progress import Progress
 
 _LABELS = ("cls", "label", "txt", "json")
-_BROKEN = tarfile.TarError, OSError, EOFError, zlib.error  # what is raised of a shard that is damaged
+# What is raised of a shard that is damaged.
+_BROKEN = tarfile.TarError, OSError, EOFError, zlib.error, LZMAError
 
 
 def open_tars(files, labels=None, labels_offset=0):

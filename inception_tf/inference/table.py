@@ -110,8 +110,9 @@ class TablePredictor:
             kind = type(table).__name__
             raise UsageError(f"Expected a pyarrow.Table (of Ray by batch_format='pyarrow'). Received: {kind}")
         names = table.column_names
-        if names.count("path") != 1 or set(ANSWERS) & set(names):
-            expected = f"Expected a table with a column path, and none called {', '.join(ANSWERS)}"
+        twice = any(names.count(name) > 1 for name in ("path", "bytes", "error"))
+        if "path" not in names or twice or set(ANSWERS) & set(names):
+            expected = f"Expected a table with one column path, and none called {', '.join(ANSWERS)}"
             raise UsageError(f"{expected}. Received: {listed(names, 20)}")
         given = []
         for name, kind in {"path": pa.string(), "bytes": pa.large_binary(), "error": pa.string()}.items():
