@@ -214,6 +214,9 @@ class _Walk:
         self.end_point = layer.name
         if isinstance(layer, (*SUMS, keras.layers.Concatenate)):
             x = joined(inputs, isinstance(layer, keras.layers.Concatenate))
+        elif isinstance(layer, blocks.PooledBlocks):
+            x = joined(inputs)
+            x = x.pooled((1, 1, x.shape[-1]))
         else:
             x = self.one(layer, x)
         self.end_points[layer.name] = x

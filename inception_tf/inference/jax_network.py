@@ -12,7 +12,7 @@ import functools
 import keras
 import numpy as np
 
-from inception_tf.models.blocks import Conv2D, Mixed, Repeat, Residual, Scope, Siblings, concatenate, run
+from inception_tf.models.blocks import Conv2D, Mixed, PooledBlocks, Repeat, Residual, Scope, Siblings, concatenate, run
 from inception_tf.models.fused import chain
 
 STEM = 16  # channels of the first convolution
@@ -31,11 +31,15 @@ def jax_network(network, kernels="OHWI"):
         those that hold them run as Keras has them.
     """
     weights = {}
-    steps = _sequence(chain(network), weights, kernels)
+    steps = [(layer, _step(layer, weights, kernels)) for layer in chain(network)]
 
-    def outputs(weights, images):
+    def outputs(weights, x):
+        made = {}  # by layer, for what takes several
         with precise(network):
-            return steps(weights, images)
+            for layer, step in steps:
+                given = [made[name] for name in layer.blocks] if isinstance(layer, PooledBlocks) else x
+                x = made[layer.name] = step(weights, given)
+            return x
 
     return weights, outputs
 

@@ -251,8 +251,8 @@ def _started(model, classes, recipe, new_head, multi_label):
         options["classifier_activation"] = "sigmoid" if multi_label else "softmax"
     new = info.heads if new_head or classes != model.card.options["classes"] else ()
     if recipe.head_blocks and "head_blocks" in info.options:
-        names = [layer.name for layer in model.layers[: model.layers.index(model.get_layer(info.backbone))]]
-        matches = {glob: fnmatch.filter(names, glob) for glob in recipe.head_blocks}
+        names = [layer.name for layer in model.layers[1 : model.layers.index(model.get_layer(info.backbone))]]
+        matches = {glob: [name for name in names if fnmatch.fnmatchcase(name, glob)] for glob in recipe.head_blocks}
         if unmatched := [glob for glob, found in matches.items() if not found]:
             raise UsageError(f"head_blocks has {', '.join(unmatched)}, which no layer is called. There are: {names}")
         chosen = [name for name in names if any(name in found for found in matches.values())]

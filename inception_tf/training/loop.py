@@ -73,7 +73,7 @@ class Loop(keras.callbacks.Callback):
             restore_state(self.run.state, self.network.variables, all_of_them=False)
         resumed = resumed and position.optimizer == position.phase  # else of another phase, over since
         position.optimizer, position.planned = position.phase, [phase.epochs for phase in self.phases]
-        training, batches, validation = self.builder.build(phase)
+        training, batches, validation = self.builder.build(phase, begins=not (position.epoch or position.step))
         self.set_model(training)
         with self.devices.scope():
             self.model.optimizer.build(self.model.trainable_variables)

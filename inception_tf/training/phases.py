@@ -17,10 +17,6 @@ from inception_tf.training.ridge import ridge
 FEATURE_BYTES = 1 << 30
 # With fewer validation images of a class, one of them is more than a tenth of its accuracy.
 FEW_IMAGES = 10
-NO_RIDGE = (
-    "The phase {} cannot begin with a ridge regression, which is for heads alone (train: heads), without augmentation "
-    "(augment: none), on one device, and features of at most 1 GiB."
-)
 
 
 class PhaseBuilder:
@@ -61,8 +57,11 @@ class PhaseBuilder:
             text += f", momentum {', '.join(f'{value:.4g}' for value in momenta)} (the network's own: {own})"
         return "\n".join([text + ".", *warnings(self.train, self.held_out)])
 
-    def build(self, phase):
+    def build(self, phase, begins=True):
         """What a phase runs; marks in the models what it trains.
+
+        Args:
+            begins: whether it runs from its beginning, with the ridge regression that it may begin with.
 
         Returns:
             (training, batches, validation): the compiled Keras model with the losses; a function from a step to the
@@ -75,8 +74,8 @@ class PhaseBuilder:
             training = with_losses(self.model, recipe)
             heads, arrays = self._cached_features(training, phase)
             inputs = arrays and [batches.features(part) for part in arrays]
-            if phase.ridge:
-                self._begin_with_ridge(phase, heads, arrays)
+            if phase.ridge and begins:
+                self._begin_with_ridge(arrays[0][LOGITS])
             training = heads or training
             steps = self.order.steps_per_epoch
             compile_for(training, recipe, optimizer(recipe, phase, steps), self.train.multi_label)
@@ -112,25 +111,24 @@ class PhaseBuilder:
         below = [v for v in training.trainable_variables if not any(v is w for w in heads.trainable_variables)]
         moving = [layer for layer in batch_norm.layers(backbone) if layer.trainable]
         size = sum(np.prod(tensor.shape[1:]) for tensor in backbone.output.values()) * 4
-        if below or moving or size * (len(self.train) + len(self.held_out)) > FEATURE_BYTES:
+        if below or moving or not phase.ridge and size * (len(self.train) + len(self.held_out)) > FEATURE_BYTES:
             return None, None
         parts = self.decoded, self.val_decoded
         images = [batches.all_images(part, self.preprocessing, self.recipe.batch_size) for part in parts]
         return heads, [features.compute(backbone, data, len(part)) for data, part in zip(images, parts)]
 
-    def _begin_with_ridge(self, phase, heads, arrays):
+    def _begin_with_ridge(self, features):
         """Gives the classifier the weights of a ridge regression on the features of the training images."""
-        if heads is None:
-            raise UsageError(NO_RIDGE.format(phase.name))
-        classifier = [v for v in heads.trainable_variables if not v.path.startswith("AuxLogits/")]
-        kernel, bias = (next(v for v in classifier if v.path.endswith(f"/{kind}")) for kind in ("kernel", "bias"))
+        kernel, bias = self.model.classifier.trainable_variables
         labels, classes = self.train.labels, bias.shape[0]
         kind = keras.losses.BinaryCrossentropy if self.train.multi_label else keras.losses.CategoricalCrossentropy
         loss = kind(from_logits=True)
         found = ridge(
-            arrays[0][LOGITS].reshape(len(labels), -1),
+            # Of a classifier by position, whose answers are averaged, the means.
+            features.mean(tuple(range(1, features.ndim - 1))),
             labels if self.train.multi_label else np.eye(classes)[labels],
             lambda logits, targets: float(loss(targets, logits)),
+            None if self.factors is None else self.factors[labels],
         )
         for variable, value in zip((kernel, bias), found):
             variable.assign(value.reshape(variable.shape))
@@ -158,10 +156,23 @@ def check(product, train, recipe, devices):
     class_factors(recipe.class_weights, train.labels, train.class_names)
     with_losses(product, recipe)
     for phase in recipe.phases:
-        if phase.ridge and (phase.train != ("heads",) or phase.augment != "none" or devices.replicas > 1):
-            raise UsageError(NO_RIDGE.format(phase.name))
         set_trainable(product, recipe, phase, recipe.batch_norm)
         optimizer(recipe, phase, 1)
+        if phase.ridge:
+            _check_ridge(product, phase, train, devices)
+
+
+def _check_ridge(product, phase, train, devices):
+    size = 4 * len(train) * np.prod(product.features.shape[1:])
+    needed = {
+        "heads alone: train: heads": phase.train == ("heads",),
+        "no augmentation: augment: none": phase.augment == "none",
+        "one device: --devices 1 (devices=1), and no workers": devices.replicas == 1 and devices.workers == 1,
+        f"features of at most 1 GiB, here {size / 2**30:.1f}": size <= FEATURE_BYTES,
+        "the whole classifier: freeze has a part of it": len(product.classifier.trainable_variables) == 2,
+    }
+    if missing := [need for need, met in needed.items() if not met]:
+        raise UsageError(f"The phase {phase.name} begins with a ridge regression, which needs {'; '.join(missing)}.")
 
 
 def check_batch(recipe, train):

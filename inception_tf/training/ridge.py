@@ -7,7 +7,7 @@ PENALTIES = 10.0 ** np.arange(-3, 2.01, 0.25)
 FACTORS = 2.0 ** np.arange(0, 6.01, 0.25)
 
 
-def ridge(features, targets, loss):
+def ridge(features, targets, loss, weights=None):
     """The kernel and the bias of logits that are linear in features.
 
     Ridge regression of the targets on the standardized features (`sklearn.linear_model.RidgeCV`), with the penalty of
@@ -18,21 +18,31 @@ def ridge(features, targets, loss):
         features: float array N×D.
         targets: float array N×classes, of 0 and 1.
         loss: a function from (logits, targets) to a number.
+        weights: how much each example counts, a float array of shape (N,); None: all alike.
 
     Returns:
         (kernel D×classes, bias of shape (classes,)), float64.
     """
-    features, targets = np.asarray(features, np.float64), np.asarray(targets, np.float64)
-    mean, deviation, base = features.mean(0), np.maximum(features.std(0), 1e-6), targets.mean(0)
-    left, values, right = np.linalg.svd((features - mean) / deviation, full_matrices=False)
-    rotated, squares = left.T @ (targets - base), values**2
-    found = []
+    scaled, targets = np.array(features, np.float64), np.asarray(targets, np.float64)
+    weights = np.ones(len(targets)) if weights is None else np.maximum(weights / np.mean(weights), 1e-9)
+    mean, base, roots = weights @ scaled / len(scaled), weights @ targets / len(targets), np.sqrt(weights)[:, None]
+    scaled -= mean
+    deviation = np.maximum(np.sqrt(np.einsum("i,ij,ij->j", weights, scaled, scaled) / len(scaled)), 1e-6)
+    scaled *= roots / deviation
+    wanted = (targets - base) * roots
+    # What decides is the smaller of N and D: the matrix of that size has the same eigenvalues.
+    few = scaled.shape[0] <= scaled.shape[1]
+    squares, vectors = np.linalg.eigh(scaled @ scaled.T if few else scaled.T @ scaled)
+    squares = np.maximum(squares, 0)
+    components = vectors * np.sqrt(squares) if few else scaled @ vectors
+    rotated, found = components.T @ wanted, []
     for penalty in PENALTIES * max(squares.mean(), 1e-12):
-        kept = squares / (squares + penalty)
-        leverage = 1 / len(features) + left**2 @ kept
-        errors = (targets - base - left @ (kept[:, None] * rotated)) / np.maximum(1 - leverage, 1e-6)[:, None]
-        found.append(((errors**2).mean(), penalty, targets - errors))
-    _, penalty, predicted = min(found, key=lambda one: one[0])
-    kernel = right.T @ ((values / (squares + penalty))[:, None] * rotated) / deviation[:, None]
+        inverse = 1 / (squares + penalty)
+        leverage = weights / len(weights) + components**2 @ inverse
+        errors = (wanted - components @ (inverse[:, None] * rotated)) / np.maximum(1 - leverage, 1e-6)[:, None]
+        found.append(((errors**2).mean(), inverse[:, None], targets - errors / roots))
+    _, inverse, predicted = min(found, key=lambda one: one[0])
+    kernel = scaled.T @ (vectors @ (inverse * (vectors.T @ wanted))) if few else vectors @ (inverse * rotated)
+    kernel /= deviation[:, None]
     factor = min(FACTORS, key=lambda factor: loss((predicted - 0.5) * factor, targets))
     return kernel * factor, (base - mean @ kernel - 0.5) * factor

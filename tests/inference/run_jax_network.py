@@ -20,7 +20,7 @@ NARROW = {"depth_multiplier": 0.1}
 CASES = {
     "inception_v1": [((64, 75), {})],
     "inception_v2": [((64, 75), NARROW)],
-    "inception_v3": [((107, 112), NARROW), ((76, 75), NARROW)],
+    "inception_v3": [((107, 112), NARROW), ((76, 75), {**NARROW, "head_blocks": ["Mixed_5d", "Mixed_6e"]})],
     "inception_v4": [((75, 76), {})],
     "inception_resnet_v2": [((75, 76), {}), ((76, 77), {"align_feature_maps": True, "activation": "relu6"})],
     "resnet_v1_50": [((33, 40), {})],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
+from inception_tf.analysis.profile import profile
 from inception_tf.errors import UsageError
 from inception_tf.models.model import end_points
 
@@ -45,6 +46,13 @@ def test_saved_and_fused(model, images, tmp_path):
     assert loaded.card == model.card and loaded.card.options["head_blocks"] == BLOCKS
     assert np.array_equal(loaded(images), model(images))
     np.testing.assert_allclose(itf.fuse_for_inference(model)(images), model(images), rtol=1e-4)
+
+
+def test_profile(model):
+    costs = profile(model)
+    assert costs.end_points["PooledBlocks"].shape == (1, 1, model.features.shape[-1])
+    layers = {layer.path: layer.multiply_adds for layer in costs.layers}
+    assert layers["Logits/Conv2d_1c_1x1"] == 3 * model.features.shape[-1]
 
 
 def test_refused(model, images, tmp_path):

@@ -21,13 +21,14 @@ from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import open_engine
 from inception_tf.training import phases
 from inception_tf.training.finetune import _examples, finetune
-from inception_tf.training.phases import class_factors
+from inception_tf.training.phases import PhaseBuilder, class_factors
 from inception_tf.training.recipe import Phase, Recipe
 from inception_tf.training.ridge import PENALTIES
 from inception_tf.training.run import Run
 from inception_tf.training.state import read_position
 
 HEADS, EVERYTHING = Phase("heads", 1, ("heads",), 1e-3), Phase("all", 3, ("*",), 1e-3)
+RIDGE = Phase("heads", 1, ("heads",), 1e-3, "none", ridge=True)
 
 
 def make_recipe(*phases, **options):
@@ -210,8 +211,9 @@ def test_a_wrong_option_leaves_nothing(pictures, tmp_path):
         {"recipe": make_recipe(HEADS, class_weights={"plaid": 2.0})},
         {"recipe": make_recipe(HEADS, batch_size=31)},
         {"recipe": make_recipe(HEADS, train_scale=0.5)},  # LeNet's weights are of one size
-        {"recipe": make_recipe(dataclasses.replace(HEADS, ridge=True))},  # augmented
+        {"recipe": make_recipe(dataclasses.replace(RIDGE, augment="full"))},
         {"recipe": make_recipe(Phase("all", 1, ridge=True), augment="none")},
+        {"recipe": make_recipe(RIDGE, freeze=["*biases"])},
         {"data": data},
         {"callbacks": ["TensorBoard"]},
     ):
@@ -330,6 +332,22 @@ def test_resumes_after_a_ridge_regression(pictures, tmp_path):
     break_at(4, pictures, recipe, tmp_path / "run", save_steps=1)
     for ours, theirs in zip(values(run(pictures, recipe, tmp_path / "run").model), values(expected.model), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_a_ridge_regression_is_of_the_beginning(pictures, tmp_path, monkeypatch):
+    begun, begin = [], PhaseBuilder._begin_with_ridge
+    monkeypatch.setattr(PhaseBuilder, "_begin_with_ridge", lambda *given: [begun.append(1), begin(*given)])
+    for epochs in 1, 2:
+        run(pictures, make_recipe(dataclasses.replace(RIDGE, epochs=epochs), HEADS), tmp_path / "run")
+        assert len(begun) == 1
+
+
+@pytest.mark.slow
+def test_a_ridge_regression_of_a_classifier_by_position(pictures):
+    model = itf.create_model("alexnet_v2", classes=3, input_shape=(288, 288, 3))
+    assert model.features.shape[1:3] == (3, 3)
+    run(pictures, make_recipe(dataclasses.replace(RIDGE, learning_rate=1e-9)), weights=model, network=None)
 
 
 @pytest.mark.slow

@@ -25,6 +25,9 @@ class ModelWeights(Checkpoint):
         shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
         super().__init__(path, "Keras", shapes, {name: np.dtype(v.dtype) for name, v in self._variables.items()})
 
+        if scope and model.card.options.get("head_blocks"):
+            self.notes += ("Its classifier is on several blocks (head_blocks), which no network of Slim's has.",)
+
     def read(self, name):
         return np.asarray(self._variables[name])
 
