@@ -95,7 +95,6 @@ def build_model(info, input_shape=None, name=None, **options):
     """The Keras model of a `Network` with random weights. Arguments as its constructor's."""
     # As JSON, and so the model's card, knows them.
     options = {option: value.item() if hasattr(value, "item") else value for option, value in options.items()}
-    options = {option: list(value) if isinstance(value, tuple) else value for option, value in options.items()}
     if callable(options.get("classifier_activation")):
         options["classifier_activation"] = keras.activations.serialize(options["classifier_activation"])
     check_options(options)
@@ -160,7 +159,7 @@ def check_options(options):
 
 
 def _is_names(value):
-    return value is None or isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return value is None or isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
 
 
 def _is_activation(value):

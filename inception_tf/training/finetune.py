@@ -256,7 +256,7 @@ def _started(model, classes, recipe, new_head, multi_label):
         if unmatched := [glob for glob, found in matches.items() if not found]:
             raise UsageError(f"head_blocks has {', '.join(unmatched)}, which no layer is called. There are: {names}")
         chosen = [name for name in names if any(name in found for found in matches.values())]
-        if chosen != model.card.options.get("head_blocks"):
+        if chosen != list(model.card.options.get("head_blocks") or ()):
             options["head_blocks"], new = chosen, info.heads
     if "aux_logits" in info.options and recipe.aux_loss:
         try:
