@@ -108,10 +108,12 @@ def open_image_set(source):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in rows[:3])
         raise UsageError(f"No images in {source}. {reasons}".rstrip(". ") + ".")
     apart = [name for name, content in rows if content is None]
+    # What is behind a URL may change.
+    stamp = () if any(map(is_url, apart)) else map(_stat, dict.fromkeys(map(str, [*files, *apart])))
     return ImageSet(
         different([name for name, _ in rows]),
         lambda index: rows[index][0] if rows[index][1] is None else rows[index][1],
-        () if any(map(is_url, apart)) else map(_stat, [*files, *apart]),  # what is behind a URL may change
+        stamp,
     )
 
 

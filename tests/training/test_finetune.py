@@ -344,6 +344,15 @@ def test_a_ridge_regression_is_of_the_beginning(pictures, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+def test_a_ridge_regression_where_batch_norm_trains(pictures):
+    """Below the heads it stays as it is."""
+    model = itf.create_model("inception_v1", classes=3, input_shape=(64, 64, 3))
+    before = values(model)
+    trained = run(pictures, make_recipe(RIDGE, batch_norm="train"), weights=model, network=None).model
+    assert sum(not np.array_equal(*pair) for pair in zip(before, values(trained), strict=True)) == 2
+
+
+@pytest.mark.slow
 def test_a_ridge_regression_of_a_classifier_by_position(pictures):
     model = itf.create_model("alexnet_v2", classes=3, input_shape=(288, 288, 3))
     assert model.features.shape[1:3] == (3, 3)
