@@ -259,11 +259,12 @@ def _explain(checkpoint, model, report, background, heads):
         hints.append("exclude_scopes leaves scopes out on both sides")
     if report.missing and all(name.endswith(MOVING) for name in report.missing):
         hints.append("only trainable variables were saved: inception-tf convert --recalibrate computes the others")
-    if any(in_scopes(name, heads) for name in report.mismatched):
+    changed = {name: want for name, (want, found) in report.mismatched.items() if want[-1:] != (found or ())[-1:]}
+    if any(in_scopes(name, heads) for name in changed):
         hints.append("classes= must be the checkpoint's, or its head be left out with exclude_scopes")
     if background == "keep" and any(
         want[-1:] == (found[-1] - 1,) for want, found in report.mismatched.values() if found
     ):
         hints.append('background="drop" leaves out class 0')
     head = f"{checkpoint.path} does not fit the model {model.name}"
-    return "\n  ".join([f"{head} ({'; '.join(hints)}):" if hints else f"{head}:", *shown])
+    return "\n  ".join([f"{head} ({'; '.join(hints)}):" if hints else f"{head}:", *shown, *checkpoint.notes])

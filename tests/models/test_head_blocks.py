@@ -6,7 +6,7 @@ import pytest
 
 import inception_tf as itf
 from inception_tf.analysis.profile import profile
-from inception_tf.errors import UsageError
+from inception_tf.errors import MismatchError, UsageError
 from inception_tf.models.model import end_points
 
 BLOCKS = ["Mixed_5d", "Mixed_6e"]
@@ -64,5 +64,9 @@ def test_refused(model, images, tmp_path):
         build(spatial_squeeze=False)
     with pytest.raises(UsageError, match="head_blocks"):
         itf.save_slim(model, tmp_path / "model.ckpt")
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(MismatchError, match="several blocks") as failure:
+        itf.convert(tmp_path / "model.keras", tmp_path / "model.ckpt")
+    assert "classes=" not in str(failure.value)
     with pytest.raises(UsageError, match="head_blocks"):
         itf.class_activation_maps(model, images)
