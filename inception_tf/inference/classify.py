@@ -88,8 +88,7 @@ def best_classes(engine, scores, top):
 def answers(engine, images, batch, start=None):
     """Yields (keys, scores) of batches; an engine that can computes one while the next is prepared.
 
-    All batches are of one size, since for another the network would be traced, or compiled, once more: the last one is
-    padded, unless it is the only one.
+    Where the engine `compiles`, the last batch is padded to the size of the others, unless it is the only one.
 
     Args:
         engine: an `Engine`.
@@ -107,7 +106,7 @@ def answers(engine, images, batch, start=None):
     while some := list(itertools.islice(images, batch)):
         keys, pixels = zip(*some)
         pixels = np.concatenate(pixels)
-        if not first and len(some) < batch:
+        if engine.compiles and not first and len(some) < batch:
             spare = (batch - len(some)) * len(some[0][1])
             pixels = np.concatenate([pixels, np.zeros((spare, *pixels.shape[1:]), pixels.dtype)])
         running.append((keys, start(pixels)))

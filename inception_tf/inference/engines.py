@@ -25,9 +25,10 @@ class Engine:
         labels: its classes' names; None without a top.
         decoder: the `decoder` for its image files; see `decode_image`.
         ahead: how many batches it can have in work while others are prepared.
+        compiles: whether it traces or compiles another number of images anew, which takes seconds.
     """
 
-    decoder, ahead = "tensorflow", 0
+    decoder, ahead, compiles = "tensorflow", 0, True
 
     def __init__(self, path, card, labels=None, classifier=True):
         if card is None:
@@ -143,6 +144,7 @@ class SavedModelEngine(Engine):
             self._run = self._loaded.signatures["serving_default"]
         except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
             raise CheckpointError(f"{path} is no classifier exported by this library: {reason(error)}") from error
+        self.compiles = bool(self.card.export.get("xla"))
 
     def __call__(self, images):
         return self._run(images=images)["probabilities"].numpy()
@@ -168,6 +170,7 @@ class ExportedEngine(Engine):
     def __init__(self, path, labels=None, runtime=None, classifier=True, threads=None):
         self._run = (runtime or runtime_for(path))(path, threads=threads)
         super().__init__(path, self._run.card, labels, classifier)
+        self.compiles = self._run.compiles
 
     def __call__(self, images):
         return self._run(images)

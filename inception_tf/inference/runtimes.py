@@ -34,9 +34,11 @@ class Runtime:
         card: the model's `Card` that the file carries; None where it has none.
         batch: how many images the network takes at a time, None for any number. `__call__` takes any number always.
         computes: what floats are computed in, where that is known.
+        compiles: whether another number of images is compiled anew, which takes seconds.
     """
 
     card = batch = computes = None
+    compiles = False
 
     def __call__(self, images):
         """The network's first output, float32 with N first, of preprocessed images, float32 N×H×W×C."""
@@ -172,6 +174,8 @@ class OpenVino(Runtime):
 
 class StableHlo(Runtime):
     """A `.stablehlo` file with its `.safetensors`, on JAX: on its first device, whatever that is."""
+
+    compiles = True
 
     def __init__(self, path, threads=None):
         try:

@@ -232,6 +232,21 @@ def test_a_savedmodel_of_other_channels_is_no_classifier_of_images(tmp_path):
         open_engine(path)
 
 
+@pytest.mark.parametrize("compiles, last", [(True, 3), (False, 2)])
+def test_the_last_batch_is_padded_where_another_size_is_compiled(model, photographs, compiles, last):
+    sizes = []
+
+    class Counting(Engine):
+        def __call__(self, images):
+            sizes.append(len(images))
+            return np.full((len(images), 10), 0.1, np.float32)
+
+    engine = Counting("counting", model.card)
+    engine.compiles = compiles
+    results, _ = classify(engine, photographs, batch=3)
+    assert (list(results), sizes) == (photographs, [3, last])
+
+
 def test_scores_that_are_not_finite_fail_their_image_alone(model, photographs):
     class Broken(Engine):
         def __call__(self, images):
