@@ -30,7 +30,6 @@ def add_arguments(parser):
     local.add_argument("--max-request", type=int, default=64, metavar="MB", help="the largest request (64)")
     local.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds for an answer (30)")
     local.add_argument("--poll", type=float, default=1, metavar="S", help="seconds between checks for new versions (1)")
-    local.add_argument("--versions", type=int, default=1, metavar="N", help="of each model, the newest (1)")
     local.add_argument("--threads", type=int, default=2, metavar="N", help="requests that run at once (2)")
 
 
@@ -49,8 +48,8 @@ def run(args):
     from inception_tf.errors import UsageError
     from inception_tf.serving.directories import find_models
 
-    if args.max_request < 1 or args.timeout <= 0 or args.poll <= 0 or min(args.threads, args.versions) < 1:
-        raise UsageError("--max-request, --threads and --versions must be at least 1, --timeout and --poll above 0.")
+    if min(args.max_request, args.threads) < 1 or min(args.timeout, args.poll) <= 0:
+        raise UsageError("--max-request and --threads must be at least 1, --timeout and --poll above 0.")
     models = find_models(args.directory)
     if args.form:
         from inception_tf.serving.deployment import VERSION, deployment
@@ -85,19 +84,15 @@ def _serving_command(args, models):
 
 
 def _local(args):
+    import asyncio
     import contextlib
     import ctypes
-    import functools
-    import json
     import logging
     import os
-    import signal
     import sys
-    import threading
 
     from inception_tf.errors import InceptionTFError
     from inception_tf.quiet import start_tensorflow
-    from inception_tf.serving.directories import find_models
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("inception_tf").setLevel(logging.INFO)
@@ -110,24 +105,29 @@ def _local(args):
         from inception_tf.serving.server import LocalServer
     except ImportError as error:
         raise InceptionTFError(f"The local server needs {error.name}: pip install 'inception-tf[serving]'") from error
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    find = functools.partial(find_models, args.directory)
     limits = {"max_bytes": args.max_request * 2**20, "poll": args.poll, "timeout": args.timeout}
-    limits |= {"threads": args.threads, "versions": args.versions}
-    with LocalServer(find, args.host, args.port, args.grpc_port, **limits) as server:
+    server = LocalServer(args.directory, args.host, args.port, args.grpc_port, threads=args.threads, **limits)
+    asyncio.run(_serve(args, server))
+    return Outcome("" if args.json else "Stopped.", {"stopped": True})
+
+
+async def _serve(args, server):
+    """Serves until a signal."""
+    import asyncio
+    import json
+    import signal
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    async with server.serving():
         names = sorted(server.models.servables)
-        facts = {"engine": "local", "host": args.host, "port": server.port, "grpc_port": server.grpc_port}
         if args.json:
+            facts = {"engine": "local", "host": args.host, "port": server.port, "grpc_port": server.grpc_port}
             print(json.dumps({**facts, "models": names}), flush=True)
         else:
             host = f"[{args.host}]" if ":" in args.host else args.host
             why = " (no tensorflow_model_server on the PATH)" if args.engine == "auto" else ""
             print(f"The local server{why}: http://{host}:{server.port}/, gRPC {host}:{server.grpc_port}.", end=" ")
             print(f"Models: {', '.join(names) or 'none that load'}. Ctrl-C stops it.", flush=True)
-            if not server.private:
-                print("Anyone who reaches this address can use it: there is no authentication.", file=sys.stderr)
-        while not stop.wait(1):  # a wait without a timeout is not interrupted on every system
-            pass
-    return Outcome("" if args.json else "Stopped.", {"stopped": True})
+        await stop.wait()

@@ -1,13 +1,16 @@
-"""TensorFlow Serving's REST: JSON to arrays and back, by the rules of its util/json_tensor.cc."""
+"""TensorFlow Serving's REST: JSON to its messages and back, by the rules of its util/json_tensor.cc."""
 
 import base64
 import json
+import math
 import reprlib
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from inception_tf.serving.servable import invalid
+from inception_tf.serving.models import RpcError
 
 
 def predict(servable, body):
@@ -19,17 +22,19 @@ def predict(servable, body):
     infos = servable.signature(name).inputs
     rows = "instances" in document
     if rows == ("inputs" in document):
-        raise invalid("Expecting one of the keys 'inputs' and 'instances'")
-    values = _columns(document["instances"]) if rows else document["inputs"]
-    if len(infos) == 1 and not _is_object(values):
-        values = {next(iter(infos)): values}
-    if not _is_object(values) or set(values) != set(infos):
-        raise invalid(f"Expecting the inputs by name: {', '.join(infos)}. Received: {reprlib.repr(values):.200}")
-    inputs = {key: _array(key, values[key], tf.as_dtype(info.dtype)) for key, info in infos.items()}
-    outputs = {}
-    for key, array in sorted(servable.run(name, inputs).items()):
-        in_json = _base64 if key.endswith("_bytes") else _text
-        outputs[key] = _nested(array.tolist(), in_json) if array.dtype == object else _numbers(array)
+        raise RpcError("Expecting one of the keys 'inputs' and 'instances'")
+    values = document["instances"] if rows else document["inputs"]
+    if rows and not (isinstance(values, list) and values):
+        raise RpcError("Expecting 'instances' to be a list that is not empty")
+    if rows and all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values):
+        values = {key: [one[key] for one in values] for key in values[0]}
+    if len(infos) == 1 and not isinstance(values, dict):
+        values = dict.fromkeys(infos, values)
+    if not isinstance(values, dict) or set(values) != set(infos):
+        raise RpcError(f"Expecting the inputs by name: {', '.join(infos)}. Received: {reprlib.repr(values):.200}")
+    inputs = {key: _tensor(key, values[key], tf.as_dtype(info.dtype)) for key, info in infos.items()}
+    response = servable.predict(PredictRequest(model_spec={"signature_name": name}, inputs=inputs))
+    outputs = {key: _lists(key, tf.make_ndarray(proto)) for key, proto in sorted(response.outputs.items())}
     if len(outputs) == 1:
         (outputs,) = outputs.values()
     elif rows:
@@ -42,55 +47,59 @@ def classify(servable, body):
     document, name = _parse(body)
     examples = document.get("examples")
     if not isinstance(examples, list):
-        raise invalid("Expecting 'examples' to be a list")
-    results = servable.classes_and_scores(name, list(map(_example, examples)), _example(document.get("context", {})))
-    rows = [list(zip(map(_text, classes), _numbers(scores))) for classes, scores in zip(*results)]
+        raise RpcError("Expecting 'examples' to be a list")
+    request = ClassificationRequest(model_spec={"signature_name": name})
+    given = request.input.example_list_with_context
+    given.examples.extend(map(_example, examples))
+    given.context.CopyFrom(_example(document.get("context", {})))
+    rows = [row.classes for row in servable.classify(request).result.classifications]
+    rows = [[(one.label, one.score if math.isfinite(one.score) else None) for one in row] for row in rows]
     return json.dumps({"results": rows}, ensure_ascii=False)
 
 
 def _parse(body):
-    """The JSON object of a request's body, and the signature it names."""
+    """The JSON object of a request's body, where {"b64": …} is bytes, and the signature it names."""
     try:
-        document = json.loads(body)
+        document = json.loads(body, object_hook=_unescaped)
     except (ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
-        raise invalid(f"JSON Parse error: {error!s:.200}") from None
+        raise RpcError(f"JSON Parse error: {error!s:.200}") from None
     if not isinstance(document, dict):
-        raise invalid("JSON Value is not an object")
+        raise RpcError("JSON Value is not an object")
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise invalid("'signature_name' key must be a string value")
+        raise RpcError("'signature_name' key must be a string value")
     return document, name
 
 
-def _columns(instances):
-    """Lists by name, where the rows are objects; the plain values of an only input as they are."""
-    if not isinstance(instances, list) or not instances:
-        raise invalid("Expecting 'instances' to be a list that is not empty")
-    if not any(map(_is_object, instances)):
-        return instances
-    if not all(_is_object(one) and set(one) == set(instances[0]) for one in instances):
-        raise invalid("Expecting all elements of 'instances' to be objects with the same keys, or none")
-    return {name: [one[name] for one in instances] for name in instances[0]}
+def _unescaped(value):
+    """The bytes of an object {"b64": …}, another object as it is."""
+    if set(value) != {"b64"} or not isinstance(value["b64"], str):
+        return value
+    # As absl::Base64Unescape has it: white space is skipped, padding may be missing, or be of dots.
+    text = value["b64"].encode().translate(None, b" \t\n\v\f\r")
+    digits = text.rstrip(b"=.")
+    padding = -len(digits) % 4
+    if len(text) - len(digits) not in (0, padding):
+        raise ValueError("wrong padding of base64")
+    return base64.b64decode(digits + b"=" * padding, validate=True)
 
 
-def _array(key, value, dtype):
+def _tensor(key, value, dtype):
     try:
         if dtype == tf.string:
-            array = np.array(_nested(value, _bytes), object)
-            fits = all(isinstance(one, bytes) for one in array.flat)
-        else:
-            array = np.array(value)
-            fits = array.dtype.kind in ("iuf" if dtype.is_floating else "iu" if dtype.is_integer else "b")
-        if fits or not array.size:
-            return array.astype(dtype.as_numpy_dtype)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return tf.make_tensor_proto(np.vectorize(_bytes, otypes=[object])(np.array(value, object)))
+        array = np.array(value)
+        kinds = "iuf" if dtype.is_floating else "iu" if dtype.is_integer else "b"
+        if array.dtype.kind in kinds or not array.size:
+            return tf.make_tensor_proto(array.astype(dtype.as_numpy_dtype))
+    except (AttributeError, ValueError, TypeError, OverflowError, RecursionError):
         pass
     expected = "string, bytes as {'b64': base64}" if dtype == tf.string else dtype.name
-    raise invalid(f"Input {key} takes lists of equal sizes of type {expected}. Received: {reprlib.repr(value):.200}")
+    raise RpcError(f"Input {key} takes lists of equal sizes of type {expected}. Received: {reprlib.repr(value):.200}")
 
 
 def _example(features):
-    """The serialized `tf.Example` of an object."""
+    """The `tf.Example` of an object."""
     example = tf.train.Example()
     try:
         for key, values in features.items():
@@ -102,40 +111,21 @@ def _example(features):
                 feature.float_list.value.extend(values)
             else:
                 feature.bytes_list.value.extend(map(_bytes, values))
-    except (AttributeError, ValueError, TypeError, KeyError):
-        raise invalid(f"An example must be an object of values of one type: {reprlib.repr(features):.200}") from None
-    return example.SerializeToString()
-
-
-def _is_object(value):
-    """Whether a value is an object, and not a string of bytes: `{"b64": …}`."""
-    return isinstance(value, dict) and not (len(value) == 1 and isinstance(value.get("b64"), str))
-
-
-def _nested(value, function):
-    return [_nested(one, function) for one in value] if isinstance(value, list) else function(value)
+    except (AttributeError, ValueError, TypeError):
+        raise RpcError(f"An example must be an object of values of one type: {reprlib.repr(features):.200}") from None
+    return example
 
 
 def _bytes(value):
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    # As absl::Base64Unescape has it: white space is skipped, padding may be missing, or be of dots.
-    text = value["b64"].encode().translate(None, b" \t\n\v\f\r")
-    digits = text.rstrip(b"=.")
-    padding = -len(digits) % 4
-    if len(text) - len(digits) not in (0, padding):
-        raise ValueError("wrong padding")
-    return base64.b64decode(digits + b"=" * padding, validate=True)
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
 
 
-def _numbers(array):
-    finite = np.isfinite(array)
-    return (array if finite.all() else np.where(finite, array, None)).tolist()
+def _lists(key, array):
+    """The lists of an array: strings are text, but for those of an output called …_bytes."""
+    if array.dtype != object:
+        return np.where(np.isfinite(array), array, None).tolist()
 
+    def written(value):
+        return {"b64": base64.b64encode(value).decode()} if key.endswith("_bytes") else value.decode("utf-8", "replace")
 
-def _base64(value):
-    return {"b64": base64.b64encode(value).decode()}
-
-
-def _text(value):
-    return value.decode("utf-8", "replace")
+    return np.vectorize(written, otypes=[object])(array).tolist()

@@ -10,10 +10,13 @@ the server that these name:
     TF_SERVING_PID          of its process on this machine: whose memory is looked at, and which SIGTERM ends at last
 """
 
+import asyncio
+import contextlib
 import functools
 import io
 import json
 import shutil
+import threading
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -26,7 +29,7 @@ from random_weights import randomized
 from servers import tensorflow_serving
 
 from inception_tf.exports.savedmodel import export_savedmodel
-from inception_tf.serving.directories import find_models, versions_in
+from inception_tf.serving.directories import versions_in
 from inception_tf.serving.server import LocalServer
 from inception_tf.zoo import create_model
 
@@ -53,14 +56,39 @@ def digits(make_version, tmp_path_factory):
     return models
 
 
+SETTINGS = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "grpc_port": 0,
+    "poll": 0.1,
+    "max_bytes": 2**26,
+    "timeout": 30,
+    "threads": 2,
+}
+
+
 @pytest.fixture(scope="session")
 def start():
-    """A function from a directory of models to a `LocalServer` on free ports, not started."""
+    """A context manager: a `LocalServer` of a directory of models, in a thread of its own, on free ports."""
 
-    def make(directory, **settings):
-        return LocalServer(lambda: find_models(directory), **{"port": 0, "grpc_port": 0, "poll": 0.1, **settings})
+    @contextlib.contextmanager
+    def serving(directory, **settings):
+        server, loop = LocalServer(directory, **SETTINGS | settings), asyncio.new_event_loop()
+        context = server.serving()
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
+            try:
+                yield server
+            finally:
+                asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
 
-    return make
+    return serving
 
 
 @pytest.fixture(scope="session", params=["local server", "TensorFlow Serving"])

@@ -17,10 +17,12 @@ import tensorflow as tf
 from grpc_calls import classify_request, predict_request, refused
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
 from inception_tf.errors import InceptionTFError, UsageError
 from inception_tf.serving.directories import find_models
-from inception_tf.serving.servable import RpcError, Servable
+from inception_tf.serving.models import RpcError, Servable
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +117,8 @@ def test_more_rows_than_run_at_once(stub, signatures, digits):
 
 
 def test_what_json_cannot_write_is_null(server, url, rest, monkeypatch):
-    outputs = {"logits": np.float32([[1, np.nan, -np.inf]])}
-    monkeypatch.setattr(server.models.servables["digits"], "run", lambda *_: outputs)
+    response = PredictResponse(outputs={"logits": tf.make_tensor_proto(np.float32([[1, np.nan, -np.inf]]))})
+    monkeypatch.setattr(server.models.servables["digits"], "predict", lambda _: response)
     body = {"instances": np.zeros((1, 28, 28, 1)).tolist()}
     assert rest(url, "/v1/models/digits:predict", body) == (200, {"predictions": [[1, None, None]]})
 
@@ -127,7 +129,7 @@ def test_metrics(url, rest):
     status, text = rest(url, "/metrics", raw=True)
     samples = [s for family in text_string_to_metric_families(text.decode()) for s in family.samples]
     names = {s.name for s in samples}
-    counted = [s for s in samples if s.name == "inception_tf_requests_total" and s.value >= 1]
+    counted = [s for s in samples if s.name == "inception_tf_request_seconds_count" and s.value >= 1]
     codes = {(s.labels["model"], s.labels["code"]) for s in counted}
     assert rest(url, "/monitoring/prometheus/metrics", raw=True)[0] == 200
     assert status == 200 and codes >= {("digits", "OK"), ("", "NOT_FOUND")}  # made-up names are no labels
@@ -137,8 +139,7 @@ def test_metrics(url, rest):
 def test_what_the_page_asks(url, rest):
     status, page = rest(url, "/", raw=True)
     assert status == 200 and b"http://" not in page and b"https://" not in page and b"src=" not in page
-    models = [{"name": "digits", "version": 1, "signature": "predict_image_bytes"}]
-    assert rest(url, "/page/models") == (200, models)
+    assert rest(url, "/page/models") == (200, ["digits"])
     assert rest(url, "/nothing")[0] == 404
 
 
@@ -261,25 +262,22 @@ def test_a_model_that_comes_later(make_version, start, tmp_path, rest):
 
 
 def test_it_stops_when_what_is_under_way_is_answered(start, digits, rest, monkeypatch):
-    server = start(digits).__enter__()
-    servable, begun, go = server.models.servables["digits"], threading.Event(), threading.Event()
-    run = servable.run
-
-    def slow(*args):
-        begun.set()
-        go.wait(60)
-        return run(*args)
-
-    monkeypatch.setattr(servable, "run", slow)
+    begun, go = threading.Event(), threading.Event()
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(ask, rest, server)
-        begun.wait()
-        stopping = pool.submit(server.__exit__)
-        time.sleep(0.3)
-        assert not stopping.done()
-        go.set()
-        assert answer.result() == 1
-        stopping.result()
+        with start(digits) as server:
+            servable = server.models.servables["digits"]
+            predict = servable.predict
+
+            def slow(request):
+                begun.set()
+                go.wait(60)
+                return predict(request)
+
+            monkeypatch.setattr(servable, "predict", slow)
+            answer = pool.submit(ask, rest, server)
+            begun.wait()
+            threading.Timer(0.3, go.set).start()
+        assert go.is_set() and answer.result() == 1
     with pytest.raises(OSError):
         ask(rest, server)
 
@@ -287,7 +285,7 @@ def test_it_stops_when_what_is_under_way_is_answered(start, digits, rest, monkey
 def test_a_network_that_takes_too_long(start, digits, rest, monkeypatch):
     go = threading.Event()
     with start(digits, timeout=0.2) as server:
-        monkeypatch.setattr(server.models.servables["digits"], "run", lambda *_: go.wait(60))
+        monkeypatch.setattr(server.models.servables["digits"], "predict", lambda _: go.wait(60))
         assert ask(rest, server) == 504
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
@@ -307,9 +305,10 @@ def test_what_runs_too_long_is_stopped(digits, tmp_path):
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
         builder.save()
     servable = Servable("endless", 1, path, 2**20, 0.5)
-    assert servable.run("", {"x": np.float32([3])})["y"] == [3]
-    with pytest.raises(RpcError, match="0.5 seconds"):
-        servable.run("", {"x": np.float32([1])})
+    assert servable.predict(predict_request("", x=np.float32([3]))).outputs["y"].float_val == [3]
+    with pytest.raises(RpcError) as error:
+        servable.predict(predict_request("", x=np.float32([1])))
+    assert error.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_classify_without_classes(tmp_path):
@@ -324,7 +323,7 @@ def test_classify_without_classes(tmp_path):
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
         builder.save()
     with pytest.raises(RpcError, match="with classes and scores"):
-        Servable("other", 1, path, 2**20, 30).classes_and_scores("", [b""])
+        Servable("other", 1, path, 2**20, 30).classify(ClassificationRequest())
 
 
 # What it is asked to serve.
@@ -338,11 +337,11 @@ def test_a_port_that_is_taken(digits, start):
                 pass
 
 
-def test_hosts(digits, start):
-    with start(digits, host="localhost") as server:
-        assert server.private
-    with start(digits, host="0.0.0.0") as server:
-        assert not server.private
+def test_hosts(digits, start, caplog):
+    with start(digits, host="localhost"):
+        assert "authentication" not in caplog.text
+    with start(digits, host="0.0.0.0"):
+        assert "no authentication" in caplog.text
     with pytest.raises(UsageError, match="Cannot listen on no such host"), start(digits, host="no such host."):
         pass
 
