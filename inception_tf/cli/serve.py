@@ -119,7 +119,7 @@ async def _serve(args, server):
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        signal.signal(number, lambda *_: loop.is_closed() or loop.call_soon_threadsafe(stop.set))
     async with server.serving():
         names = sorted(server.models.servables)
         if args.json:

@@ -17,7 +17,7 @@ from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from inception_tf.errors import InceptionTFError, UsageError
@@ -30,13 +30,7 @@ log = logging.getLogger(__name__)
 # 413: a body that is too large.
 MODEL = r"(?i)/v1/models/([^/:]+)(?:/versions/(\d{1,18}))?"
 PATHS = {"POST": re.compile(f"{MODEL}:(classify|predict)"), "GET": re.compile(f"{MODEL}(?:/(metadata))?")}
-HTTP_STATUS = {
-    "OK": 200,
-    "INVALID_ARGUMENT": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 413,
-    "DEADLINE_EXCEEDED": 504,
-}
+HTTP_STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 413, "DEADLINE_EXCEEDED": 504}
 RPCS = {
     "predict": ("PredictionService", "Predict", predict_pb2.PredictRequest),
     "classify": ("PredictionService", "Classify", classification_pb2.ClassificationRequest),
@@ -51,7 +45,6 @@ LARGE, LARGE_AT_ONCE = 2**20, 4
 GRACE = 0.5
 
 SECONDS = Histogram("inception_tf_request_seconds", "By gRPC's code", ("api", "method", "model", "code"))
-IN_FLIGHT = Gauge("inception_tf_requests_in_flight", "Requests under way")
 
 
 class LocalServer:
@@ -91,11 +84,10 @@ class LocalServer:
             # Without so_reuseport a port in use is an error.
             options = {"max_receive_message_length": self.max_bytes, "max_send_message_length": -1, "so_reuseport": 0}
             rpc = grpc.aio.server(options=[(f"grpc.{name}", value) for name, value in options.items()])
-            for method, (service, name, message) in RPCS.items():
-                handlers = {name: self._grpc_handler(method, message)}  # other methods are unimplemented
-                rpc.add_generic_rpc_handlers(
-                    [grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", handlers)]
-                )
+            for method, (service, name, message) in RPCS.items():  # Serving's other methods are unimplemented
+                handlers = {name: self._grpc_handler(method, message)}
+                handler = grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", handlers)
+                rpc.add_generic_rpc_handlers([handler])
             try:
                 host = f"[{address}]" if ":" in address else address
                 self.grpc_port = rpc.add_insecure_port(f"{host}:{self.grpc_port}")
@@ -143,8 +135,7 @@ class LocalServer:
         """Awaits `work` within the timeout, and counts it. Returns OK and its result, or another code and why."""
         start, code = time.perf_counter(), StatusCode.CANCELLED
         try:
-            with IN_FLIGHT.track_inprogress():
-                code, answer = StatusCode.OK, await asyncio.wait_for(work, self.timeout)
+            code, answer = StatusCode.OK, await asyncio.wait_for(work, self.timeout)
         except asyncio.TimeoutError:  # TimeoutError itself only since Python 3.11
             code, answer = StatusCode.DEADLINE_EXCEEDED, f"No answer within {self.timeout:g} seconds"
         except RpcError as error:
@@ -191,8 +182,9 @@ class LocalServer:
         else:
             code = StatusCode.INVALID_ARGUMENT if path.lower().startswith("/v1/") else StatusCode.NOT_FOUND
             text = f"Malformed request: {request.method} {path:.200}"
-        text = text if code is StatusCode.OK else json.dumps({"error": text})
-        status = HTTP_STATUS.get(code.name, 500)
+        status = 200
+        if code is not StatusCode.OK:
+            text, status = json.dumps({"error": text}), HTTP_STATUS.get(code.name, 500)
         response = web.Response(text=text, status=status, content_type="application/json")
         if self._stopping:
             response.force_close()
