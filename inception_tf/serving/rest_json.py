@@ -63,11 +63,8 @@ def _parse(body):
         document = json.loads(body, object_hook=_unescaped)
     except (ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
         raise RpcError(f"JSON Parse error: {error!s:.200}") from None
-    if not isinstance(document, dict):
-        raise RpcError("JSON Value is not an object")
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise RpcError("'signature_name' key must be a string value")
+    if not isinstance(document, dict) or not isinstance(name := document.get("signature_name", ""), str):
+        raise RpcError("Expecting a JSON object, in which 'signature_name' is a string")
     return document, name
 
 
