@@ -30,8 +30,5 @@ def find_models(directory):
         return {directory.resolve().name: directory}
     models = {p.name: p for p in sorted(directory.iterdir()) if not p.name.startswith(".") and versions_in(p)}
     if not models:
-        raise UsageError(
-            f"{directory} holds no models: no NAME/VERSION/saved_model.pb and no VERSION/saved_model.pb. "
-            "`inception-tf export` writes one."
-        )
+        raise UsageError(f"{directory} holds no models: no [NAME/]VERSION/saved_model.pb. See `inception-tf export`.")
     return models

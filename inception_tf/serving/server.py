@@ -78,7 +78,6 @@ class LocalServer:
             UsageError: there are no models, or `host` is no address.
             InceptionTFError: a port is taken.
         """
-        loop = asyncio.get_running_loop()
         with _listener(self.host, self.port) as listener, ThreadPoolExecutor(self.threads) as self._executor:
             address, self.port, *_ = listener.getsockname()
             # Without so_reuseport a port in use is an error.
@@ -118,7 +117,7 @@ class LocalServer:
                     waiting.append(listener.accept()[0])  # closing the listener would reset them
             await site.stop()
             for connection in waiting:
-                await loop.connect_accepted_socket(rest.server, connection)
+                await asyncio.get_running_loop().connect_accepted_socket(rest.server, connection)
             await asyncio.sleep(GRACE)
             await asyncio.gather(rest.cleanup(), rpc.stop(self.timeout))
 
