@@ -29,6 +29,8 @@ CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 QUANTIZED_OPS = re.compile(r"(Q|Deq|Req)uanti[zs]|FakeQuant")
 # What a constant is called that was a variable's reading before constants were folded.
 READING = re.compile(r"(/read|/ReadVariableOp(_\d+)?)(/resource)?$")
+# What TensorFlow 2 calls what a function captures.
+NUMBERED = re.compile(r"(.*/)?(\d+|unknown(_\d+)?)")
 # What a batch norm's inputs are.
 BATCH_NORM_WORDS = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
 PART = re.compile(r"/part_(\d+)$")
@@ -252,9 +254,7 @@ def _variable(graph, node):
     reader = graph.nodes.get(f"{node.name}/read")
     if reader is not None and reader.op == "Identity" and reader.input[:1] == [node.name]:
         return node.name
-    # TensorFlow 2 numbers what a function captures: the operation that reads it has the name.
-    reads = (reader.input[position] for reader, position in graph.onward(node.name, PASSING))
-    return _name_by_use(graph, node) if name != node.name or any(map(READING.search, reads)) else None
+    return _name_by_use(graph, node) if name != node.name or NUMBERED.fullmatch(name) else None
 
 
 def _name_by_use(graph, node):
