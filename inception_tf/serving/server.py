@@ -42,7 +42,7 @@ RPCS = {
 LARGE, LARGE_AT_ONCE = 2**20, 4
 
 # Seconds in which the requests of connections that were accepted arrive, once the server is to stop.
-GRACE = 0.5
+GRACE = 1.0
 
 SECONDS = Histogram("inception_tf_request_seconds", "By gRPC's code", ("api", "method", "model", "code"))
 
