@@ -134,14 +134,23 @@ def finetune(
         TrainingError: the loss became NaN; the last good state stays.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
+    callbacks = keras.tree.flatten(callbacks or ())  # None or a single one too, as `fit` takes them
     if wrong := [callback for callback in callbacks if not isinstance(callback, keras.callbacks.Callback)]:
         raise UsageError(f"callbacks takes objects of keras.callbacks.Callback. Received: {wrong[0]!r}")
+    if not save_seconds >= 0 or save_steps is not None and save_steps < 1:
+        raise UsageError(
+            "save_seconds is at least 0, save_steps None or at least 1. "
+            f"Received: save_seconds={save_seconds}, save_steps={save_steps}"
+        )
     devices = find_devices(devices)
     recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
     if train.multi_label != held_out.multi_label:
         raise UsageError("Training or validation images have one label each, the others several. Give both alike.")
     keras.utils.set_random_seed(recipe.seed)
+    if weights is None and recipe.size is not None:  # LeNet's random weights are of one size
+        info = find_network(network or "inception_v3")
+        loading = {"input_shape": (*np.broadcast_to(recipe.size, 2).tolist(), info.channels), **loading}
     model = _opened(weights, len(train.class_names), network, loading)
     product = _started(model, len(train.class_names), recipe, new_head, train.multi_label)
     if product.card.labels:
