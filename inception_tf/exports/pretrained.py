@@ -148,13 +148,14 @@ def _readme(card, name, license):
         front["license"] = license
     if card.labels:
         lines += [f"- {len(card.labels)} classes: {', '.join(card.labels)}"]
-    if "accuracy" in measured:
-        metric = {"type": "accuracy", "value": measured["accuracy"]}
-        result = {"task": {"type": task}, "metrics": [metric]}
-        result["dataset"] = {"name": measured["data"], "type": "imagefolder"}
-        front["model-index"] = [{"name": name, "results": [result]}]
-        lines += [f"- accuracy: {percent(measured['accuracy'])} of {measured['images']} images held out of"]
-        lines[-1] += f" {measured['data']}, at step {measured['step']}"
+    figures = {"accuracy": ("accuracy", "accuracy"), "mean_ap": ("mAP", "mean_average_precision")}
+    for key, (word, kind) in figures.items():
+        if key in measured:
+            result = {"task": {"type": task}, "metrics": [{"type": kind, "value": measured[key]}]}
+            result["dataset"] = {"name": measured["data"], "type": "imagefolder"}
+            front["model-index"] = [{"name": name, "results": [result]}]
+            lines += [f"- {word}: {percent(measured[key])} of {measured['images']} images held out of"]
+            lines[-1] += f" {measured['data']}, at step {measured['step']}"
     lines += ["", "```python", "import inception_tf as itf", "", "model = itf.from_pretrained(path)"]
     lines += [
         'itf.pipeline(model)("photo.jpg")' if card.include_top else 'itf.pipeline(model).embed("photo.jpg")',

@@ -33,7 +33,7 @@ from inception_tf.training.state import Position, read_position
 from inception_tf.zoo import create_model, load_model, resolve
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Result:
     """The result of `finetune`.
 
@@ -54,7 +54,7 @@ class Result:
     skipped: dict
     path: Path
 
-    def __str__(self):
+    def __repr__(self):
         name_of = f"val_{measure(self.best)}"
         rows, starts = [], [0.0, *(row["seconds"] for row in self.history)]
         for name in dict.fromkeys(row["phase"] for row in self.history):

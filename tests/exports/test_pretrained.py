@@ -44,7 +44,7 @@ def test_it_comes_back(model, saved):
         itf.save_pretrained(itf.fuse_for_inference(model), saved.parent / "fused")
 
 
-def test_the_card_is_the_hubs(saved):
+def test_the_card_is_the_hubs(model, saved, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     data = hub.ModelCard.load(saved / "README.md").data
     assert (data.license, data.pipeline_tag, data.library_name) == (
@@ -54,6 +54,11 @@ def test_the_card_is_the_hubs(saved):
     )
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("accuracy", 0.94, "flowers")
+    measured = {**MEASURED, "mean_ap": 0.8125}  # of several labels an image
+    del measured["accuracy"]
+    monkeypatch.setattr(model, "card", dataclasses.replace(model.card, thresholds=[0.5] * 3, evaluation=measured))
+    (result,) = hub.ModelCard.load(itf.save_pretrained(model, tmp_path / "tags") / "README.md").data.eval_results
+    assert (result.metric_type, result.metric_value) == ("mean_average_precision", 0.8125)
 
 
 def test_what_is_wrong_is_said(saved, tmp_path):
