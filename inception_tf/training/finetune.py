@@ -248,7 +248,10 @@ def _opened(weights, classes, name, loading):
     if isinstance(weights, keras.Model):
         refuse_fused(check_model(weights), "Fine-tuning")
         if loading or name not in (None, weights.card.network):
-            raise UsageError(f"The weights are a Keras model of {weights.card.network}, and are taken as they are.")
+            given = ", ".join(f"{key}={value!r}" for key, value in {"network": name, **loading}.items())
+            raise UsageError(
+                f"The weights are a Keras model of {weights.card.network}, and are taken as they are. Received: {given}"
+            )
         return weights
     return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
 
