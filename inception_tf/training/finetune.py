@@ -248,7 +248,8 @@ def _opened(weights, classes, name, loading):
     if isinstance(weights, keras.Model):
         refuse_fused(check_model(weights), "Fine-tuning")
         if loading or name not in (None, weights.card.network):
-            given = ", ".join(f"{key}={value!r}" for key, value in {"network": name, **loading}.items())
+            given = {"network": name, **loading}.items()
+            given = ", ".join(f"{key}={value!r}" for key, value in given if value is not None)
             raise UsageError(
                 f"The weights are a Keras model of {weights.card.network}, and are taken as they are. Received: {given}"
             )
