@@ -67,6 +67,7 @@ def find_checkpoint(where, place=None):
     in_archive = not isinstance(where, (str, Path))
     place = place or (where if not in_archive else (files[0].parent if files else "The list of files"))
     states = [file for file in files if file.name == "checkpoint"]
+    states = [state for state in states if state.parent in {path.parent for path in found}] or states
     latest = _latest(states[0]) if len(states) == 1 else None
     if latest:
         beside = states[0].parent / _SHARD.sub("", PureWindowsPath(latest).name)
@@ -231,11 +232,14 @@ def is_table(path):
 
 def _latest(state):
     """`model_checkpoint_path` of a `checkpoint` file, a CheckpointState in text format; None where it has none."""
-    match = re.search(rb'^\s*model_checkpoint_path\s*:\s*"((?:[^"\\\n]|\\.)*)"', state.read_bytes(), re.MULTILINE)
+    text = re.sub(rb"(?m)^\s*#.*", b"", state.read_bytes())
+    match = re.search(rb"""(?<!\w)model_checkpoint_path\s*:\s*(?:"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)')""", text)
     if not match:
         return None
     # The text format escapes as Python does, and writes UTF-8 as octal escapes, byte by byte.
     try:
-        return match[1].decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
+        return (
+            (match[1] or match[2] or b"").decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
+        )
     except ValueError:
         return None

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 
-from inception_tf.errors import MismatchError, UsageError
+from inception_tf.errors import MismatchError, UsageError, listed
 from inception_tf.models.card import Weights
 from inception_tf.models.initialization import skip_init
 from inception_tf.models.registry import find_network
@@ -15,6 +15,7 @@ from inception_tf.slim.names import EMA, bookkeeping, model_variables, scope_mat
 
 # The variables that training does not train.
 MOVING = ("/moving_mean", "/moving_variance")
+OUTSIDE = "outside the scope"
 
 
 @dataclasses.dataclass
@@ -50,8 +51,10 @@ class LoadReport:
         parts = [f"{len(self.sources)} loaded"]
         if self.ema:
             parts.append(f"{self.ema} of them moving averages")
-        reasons = list(self.ignored.values())
-        parts += [f"{reasons.count(reason)} ignored ({reason})" for reason in dict.fromkeys(reasons)]
+        for reason in dict.fromkeys(self.ignored.values()):
+            names = [name for name, why in self.ignored.items() if why == reason]
+            named = f": {listed(names)}" if reason.startswith(OUTSIDE) else ""
+            parts.append(f"{len(names)} ignored ({reason}{named})")
         for kind in ("excluded", "missing", "unexpected", "mismatched"):
             if getattr(self, kind):
                 parts.append(f"{len(getattr(self, kind))} {kind}")
@@ -223,7 +226,7 @@ def _match(checkpoint, variables, scope, ema, excluded, droppable):
             continue
         purpose = bookkeeping(name, checkpoint)
         if purpose or not name.startswith(prefix):
-            report.ignored[name] = purpose or f"outside the scope {scope}"
+            report.ignored[name] = purpose or f"{OUTSIDE} {scope}"
         elif excluded(plain):
             report.ignored[name] = "excluded"
         elif plain in report.sources:

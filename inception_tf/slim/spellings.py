@@ -9,7 +9,7 @@ from inception_tf.slim.containers.base import Renamed
 # and an output's number; a variable is read by an operation below it.
 SPELLINGS = (
     (re.compile(r":0(?=/|$)"), "end in :0"),
-    (re.compile(r"(/Read)?/ReadVariableOp$|(?<=[a-z])/read$"), "are those of reading operations"),
+    (re.compile(r"(/Read)?/ReadVariableOp(_\d+)?$|(?<=[a-z])/(read|Identity)$"), "are those of reading operations"),
     (re.compile(r"^/+|(?<=/)/+"), "begin with a slash or have two in a row"),
 )
 

@@ -9,7 +9,7 @@ from inception_tf import tables
 from inception_tf.errors import listed
 from inception_tf.slim.checkpoint import open_checkpoint
 from inception_tf.slim.detect import NEAR, nearest, weights_of
-from inception_tf.slim.names import EMA, SLOT, bookkeeping, shape_text
+from inception_tf.slim.names import EMA, SLOT, bookkeeping, scoped, shape_text
 
 
 def summarize(checkpoint, variables=None):
@@ -30,6 +30,7 @@ def summarize(checkpoint, variables=None):
             averages: how many weights have a moving average.
             optimizers: the optimizers whose slots are there.
             bookkeeping: how many tensors there are for each purpose other than being a weight.
+            outside: the tensors outside the network's scope that could be weights, such as another's head.
             notes: what was done to read it, and what of it is not loaded, texts.
             not_finite: the tensors that hold NaN or infinite values.
             tensors: a dict of the tensors listed to (dtype, shape).
@@ -50,6 +51,8 @@ def summarize(checkpoint, variables=None):
         slots.append("Adam")
     purposes = filter(None, (bookkeeping(name, checkpoint) for name in checkpoint))
     tensors = fnmatch.filter(checkpoint, variables) if variables else []
+    detection = nearest(checkpoint)
+    prefix = scoped(detection.scope, "") if detection and detection.match >= NEAR else ""
     return {
         "path": str(checkpoint.path),
         "container": checkpoint.container,
@@ -57,11 +60,12 @@ def summarize(checkpoint, variables=None):
         "step": checkpoint.step,
         "bytes": size,
         "dtypes": dict(collections.Counter(dtypes[name] for name in checkpoint).most_common()),
-        "detection": nearest(checkpoint),
+        "detection": detection,
         "parameters": sum(int(np.prod(shape)) for shape in weights_of(checkpoint).values()),
         "averages": sum(name.endswith(EMA) for name in checkpoint),
         "optimizers": slots,
         "bookkeeping": dict(collections.Counter(purposes).most_common()),
+        "outside": {name: shape for name, shape in weights_of(checkpoint).items() if not name.startswith(prefix)},
         "notes": checkpoint.notes,
         "not_finite": not_finite,
         "tensors": {name: (dtypes[name], checkpoint.shapes[name]) for name in tensors},
@@ -83,6 +87,9 @@ def summary_text(found):
     ]
     if found["bookkeeping"]:
         rows.append(("besides weights", _counts(found["bookkeeping"])))
+    if found["outside"]:
+        outside = listed((f"{name} {shape_text(shape)}" for name, shape in found["outside"].items()), 8)
+        rows.append(("outside the scope", outside))
     rows += [("note", note) for note in found["notes"]]
     if found["not_finite"]:
         rows.append(("WARNING", f"NaN or infinite values in {listed(found['not_finite'], 3)}"))

@@ -1,11 +1,11 @@
-"""Networks of ours under the names of others: keras.applications in files of Keras, Inception-v3 as it was in 2016."""
+"""Networks of ours under other names: keras.applications' in Keras's files, TensorFlow 2's objects, names of 2016."""
 
 import collections
 import re
 
 import keras
 
-from inception_tf.errors import CheckpointError
+from inception_tf.errors import CheckpointError, raising
 from inception_tf.models.applications import APPLICATIONS, variable_pairs
 from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import build_model
@@ -21,6 +21,7 @@ RESNETS = {53: "ResNet50", 104: "ResNet101", 155: "ResNet152"}
 # Keras 3 and tf.keras: a layer's place among a model's layers, and its variable.
 OBJECT = re.compile(r"(.*?)(?:_operations/|layer_with_weights-)(\d+)/_?(\w+)/\.ATTRIBUTES/VARIABLE_VALUE")
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 WORDS = ("kernel", "gamma", "beta", "bias", "moving_mean", "moving_variance")  # in Keras's order
 
 # The blocks of `inception_v3` in tensorflow/models' inception/slim/inception_model.py of March 2016, in order. In them
@@ -50,6 +51,8 @@ def translated(checkpoint):
     objects = _objects(checkpoint)
     if objects:
         return from_keras(checkpoint, objects, "its object graph") or checkpoint
+    if GRAPH in checkpoint:
+        return _by_full_names(checkpoint)
     if any(name.removesuffix(EMA).endswith("mixed_35x35x256a/branch1x1/Conv/weights") for name in checkpoint):
         return _from_2016(checkpoint)
     return checkpoint
@@ -65,7 +68,23 @@ def _objects(checkpoint):
     return [tuple(name for _, name in sorted(layers[place].items())) for place in sorted(layers)]
 
 
-def from_keras(checkpoint, layers, place):
+def _by_full_names(checkpoint):
+    """An object-based checkpoint under its variables' own names where those are Slim's, each once; else as it is."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    with raising(CheckpointError, f"{checkpoint.path} is damaged: its object graph cannot be read", DecodeError):
+        nodes = TrackableObjectGraph.FromString(checkpoint[GRAPH]).nodes
+    found = [
+        (a.full_name, a.checkpoint_key) for node in nodes for a in node.attributes if a.checkpoint_key in checkpoint
+    ]
+    names = {name: key for name, key in found if name}
+    if len(names) < len(found) or not any(name.endswith("/weights") for name in names):
+        return checkpoint
+    return Renamed(checkpoint, names, "an object-based checkpoint of TensorFlow 2, by its variables' full names")
+
+
+def from_keras(checkpoint, layers, place, has_config=False):
     """The network of ours that a Keras model's layers are, under Slim's names; None where it is another one.
 
     Args:
@@ -73,6 +92,7 @@ def from_keras(checkpoint, layers, place):
         layers: of every layer the names of its variables. In the model's order, at least within a kind: convolutions,
             batch norms, dense layers.
         place: where the order was read, in words.
+        has_config: whether what its classifier ends in is recorded.
 
     Raises:
         CheckpointError: it is a ResNet of keras.applications, which Slim's are not.
@@ -116,6 +136,8 @@ def from_keras(checkpoint, layers, place):
     if sum(map(len, found.values())) != sum(map(len, wanted.values())):
         return None
     note = f"{APPLICATIONS[network]} of keras.applications, its layers matched by {place}"
+    if dense and not has_config:
+        note += "; what its classifier ends in is not recorded, softmax is taken"
     return Renamed(checkpoint, names, note, shapes)
 
 

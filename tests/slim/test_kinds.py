@@ -1,6 +1,7 @@
 """Kinds of checkpoints that people bring, which are not as TF-Slim's own scripts write them."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.models.initialization import meta_init
 from inception_tf.slim import golden
 from inception_tf.slim.checkpoint import open_checkpoint
+from inception_tf.slim.containers import hdf5
 from inception_tf.slim.detect import detect
 from inception_tf.slim.names import specification
 from inception_tf.slim.summary import summarize, summary_text
@@ -58,6 +60,21 @@ def test_a_state_file_that_names_another_file(lenet, tmp_path, capsys):
     assert not open_checkpoint(tmp_path).notes
 
 
+@pytest.mark.parametrize(
+    "state",
+    ["model_checkpoint_path: 'model.ckpt-900'", '#\nall_model_checkpoint_paths: "x" model_checkpoint_path: "y-900"'],
+)
+def test_state_files_as_protocol_buffers_allow_them(lenet, tmp_path, state):
+    """Also where an archive has another such file in another folder."""
+    write_tensors(tmp_path / "run/model.ckpt-300", lenet)
+    (tmp_path / "run/checkpoint").write_bytes(b"\xef\xbb\xbf" + state.encode())
+    with tarfile.open(tmp_path / "run.tar", "w") as tar:
+        tar.add(tmp_path / "run", "run")
+        tar.add(tmp_path / "run/checkpoint", "run/eval/checkpoint")
+    for path in (tmp_path / "run", tmp_path / "run.tar"):
+        assert "-900, which is not there" in error(open_checkpoint, path)
+
+
 def test_the_highest_step_is_opened_and_told(lenet, tmp_path):
     for step in (300, 1000):
         write_tensors(tmp_path / f"model.ckpt-{step}", {**lenet, "global_step": np.int64(step)})
@@ -71,7 +88,7 @@ def test_the_highest_step_is_opened_and_told(lenet, tmp_path):
 
 @pytest.mark.parametrize(
     "spelling, told",
-    [("{}:0", "end in :0"), ("{}/read:0", "end in :0"), ("{}/Read/ReadVariableOp", "reading"), ("/{}", "slash")],
+    [("{}:0", "end in :0"), ("{}/read:0", "end in :0"), ("{}/Read/ReadVariableOp_1", "reading"), ("/{}", "slash")],
 )
 def test_names_spelled_otherwise(lenet, tmp_path, spelling, told):
     tensors = {spelling.format(name): value for name, value in lenet.items()}
@@ -83,6 +100,32 @@ def test_names_spelled_otherwise(lenet, tmp_path, spelling, told):
     itf.save_slim(model, tmp_path / "back.ckpt")
     back = read_tensors(tmp_path / "back.ckpt")
     assert set(back) == set(lenet) and all(np.array_equal(back[name], lenet[name]) for name in lenet)
+
+
+def test_objects_of_tensorflow_2(lenet, tmp_path):
+    """`tf.train.Checkpoint` of Slim's variables: by their own names, where each is there once."""
+    import tensorflow as tf
+
+    step = tf.Variable(7, name="global_step", dtype=tf.int64)
+    variables = [tf.Variable(value, name=name) for name, value in lenet.items()]
+    path = tf.train.Checkpoint(variables=variables, step=step).save(str(tmp_path / "objects"))
+    checkpoint, model = open_checkpoint(path), itf.create_model("lenet", weights=path)
+    assert checkpoint.step == 7 and "full names" in checkpoint.notes[0]
+    itf.save_slim(model, tmp_path / "back.ckpt")
+    back = read_tensors(tmp_path / "back.ckpt")
+    assert set(back) == set(lenet) and all(np.array_equal(back[name], lenet[name]) for name in lenet)
+    path = tf.train.Checkpoint(variables=[*variables, tf.Variable(0.0, name="LeNet/fc4/biases")]).save(
+        str(tmp_path / "b")
+    )
+    assert "object-based" in error(itf.load_model, path)
+
+
+def test_a_head_that_is_not_slims_is_named(lenet, tmp_path):
+    tensors = {n: v for n, v in lenet.items() if "/fc4/" not in n} | {"dense/kernel": np.ones((1024, 3), "float32")}
+    path = write_tensors(tmp_path / "m.ckpt", tensors)
+    assert "dense/kernel 1024×3" in summary_text(summarize(path))
+    model = itf.create_model("lenet", weights=path, include_top=False)
+    assert "dense/kernel" in model.card.weights.report
 
 
 @pytest.mark.slow
@@ -301,7 +344,9 @@ def test_our_own_weights_file(tmp_path):
 def test_keras_applications(tmp_path, name, kind, top):
     import tensorflow as tf
 
-    options = {"classes": 7} if top else {"include_top": False, "input_shape": (107, 107, 3)}
+    activation = "sigmoid" if kind in (".h5", ".keras") else "softmax"  # the weights alone do not tell
+    top_options = {"classes": 7, "classifier_activation": activation}
+    options = top_options if top else {"include_top": False, "input_shape": (107, 107, 3)}
     theirs = randomized(getattr(keras.applications, name)(weights=None, **options))
     if kind == "tf2":
         path = tf.train.Checkpoint(model=theirs).save(str(tmp_path / "tf2"))
@@ -313,6 +358,12 @@ def test_keras_applications(tmp_path, name, kind, top):
     images = np.random.default_rng(0).uniform(-1, 1, (1, *theirs.input_shape[1:])).astype("float32")
     wanted, got = (np.asarray(model(images, training=False)) for model in (theirs, ours))
     assert got.shape == wanted.shape and np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_a_head_on_the_maximum(tmp_path):
+    layers = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3)]
+    config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).to_json()
+    assert "pooled by their maximum" in error(hdf5._head, config, tmp_path)
 
 
 def test_resnets_of_keras_applications(tmp_path):

@@ -4,7 +4,7 @@ Makes a small file of every container, changes copies of it at random (bits, len
 and opens each in a worker process: every tensor is read, a `.keras` or `.weights.h5` file becomes a model. A worker may
 take 10 seconds of processor time for a file, and 256 MB beyond twice its size.
 
-    MUTATED_FILES=10000 python -m pytest tests/slim/test_mutated_files.py      # as many, in place of 330
+    MUTATED_FILES=10000 python -m pytest -s tests/slim/test_mutated_files.py  # as many, in place of 330; figures
 """
 
 import collections
@@ -290,6 +290,7 @@ def test_a_sample_of_every_container(tmp_path):
                 shutil.copytree(copy, tmp_path / f"bug-{i}")
     finally:
         worker.stop()
+    print(*(f"\n{kind}: {dict(outcomes)}" for kind, outcomes in counts.items()))
     assert not bugs, f"{len(bugs)} of {NUMBER}, in {tmp_path}/bug-*: {bugs[:40]}"
     assert len(counts) == 11 and all(outcomes["refused"] for kind, outcomes in counts.items() if kind != ".meta")
     assert counts[".meta"]["read"] and sum(map(sum, (c.values() for c in counts.values()))) == NUMBER

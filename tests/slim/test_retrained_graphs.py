@@ -201,6 +201,65 @@ def test_a_head_of_resource_variables(tmp_path):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("between", ["maximum", "product", "temperature"])
+def test_a_head_that_computes_something_else_is_not_loaded(tmp_path, between):
+    """Its scores would not be the graph's."""
+    import tensorflow.compat.v1 as tf
+
+    def head(features):
+        if between == "maximum":
+            last = next(op for op in reversed(tf.get_default_graph().get_operations()) if op.type == "ConcatV2")
+            features = tf.reduce_max(last.outputs[0], [1, 2])
+        scores = dense(features * 0.5 if between == "product" else features, None)
+        return tf.nn.softmax(scores * 2.0) if between == "temperature" else scores
+
+    path = freeze(trunk, head).write(tmp_path / "g.pb")
+    checkpoint = open_checkpoint(path)
+    assert (
+        checkpoint.head is None and "not loaded" in checkpoint.notes[0] and "dense/kernel 203×5" in checkpoint.notes[0]
+    )
+    assert "dense/bias" in itf.create_model("inception_v3", weights=path, include_top=False).card.weights.report
+
+
+@pytest.mark.slow
+def test_a_graph_of_tensorflow_2(tmp_path):
+    """Frozen by its own converter, of a function in a function, whose captures it numbers."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    images = tf.TensorSpec((None, SIZE, SIZE, 3))
+    tf.compat.v1.disable_tensor_equality()  # as TF-Slim needs it in there
+    try:
+        inner = tf.compat.v1.wrap_function(lambda x: dense(trunk(x, resource=True)), [images])
+    finally:
+        tf.compat.v1.enable_tensor_equality()
+    for variable in inner.graph.variables:
+        name, random = variable.name.removesuffix(":0"), np.random.default_rng(0)
+        is_head = name.startswith("dense")
+        variable.assign(
+            random.normal(0, 0.3, variable.shape) if is_head else deterministic_weights(name, variable.shape)
+        )
+    outer = tf.function(lambda x: inner(x)).get_concrete_function(images)
+    graph = convert_variables_to_constants_v2(outer).graph.as_graph_def()
+    assert any(node.name.isdigit() for node in graph.node if node.op == "Const")
+    (tmp_path / "g.pb").write_bytes(graph.SerializeToString())
+    model = itf.create_model("inception_v3", weights=tmp_path / "g.pb")
+    wanted = outer(tf.constant(IMAGES)).numpy()
+    np.testing.assert_allclose(np.asarray(model(IMAGES, training=False)), wanted, rtol=0, atol=1e-5)
+    assert np.ptp(wanted) > 1e-3
+
+
+def test_functions_that_are_called(tmp_path):
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        tf.function(lambda x: tf.nn.conv2d(x, tf.ones((3, 3, 3, 4)), 1, "SAME"))(tf.zeros((1, 8, 8, 3)))
+    (tmp_path / "g.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(CheckpointError, match="PartitionedCall.*convert_variables_to_constants_v2"):
+        open_checkpoint(tmp_path / "g.pb")
+
+
 def test_two_heads_are_both_named(retrained, tmp_path, capsys):
     import tensorflow.compat.v1 as tf
 

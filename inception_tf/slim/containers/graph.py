@@ -17,6 +17,9 @@ CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "_FusedConv2D")
 DENSE = ("MatMul", "_FusedMatMul")
 ADDING = ("BiasAdd", "Add", "AddV2")
 ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+# What a network's last feature map comes from, and what reads scores without another making of them.
+LAST = ("Concat", "ConcatV2", "Relu")
+ANSWERS = (*SHAPING, "ArgMax", "TopK", "TopKV2", "NoOp")
 BATCH_NORM = re.compile(r"_?FusedBatchNorm(V2|V3|Ex)?")
 # What a network computes with, and nothing that reads or writes a file or calls back: a stranger's graph may be run.
 RUNNABLE = {
@@ -138,7 +141,7 @@ class Graph:
         last = self.back(node.input[0], (*SHAPING, *POOLING))
         above = {self.nodes[name].op for name in self.above(node.name)}
         below = {self.nodes[name].op for name in self.below([node.name])}
-        if last is None or last.op == "MaxPool" or not above & {*CONVOLUTIONS}:
+        if last is None or last.op not in LAST or not above & {*CONVOLUTIONS}:
             return None
         if (above | below) & {*DENSE} or below & {*CONVOLUTIONS}:
             return None
@@ -149,6 +152,8 @@ class Graph:
             other = self.constant(adding.input[1 - position], rank=1) if adding.op in ADDING else None
             bias, logits = (other, adding) if other is not None else (bias, logits)
         activated = [reader for reader, _ in self.onward(logits.name, SHAPING) if reader.op in ACTIVATIONS]
+        if not activated and {self.nodes[name].op for name in self.below([logits.name])} - {*ANSWERS}:
+            return None
         scores = activated[0] if activated else logits
         name = bias.name if bias is not None else None
         return Head(kernel.name, name, features.name, logits.name, scores.name, ACTIVATIONS.get(scores.op))

@@ -25,9 +25,12 @@ from inception_tf.slim.names import WORDS, scoped, shape_text, specification
 
 SLIM_WORDS = {*WORDS.values(), "beta", "gamma", "moving_mean", "moving_variance"}
 VARIABLE_OPS = ("Variable", "VariableV2", "VarHandleOp")
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 QUANTIZED_OPS = re.compile(r"(Q|Deq|Req)uanti[zs]|FakeQuant")
 # What a constant is called that was a variable's reading before constants were folded.
 READING = re.compile(r"(/read|/ReadVariableOp(_\d+)?)(/resource)?$")
+# What TensorFlow 2 calls what a function captures.
+NUMBERED = re.compile(r"(.*/)?(\d+|unknown(_\d+)?)")
 # What a batch norm's inputs are.
 BATCH_NORM_WORDS = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
 PART = re.compile(r"/part_(\d+)$")
@@ -212,13 +215,19 @@ def _refuse_unfit(path, nodes):
         absent = [name for name in map(node_of, node.input) if name not in nodes]
         if absent:
             raise CheckpointError(f"{path} is damaged or incomplete: {node.name} reads {absent[0]}, which is missing.")
+    ops = {node.op for node in nodes.values()}
+    if ops & {*CALLS} and not ops & {*CONVOLUTIONS}:
+        raise CheckpointError(
+            f"{path} is a graph whose network lies in functions that it calls ({', '.join(sorted(ops & {*CALLS}))}). "
+            "Freeze it with convert_variables_to_constants_v2 of TensorFlow, which puts them in their place."
+        )
     unfrozen = [node.name for node in nodes.values() if node.op in VARIABLE_OPS]
     if unfrozen:
         raise CheckpointError(
             f"{path} is a graph without its weights: {len(unfrozen)} variables are not frozen, {unfrozen[0]} among "
             "them. Give the checkpoint that belongs to it."
         )
-    quantized = sorted({node.op for node in nodes.values() if QUANTIZED_OPS.search(node.op)})
+    quantized = sorted(op for op in ops if QUANTIZED_OPS.search(op))
     if quantized:
         raise CheckpointError(
             f"{path} is a quantized graph ({', '.join(quantized[:3])}): the original weights are gone. "
@@ -245,7 +254,7 @@ def _variable(graph, node):
     reader = graph.nodes.get(f"{node.name}/read")
     if reader is not None and reader.op == "Identity" and reader.input[:1] == [node.name]:
         return node.name
-    return _name_by_use(graph, node) if name != node.name else None
+    return _name_by_use(graph, node) if name != node.name or NUMBERED.fullmatch(name) else None
 
 
 def _name_by_use(graph, node):

@@ -1,5 +1,6 @@
 """Keras's weights in HDF5: `.h5`, `.weights.h5`, and what a `.keras` file holds."""
 
+import json
 import re
 
 import numpy as np
@@ -30,6 +31,7 @@ class HDF5Weights(Checkpoint):
             found = {n: item for n, item in found.items() if not n.startswith("optimizer") and item.dtype.kind == "f"}
             self.layers = _legacy_layers(self._file) or _layers(found)
             self.layers = [names for names in self.layers if all(name in found for name in names)]
+            self.config = self._file.attrs.get("model_config")
             shapes = {name: tuple(item.shape) for name, item in found.items()}
             dtypes = {name: item.dtype for name, item in found.items()}
         super().__init__(path, container, shapes, dtypes)
@@ -73,8 +75,28 @@ def is_hdf5(path):
         return False
 
 
-def open_weights(source, file, container="Keras HDF5"):
+def _head(config, source):
+    """What a model's config, as JSON, says of its classifier, as options of our networks."""
+    with raising(CheckpointError, f"{source} is damaged: its model's config cannot be read", Exception):
+        layers = json.loads(config)["config"]["layers"]
+        kinds = [layer["class_name"] for layer in layers]
+        if "Dense" not in kinds:
+            return {}
+        if "GlobalMaxPooling2D" in kinds:
+            raise CheckpointError(
+                f"{source} has a classifier on features pooled by their maximum, which no network of Slim's has. Save "
+                "the model below it, keras.Model(model.input, model.layers[…].output), and load that."
+            )
+        after = layers[len(kinds) - 1 - kinds[::-1].index("Dense") :]
+        found = [layer["config"].get("activation") or layer["class_name"].lower() for layer in after]
+        found = [value["config"] if isinstance(value, dict) else value for value in found]
+        return {"classifier_activation": next((name for name in found if name in ("softmax", "sigmoid")), None)}
+
+
+def open_weights(source, file, container="Keras HDF5", config=None):
     """The network of keras.applications in an HDF5 file, under Slim's names.
+
+    `config` is the model's, as JSON, where it lies beside the file.
 
     Raises:
         CheckpointError: it holds another one, or is damaged.
@@ -82,9 +104,11 @@ def open_weights(source, file, container="Keras HDF5"):
     from inception_tf.slim.translations import from_keras
 
     weights = HDF5Weights(source, file, container)
-    checkpoint = from_keras(weights, weights.layers, "their order in the file")
+    config = config or weights.config
+    checkpoint = from_keras(weights, weights.layers, "their order in the file", bool(config))
     if checkpoint is None:
         nested = [names for names in weights.layers if len(names) > 4]
+        nested += [name for name in weights if name.count("/layers/") and name.startswith(("layers/", "_layer_"))]
         inside = ""
         if nested:
             inside = (
@@ -96,6 +120,8 @@ def open_weights(source, file, container="Keras HDF5"):
             f"(keras.applications' InceptionV3 and InceptionResNetV2 are).{inside} A .weights.h5 file of this library "
             "needs its network: load_model(path, network=…)."
         )
+    if config:
+        checkpoint.options = _head(config, source)
     return checkpoint
 
 

@@ -41,7 +41,8 @@ def try_open(source, path):
         file = Path(folder.name, "model.weights.h5")
         with raising(CheckpointError, NO_MODEL.format(source), Exception), zipfile.ZipFile(path) as archive:
             archive.extract(file.name, folder.name)
-        checkpoint = hdf5.open_weights(source, file, "Keras")
+            config = archive.read("config.json")
+        checkpoint = hdf5.open_weights(source, file, "Keras", config)
         checkpoint.held = folder
         return checkpoint
     from inception_tf.models.model import open_keras_file
