@@ -39,6 +39,7 @@ _PUBLIC = {
     "pipeline": "inference.pipeline",
     "preprocess_input": "images.preprocessing",
     "profile": "analysis.profile",
+    "push_to_hub": "exports.pretrained",
     "save_pretrained": "exports.pretrained",
     "save_slim": "slim.save",
     "to_keras_applications": "exports.keras_applications",

@@ -14,8 +14,11 @@ from inception_tf.evaluation import metrics
 from inception_tf.evaluation.multi_label import FAST_DECODE, MultiLabelEvaluation, not_counted
 from inception_tf.files import atomic_write
 from inception_tf.images.decoding import decode_image
+from inception_tf.images.examples import Examples
 from inception_tf.images.labels import class_names, imagenet_wnids
+from inception_tf.images.sources import open_examples
 from inception_tf.inference.classify import answers, prepared
+from inception_tf.inference.engines import Engine, open_engine
 from inception_tf.progress import Progress
 from inception_tf.slim.catalogue import Published, published_source
 
@@ -180,8 +183,8 @@ def evaluate(engine, examples, batch=32, exif_rotation=False, fast_decode=False)
     Images that cannot be read are listed and left out.
 
     Args:
-        engine: an `Engine`.
-        examples: an `Examples`, whose classes `match_classes` finds among the model's.
+        engine: an `Engine`, or what `open_engine` takes: a model, its file, a run's directory.
+        examples: an `Examples`, or what `open_examples` takes, whose classes `match_classes` finds among the model's.
         batch: how many images go through the network at a time; the next ones are decoded meanwhile.
         exif_rotation: whether to turn photographs as their EXIF orientation says. Slim does not.
         fast_decode: whether to decode large JPEGs scaled down; see `scaled_for` of `decode_image`.
@@ -197,6 +200,8 @@ def evaluate(engine, examples, batch=32, exif_rotation=False, fast_decode=False)
     """
     if batch < 1:
         raise UsageError(f"batch must be at least 1. Received: {batch}")
+    engine = engine if isinstance(engine, Engine) else open_engine(engine)
+    examples = examples if isinstance(examples, Examples) else open_examples(examples, complete=False)
     several = getattr(engine.card, "multi_label", False)
     if several != examples.multi_label:
         one, other = ("several labels", "one label") if several else ("one label", "several labels")

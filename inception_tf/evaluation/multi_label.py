@@ -10,6 +10,7 @@ from inception_tf.evaluation import metrics
 SEPARATOR = "|"
 # In an evaluation's text.
 FAST_DECODE = "; large JPEGs decoded scaled down (fast_decode)"
+_HEADER = ("class", "images", "AP", "precision", "recall", "F1", "from")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +119,22 @@ class MultiLabelEvaluation:
         }
 
     def __str__(self):
-        rows = [
+        return f"{tables.render(self._rows(), _HEADER, '<>>>>>>')}\n\n{self._summary()}{not_counted(self.skipped)}"
+
+    def _repr_html_(self):
+        unread = not_counted(self.skipped).strip()
+        return tables.html(self._rows(), _HEADER, [self._summary(), *([unread] if unread else [])])
+
+    def _rows(self):
+        return [
             (s.name, s.support, *map(tables.percent, (s.average_precision, s.precision, s.recall, s.f1)))
             + (f"{s.threshold:.3f}",)
             for s in self.classes
         ]
-        text = tables.render(rows, ("class", "images", "AP", "precision", "recall", "F1", "from"), "<>>>>>>")
-        text += f"\n\n{len(self)} images: mAP {tables.percent(self.mean_ap)}, mean F1 {tables.percent(self.macro_f1)} "
-        text += f"at these thresholds; {self.images_per_second:.1f} images/s" + FAST_DECODE * self.fast_decode
-        return text + not_counted(self.skipped)
+
+    def _summary(self):
+        text = f"{len(self)} images: mAP {tables.percent(self.mean_ap)}, mean F1 {tables.percent(self.macro_f1)} "
+        return f"{text}at these thresholds; {self.images_per_second:.1f} images/s" + FAST_DECODE * self.fast_decode
 
 
 def not_counted(skipped, count=None):

@@ -1,11 +1,12 @@
 """Models as directories, as the Hugging Face hub keeps them: weights, a config, a model card with front matter."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import keras
 
-from inception_tf.errors import CheckpointError, DownloadError, MismatchError, listed, need, raising
+from inception_tf.errors import CheckpointError, DownloadError, ExportError, MismatchError, listed, need, raising
 from inception_tf.files import atomic_write
 from inception_tf.inference.runtimes import read_safetensors
 from inception_tf.models.card import Card
@@ -21,7 +22,7 @@ HUB = "hf://"
 
 
 def save_pretrained(model, directory, license=None, overwrite=False):
-    """Writes a model as a directory that `from_pretrained` reads and `hf upload OWNER/NAME DIRECTORY` publishes.
+    """Writes a model as a directory that `from_pretrained` reads; `push_to_hub` publishes the same.
 
     - model.safetensors: the variables under Slim's names with the scope, float32.
     - config.json: the model's card, with its class names and its preprocessing, its input shape and its name.
@@ -102,6 +103,32 @@ def from_pretrained(source):
     return model
 
 
+def push_to_hub(model, repository, license=None, private=False):
+    """Publishes on the Hugging Face hub, as one commit, what `save_pretrained` writes.
+
+    The login is `huggingface_hub`'s: `hf auth login`, or the token in HF_TOKEN.
+
+    Args:
+        model, license: as in `save_pretrained`.
+        repository: "owner/name", with "hf://" before it or without; created where it is missing.
+        private: whether it is created as a private one.
+
+    Returns:
+        The commit's address. `from_pretrained("hf://owner/name")` gives the model back.
+
+    Raises:
+        UsageError: as `save_pretrained`; huggingface_hub is missing.
+        ExportError: the hub does not take it, or cannot be reached.
+    """
+    hub, repository = need("huggingface_hub", "hub", "push_to_hub"), str(repository).removeprefix(HUB)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = save_pretrained(model, Path(folder, Path(repository).name), license)
+        with raising(ExportError, f"{HUB}{repository} cannot be written", Exception):
+            api, message = hub.HfApi(), f"{model.card.network}, by inception_tf"
+            api.create_repo(repository, private=private, exist_ok=True)
+            return api.upload_folder(repo_id=repository, folder_path=directory, commit_message=message).commit_url
+
+
 def _download(source):
     repository, _, revision = str(source).removeprefix(HUB).partition("@")
     hub = need("huggingface_hub", "hub", HUB)
@@ -121,13 +148,14 @@ def _readme(card, name, license):
         front["license"] = license
     if card.labels:
         lines += [f"- {len(card.labels)} classes: {', '.join(card.labels)}"]
-    if "accuracy" in measured:
-        metric = {"type": "accuracy", "value": measured["accuracy"]}
-        result = {"task": {"type": task}, "metrics": [metric]}
-        result["dataset"] = {"name": measured["data"], "type": "imagefolder"}
-        front["model-index"] = [{"name": name, "results": [result]}]
-        lines += [f"- accuracy: {percent(measured['accuracy'])} of {measured['images']} images held out of"]
-        lines[-1] += f" {measured['data']}, at step {measured['step']}"
+    figures = {"accuracy": ("accuracy", "accuracy"), "mean_ap": ("mAP", "mean_average_precision")}
+    for key, (word, kind) in figures.items():
+        if key in measured:
+            result = {"task": {"type": task}, "metrics": [{"type": kind, "value": measured[key]}]}
+            result["dataset"] = {"name": measured["data"], "type": "imagefolder"}
+            front["model-index"] = [{"name": name, "results": [result]}]
+            lines += [f"- {word}: {percent(measured[key])} of {measured['images']} images held out of"]
+            lines[-1] += f" {measured['data']}, at step {measured['step']}"
     lines += ["", "```python", "import inception_tf as itf", "", "model = itf.from_pretrained(path)"]
     lines += [
         'itf.pipeline(model)("photo.jpg")' if card.include_top else 'itf.pipeline(model).embed("photo.jpg")',

@@ -243,9 +243,13 @@ def numbered_classes(raw, offset, labels, examples):
         after = f" after labels_offset {offset} is subtracted" if offset else ""
         source = labels if isinstance(labels, (str, Path)) else "the labels given"
         known = "" if labels is None else f", the {len(names)} classes of {source}"
+        more = ""
+        if not offset and numbers.min() == 1 and numbers.max() == len(names):
+            more = " The data counts from 1: give --labels-offset 1 (labels_offset=1)"
+            more += f", and {source} a first line for label 0." if isinstance(labels, (str, Path)) else "."
         raise UsageError(
             f"Labels out of range{after}. Expected 0 to {len(names) - 1}{known}. Received: {numbers[wrong[0]]}, "
-            f"{examples[wrong[0]]}, the first of {wrong.size}."
+            f"{examples[wrong[0]]}, the first of {wrong.size}.{more}"
         )
     if len(names) < 2:
         raise UsageError(f"The data holds one class only, label {raw[0]}. Expected two or more.")

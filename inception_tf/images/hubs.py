@@ -41,7 +41,10 @@ def open_hub(name, labels=None, labels_offset=0):
         saved = Path(rest)
         if (saved / "dataset_dict.json").is_file() or (saved / "state.json").is_file():
             found = datasets.load_from_disk(rest)
-            found = found[split] if isinstance(found, dict) else found
+            if isinstance(found, dict):
+                if split not in found:
+                    raise UsageError(f"{rest} has no split {split}. It has: {', '.join(found)}")
+                found = found[split]
         else:
             found = datasets.load_dataset(rest, split=split)
         return open_hugging_face(found, labels, labels_offset)
@@ -51,6 +54,8 @@ def open_hugging_face(dataset, labels=None, labels_offset=0):
     """The images of a `datasets.Dataset` with a column of images and one of labels. Arguments as of `open_hub`."""
     import datasets
 
+    if not isinstance(dataset, datasets.Dataset):
+        raise UsageError(f'Expected a datasets.Dataset, as dataset["train"] is. Received: {type(dataset).__name__}')
     columns = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     numbers = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
     numbers = numbers or [name for name in ("label", "labels") if name in dataset.features]
@@ -58,7 +63,10 @@ def open_hugging_face(dataset, labels=None, labels_offset=0):
         raise UsageError(f"Expected columns of images and of labels. Received: {', '.join(dataset.features)}")
     names = [f"row {i}" for i in range(len(dataset))]
     own = getattr(dataset.features[numbers[0]], "names", None)
-    classes = named_or_numbered(dataset[numbers[0]], labels_offset, own if labels is None else labels, names)
+    raw = list(dataset[numbers[0]])
+    if any(isinstance(label, list) for label in raw):
+        raise UsageError(f"Several labels an image are taken from CSV and Parquet files. Received: column {numbers[0]}")
+    classes = named_or_numbered(raw, labels_offset, own if labels is None else labels, names)
     examples = HuggingFaceExamples(range(len(names)), *classes, names)
     examples._rows = dataset.cast_column(columns[0], datasets.Image(decode=False))
     examples._column = columns[0]

@@ -27,13 +27,13 @@ from inception_tf.training.devices import find_devices
 from inception_tf.training.loop import Loop
 from inception_tf.training.network import rebuilt
 from inception_tf.training.phases import PhaseBuilder, check, check_batch
-from inception_tf.training.recipe import Recipe
+from inception_tf.training.recipe import Phase, Recipe
 from inception_tf.training.run import BEST, LAST, Run, best_row, measure
 from inception_tf.training.state import Position, read_position
 from inception_tf.zoo import create_model, load_model, resolve
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Result:
     """The result of `finetune`.
 
@@ -54,7 +54,7 @@ class Result:
     skipped: dict
     path: Path
 
-    def __str__(self):
+    def __repr__(self):
         name_of = f"val_{measure(self.best)}"
         rows, starts = [], [0.0, *(row["seconds"] for row in self.history)]
         for name in dict.fromkeys(row["phase"] for row in self.history):
@@ -106,7 +106,7 @@ def finetune(
             published checkpoint such as "imagenet"; None for random weights.
         data: class folders, TFRecords, a `tf.data.Dataset` of (image, label), or `Examples`; see `open_examples`.
         val: the validation images, likewise. Default: those of `data` that `open_training_data` finds or holds out.
-        recipe: a `Recipe`, a YAML file of one, or a name: "slim", the default, or "modern".
+        recipe: a `Recipe`, a dict or a YAML file of one, or a name: "slim", the default, or "modern".
         out: the run's directory, see `Run`. With None, nothing stays on disk.
         network: the network's name, for None, published names, and where detection is not to decide.
         labels, labels_offset, val_fraction: as `open_training_data`.
@@ -118,7 +118,7 @@ def finetune(
             features that were computed once) to logits. `on_train_begin` comes with every phase, and `stop_training`
             ends one; epochs are numbered through all phases; the logs are named as in `Result.history`. What a callback
             counts is saved with the state: `EarlyStopping` and its like resume too, but for weights that they remember.
-            What writes a file needs to append.
+            What writes a file needs to append. `ModelCheckpoint` writes the model that is trained.
         log: takes the lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
         tensorboard: whether to write the metrics for TensorBoard too, under the names of Keras's own callback.
@@ -134,14 +134,30 @@ def finetune(
         TrainingError: the loss became NaN; the last good state stays.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
+    callbacks = keras.tree.flatten(callbacks or ())  # None or a single one too, as `fit` takes them
     if wrong := [callback for callback in callbacks if not isinstance(callback, keras.callbacks.Callback)]:
         raise UsageError(f"callbacks takes objects of keras.callbacks.Callback. Received: {wrong[0]!r}")
+    if not save_seconds >= 0 or save_steps is not None and save_steps < 1:
+        raise UsageError(
+            "save_seconds is at least 0, save_steps None or at least 1. "
+            f"Received: save_seconds={save_seconds}, save_steps={save_steps}"
+        )
     devices = find_devices(devices)
-    recipe = Recipe() if recipe is None else recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(Path(recipe))
+    of_recipe = {field.name for kind in (Recipe, Phase) for field in dataclasses.fields(kind)}
+    if words := of_recipe & set(loading) - {"batch_norm", "dropout", "ema", "name"}:  # the network has those too
+        raise UsageError(
+            f"Of the recipe: {', '.join(sorted(words))}. Expected such as "
+            'recipe=Recipe(phases=[Phase("all", epochs=3, learning_rate=1e-4)], batch_size=16)'
+        )
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.from_dict(recipe or {}) if isinstance(recipe, dict | None) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
     if train.multi_label != held_out.multi_label:
         raise UsageError("Training or validation images have one label each, the others several. Give both alike.")
     keras.utils.set_random_seed(recipe.seed)
+    if weights is None and recipe.size is not None:  # LeNet's random weights are of one size
+        info = find_network(network or "inception_v3")
+        loading = {"input_shape": (*np.broadcast_to(recipe.size, 2).tolist(), info.channels), **loading}
     model = _opened(weights, len(train.class_names), network, loading)
     product = _started(model, len(train.class_names), recipe, new_head, train.multi_label)
     if product.card.labels:
@@ -232,7 +248,11 @@ def _opened(weights, classes, name, loading):
     if isinstance(weights, keras.Model):
         refuse_fused(check_model(weights), "Fine-tuning")
         if loading or name not in (None, weights.card.network):
-            raise UsageError(f"The weights are a Keras model of {weights.card.network}, and are taken as they are.")
+            given = {"network": name, **loading}.items()
+            given = ", ".join(f"{key}={value!r}" for key, value in given if value is not None)
+            raise UsageError(
+                f"The weights are a Keras model of {weights.card.network}, and are taken as they are. Received: {given}"
+            )
         return weights
     return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
 

@@ -6,6 +6,7 @@ import keras
 
 from inception_tf.errors import MismatchError, UsageError
 from inception_tf.inference import batch_norm
+from inception_tf.models.blocks import serializable
 from inception_tf.models.model import check_model, end_points
 from inception_tf.models.registry import find_network
 from inception_tf.slim.detect import in_scopes
@@ -106,11 +107,11 @@ def compile_for(training, recipe, optimizer, multi_label=False):
     metrics = [getattr(keras.metrics, f"{kind}Crossentropy")(from_logits=True, name="cross_entropy")]
     if multi_label:
         options = {"curve": "PR", "multi_label": True, "num_labels": classes, "from_logits": True}
-        metrics.append(counted(keras.metrics.AUC)(**options, name="pr_auc"))
+        metrics.append(COUNTED["AUC"](**options, name="pr_auc"))
     else:
-        metrics.append(counted(keras.metrics.CategoricalAccuracy)(name="accuracy"))
+        metrics.append(COUNTED["CategoricalAccuracy"](name="accuracy"))
     if classes > 5 and not multi_label:
-        metrics.append(counted(keras.metrics.TopKCategoricalAccuracy)(5, name="top_5"))
+        metrics.append(COUNTED["TopKCategoricalAccuracy"](5, name="top_5"))
     factors = {LOGITS: 1.0, AUX_LOGITS: recipe.aux_loss}
     training.compile(
         optimizer=optimizer,
@@ -132,7 +133,13 @@ def counted(metric):
                     sample_weight = keras.ops.broadcast_to(sample_weight[:, None], keras.ops.shape(y_pred))
             return super().update_state(y_true, y_pred, sample_weight)
 
-    return Counted
+    Counted.__name__ = f"Counted{metric.__name__}"
+    return serializable(Counted)
+
+
+COUNTED = {
+    kind: counted(getattr(keras.metrics, kind)) for kind in ("AUC", "CategoricalAccuracy", "TopKCategoricalAccuracy")
+}
 
 
 def set_trainable(model, recipe, phase, mode):

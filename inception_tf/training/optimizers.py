@@ -3,9 +3,11 @@
 import keras
 
 from inception_tf.errors import UsageError
+from inception_tf.models.blocks import serializable
 from inception_tf.training.recipe import OPTIMIZERS
 
 
+@serializable  # with the optimizer, ModelCheckpoint saves them
 class RMSprop(keras.optimizers.RMSprop):
     """TensorFlow 1's RMSProp, as Slim trained with it: the mean square of the gradients starts at 1, not at 0.
 
@@ -16,11 +18,21 @@ class RMSprop(keras.optimizers.RMSprop):
         return super().add_optimizer_variables(trainable_variables, name, "ones" if name == "velocity" else initializer)
 
 
+@serializable
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A line from 0 up to `learning_rate` over the first steps, and then that, a number or a schedule of its own."""
 
     def __init__(self, learning_rate, steps):
         self.learning_rate, self.steps = learning_rate, steps
+
+    def get_config(self):
+        rate = self.learning_rate
+        rate = keras.saving.serialize_keras_object(rate) if callable(rate) else rate
+        return {"learning_rate": rate, "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["learning_rate"]), config["steps"])
 
     def __call__(self, step):
         step = keras.ops.cast(step, "float32")

@@ -176,12 +176,15 @@ def _check_ridge(product, phase, train, devices):
 
 
 def check_batch(recipe, train):
-    """Raises a `UsageError` where there are fewer training images than in a batch."""
+    """Raises a `UsageError` where the training images are fewer than a batch, or the steps than `accumulate`."""
     if recipe.batch_size > len(train):
         raise UsageError(
             f"A batch of {recipe.batch_size} is more than the {len(train)} training images. "
             f"Give --batch-size {len(train)} or less."
         )
+    steps = min(phase.epochs for phase in recipe.phases) * (len(train) // recipe.batch_size)
+    if recipe.accumulate > steps:
+        raise UsageError(f"accumulate={recipe.accumulate} leaves a phase of {steps} steps without one update.")
 
 
 def warnings(train, held_out):

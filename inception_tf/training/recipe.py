@@ -87,8 +87,10 @@ SIZE = Rule(_is_size, "a side above 0, or (height, width)", int)
 CLASS_WEIGHTS = Rule(_is_class_weights, '"balanced", or a dict from class names to factors of at least 0', str)
 AUGMENT = _one_of("fast", "full", "none")
 PHASES = Rule(
-    lambda v: isinstance(v, tuple) and v and all(isinstance(phase, Phase) for phase in v),
-    "a list of phases that is not empty",
+    lambda v: (
+        isinstance(v, tuple) and v and all(isinstance(p, Phase) for p in v) and len({p.name for p in v}) == len(v)
+    ),
+    "a list of phases that is not empty, each with a name of its own",
 )
 
 

@@ -1,5 +1,6 @@
 """`save_pretrained` and `from_pretrained`: read by safetensors and by huggingface_hub's own model card."""
 
+import base64
 import dataclasses
 import functools
 import http.server
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import inception_tf as itf
-from inception_tf.errors import CheckpointError, DownloadError, MismatchError, UsageError
+from inception_tf.errors import CheckpointError, DownloadError, ExportError, MismatchError, UsageError
 
 safetensors = pytest.importorskip("safetensors.numpy")
 MEASURED = {"data": "flowers", "images": 50, "accuracy": 0.94, "loss": 0.2, "step": 120}
@@ -43,7 +44,7 @@ def test_it_comes_back(model, saved):
         itf.save_pretrained(itf.fuse_for_inference(model), saved.parent / "fused")
 
 
-def test_the_card_is_the_hubs(saved):
+def test_the_card_is_the_hubs(model, saved, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     data = hub.ModelCard.load(saved / "README.md").data
     assert (data.license, data.pipeline_tag, data.library_name) == (
@@ -53,6 +54,11 @@ def test_the_card_is_the_hubs(saved):
     )
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("accuracy", 0.94, "flowers")
+    measured = {**MEASURED, "mean_ap": 0.8125}  # of several labels an image
+    del measured["accuracy"]
+    monkeypatch.setattr(model, "card", dataclasses.replace(model.card, thresholds=[0.5] * 3, evaluation=measured))
+    (result,) = hub.ModelCard.load(itf.save_pretrained(model, tmp_path / "tags") / "README.md").data.eval_results
+    assert (result.metric_type, result.metric_value) == ("mean_average_precision", 0.8125)
 
 
 def test_what_is_wrong_is_said(saved, tmp_path):
@@ -86,7 +92,7 @@ def test_what_is_wrong_is_said(saved, tmp_path):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for."""
+    """As much of the hub as a download and an upload ask for."""
 
     def __init__(self, folder, *args):
         self.folder = folder
@@ -95,7 +101,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         name, commit = self.path.rpartition("/")[2].partition("?")[0], "a" * 40
         names = [path.name for path in self.folder.iterdir()]
-        if "owner/tiny" not in self.path:
+        if "owner/tiny" not in self.path or self.headers["Authorization"] == "Bearer hf_wrong":
             self.send_error(404)
             return
         body = json.dumps({"id": "owner/tiny", "sha": commit, "siblings": [{"rfilename": n} for n in names]}).encode()
@@ -103,28 +109,57 @@ class Hub(http.server.BaseHTTPRequestHandler):
             body = json.dumps([{"type": "file", "path": n, "size": 1, "oid": n} for n in names]).encode()
         if "/resolve/" in self.path:
             body = (self.folder / name).read_bytes()
-        self.send_response(200)
-        for key, value in {"X-Repo-Commit": commit, "ETag": f'"{name}"', "Content-Length": len(body)}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+        self.answer(body, {"X-Repo-Commit": commit, "ETag": f'"{name}"'})
 
     do_HEAD = do_GET
+
+    def do_POST(self):
+        text, url = self.rfile.read(int(self.headers["Content-Length"])), f"http://{self.headers['Host']}/owner/tiny"
+        if self.headers["Authorization"] != "Bearer hf_test":
+            self.send_error(401)
+            return
+        answer = {"url": url}  # of a new repository
+        if "/validate-yaml" in self.path:
+            answer = {"warnings": [], "errors": []}
+        elif "/preupload/" in self.path:
+            files = json.loads(text)["files"]
+            answer["files"] = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]
+        elif "/commit/" in self.path:
+            for line in map(json.loads, text.splitlines()):
+                if line["key"] == "file":
+                    (self.folder / line["value"]["path"]).write_bytes(base64.b64decode(line["value"]["content"]))
+            answer = {"commitUrl": f"{url}/commit/{'b' * 40}", "commitOid": "b" * 40, "success": True}
+        self.answer(json.dumps(answer).encode())
+
+    def answer(self, body, headers=()):
+        self.send_response(200)
+        for key, value in {**dict(headers), "Content-Length": len(body)}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass
 
 
-def test_from_a_hub(model, saved, tmp_path, monkeypatch):
+def test_to_a_hub_and_back(model, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Hub, saved))
+    (tmp_path / "remote").mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Hub, tmp_path / "remote"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
-    download = functools.partial(hub.snapshot_download, endpoint=endpoint, cache_dir=tmp_path)
+    download = functools.partial(hub.snapshot_download, endpoint=endpoint, cache_dir=tmp_path / "cache")
     monkeypatch.setattr(hub, "snapshot_download", download)
+    api = hub.HfApi
     try:
+        monkeypatch.setattr(hub, "HfApi", functools.partial(api, endpoint, token="hf_wrong"))
+        with pytest.raises(ExportError, match="hf://owner/tiny cannot be written.*401"):
+            itf.push_to_hub(model, "owner/tiny")
+        monkeypatch.setattr(hub, "HfApi", functools.partial(api, endpoint, token="hf_test"))
+        assert itf.push_to_hub(model, "hf://owner/tiny", "mit") == f"{endpoint}/owner/tiny/commit/{'b' * 40}"
         assert same(model, itf.from_pretrained("hf://owner/tiny"))
+        assert hub.ModelCard.load(tmp_path / "remote" / "README.md").data.license == "mit"
         with pytest.raises(DownloadError, match="hf://owner/none"):
             itf.from_pretrained("hf://owner/none@main")
     finally:

@@ -68,6 +68,7 @@ def test_csv(files):
         (("path", "label"), [], "no row with an image"),
         (("path", "label"), [("a.png", "a")], "one class only, 'a'"),
         (("path", "label"), [("a.png", "a"), ("b.png", "7")], "not among the 2 classes .x, y.: 7, a"),
+        (("path", "label"), [("a.png", "1"), ("b.png", "2")], "Expected 0 to 1.*counts from 1.*--labels-offset 1"),
     ],
 )
 def test_tables_that_are_none(tmp_path, header, rows, message):
@@ -98,6 +99,10 @@ def test_hugging_face(files):
     assert_is(open_examples(f"hf:{files}/saved"))
     with pytest.raises(UsageError, match="Cannot open hf:.*nowhere"):
         open_examples(f"hf:{files}/nowhere")
+    with pytest.raises(UsageError, match="Received: DatasetDict"):
+        open_examples(datasets.DatasetDict(train=dataset))
+    with pytest.raises(UsageError, match="Several labels"):
+        open_examples(dataset.remove_columns("label").add_column("labels", [NAMES[:2]] * 8))
 
 
 @pytest.mark.parametrize("kind", ["cls", "txt", "json"])

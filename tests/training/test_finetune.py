@@ -215,7 +215,12 @@ def test_a_wrong_option_leaves_nothing(pictures, tmp_path):
         {"recipe": make_recipe(Phase("all", 1, ridge=True), augment="none")},
         {"recipe": make_recipe(RIDGE, freeze=["*biases"])},
         {"data": data},
+        {"recipe": make_recipe(HEADS, accumulate=4)},  # of an epoch of 3 steps
         {"callbacks": ["TensorBoard"]},
+        {"save_seconds": float("nan")},
+        {"save_steps": 0},
+        {"epochs": 3},
+        {"recipe": {"batch": 8}},
     ):
         with pytest.raises(UsageError):
             run(**{"data": pictures, "recipe": RECIPE, "out": out, **broken})
@@ -452,8 +457,12 @@ def test_callbacks_of_keras(pictures, tmp_path):
         on_epoch_end=lambda epoch, logs: epochs.append(logs),
         on_train_end=lambda logs: events.append("end"),
     )
-    recipe = make_recipe(HEADS, Phase("all", 2, ("*",), 1e-3))
-    history = run(pictures, recipe, callbacks=[recorder, keras.callbacks.CSVLogger(file, append=True)]).history
+    recipe = make_recipe(HEADS, Phase("all", 2, ("*",), 1e-3), size=32, optimizer="rmsprop", warmup_epochs=0.5)
+    writers = keras.callbacks.CSVLogger(file, append=True), keras.callbacks.ModelCheckpoint(tmp_path / "last.keras")
+    history = run(pictures, recipe, callbacks=[recorder, *writers]).history
+    assert (
+        keras.models.load_model(tmp_path / "last.keras").optimizer.get_config() == recorder.model.optimizer.get_config()
+    )
     assert events == ["train", 0, "test", "end", "train", 1, "test", 2, "test", "end"]
     assert steps == [0, 1, 2] * 3
     assert epochs == [{name: row[name] for name in logs} for row, logs in zip(history, epochs)]
@@ -468,7 +477,7 @@ def test_a_callback_ends_a_phase_and_resumes(pictures, tmp_path):
     def stop():
         return keras.callbacks.EarlyStopping("val_accuracy", patience=3)
 
-    history = run(pictures, recipe, callbacks=[stop()]).history
+    history = run(pictures, recipe, callbacks=stop()).history
     assert [(row["phase"], row["epoch"]) for row in history] == [*(("all", i) for i in (1, 2, 3, 4)), ("heads", 1)]
     with pytest.raises(Broken):
         run(pictures, recipe, tmp_path / "run", callbacks=[stop(), BreakAt(8)])

@@ -99,7 +99,7 @@ def test_a_run(result, table):
     assert found.macro_f1 >= sklearn.f1_score(truth, p >= 0.5, average="macro")
     report = json.loads((result.path / "report/evaluation.json").read_text())
     assert report["mean_ap"] == pytest.approx(found.mean_ap) and "mAP" in str(found) and "top" not in str(found)
-    assert "val_pr_auc" in str(result)
+    assert "mAP" in found._repr_html_() and "val_pr_auc" in str(result) and str(result) == repr(result)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_what_does_not_go_together(result, table, pictures, tmp_path):
         with pytest.raises(UsageError, match="mixup and class_weights are for one label an image"):
             run(table, recipe=dataclasses.replace(RECIPE, **options))
     with pytest.raises(UsageError, match="gives an image several labels. Received: data with one label"):
-        evaluate(open_engine(result.path), open_examples(pictures))
+        evaluate(result.path, pictures)
     (tmp_path / "val.csv").write_text("path,label\na.png,bright\nb.png,striped\n")
     with pytest.raises(UsageError, match="Give both alike"):
         run(table, val=tmp_path / "val.csv")

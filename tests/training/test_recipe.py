@@ -77,6 +77,7 @@ def test_batch_norm_by_the_size_of_the_data(images, pretrained, given, mode):
         ({"seed": -1}, "seed=-1"),
         ({"phases": []}, r"phases=\(\)"),
         ({"phases": "heads"}, "phases='heads'"),
+        ({"phases": [{"name": "a", "epochs": 1}] * 2}, "name of its own"),
         ({"phases": [{"name": "a"}]}, "needs epochs"),
         ({"phases": [{"name": "a", "epochs": 0}]}, "epochs=0"),
         ({"phases": [{"name": "a", "epochs": 1, "learning_rate": 0}]}, "learning_rate=0"),
