@@ -134,7 +134,8 @@ def _logits(model):
     logits = model.logits
     if model.card.options.get("head_blocks"):
         raise UsageError(
-            f"{model.name} classifies by several blocks (head_blocks): no feature map has all the evidence."
+            f"{model.name} classifies by several blocks (head_blocks): no feature map has all the evidence. "
+            "Fine-tuned by --recipe slim it has one."
         )
     if len(logits.shape) != 2:
         raise UsageError(

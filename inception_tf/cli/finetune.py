@@ -11,7 +11,7 @@ from pathlib import Path
 from inception_tf.cli.outcome import Outcome
 from inception_tf.errors import UsageError
 from inception_tf.training.deployment import FORMS, deployment
-from inception_tf.training.recipe import BOOL, ONE_PHASE, TWO_PHASES, Recipe, describe
+from inception_tf.training.recipe import BOOL, COMMON, ONE_PHASE, TWO_PHASES, Recipe, describe
 
 KERAS = False  # the process that watches workers needs none
 
@@ -45,7 +45,10 @@ def add_arguments(parser):
         "--new-head", action="store_true", help="new heads, although there are as many classes as before"
     )
     parser.add_argument(
-        "--recipe", metavar="FILE", help="a YAML recipe, or slim or modern; the options below override it"
+        "--recipe",
+        metavar="FILE",
+        help="a YAML recipe, or slim or modern; the options below override it (modern for a new head of Inception-v3 "
+        f"on few images if no option below is given but --{', --'.join(sorted(COMMON)).replace('_', '-')}; else slim)",
     )
     parser.add_argument("--devices", type=int, help="GPUs that share every batch (all)")
     parser.add_argument(
@@ -104,7 +107,8 @@ def run(args):
 
 
 def _check_batch(args, workers):
-    batch = _recipe(args).batch_size
+    recipe = _recipe(args)
+    batch = (Recipe(**recipe) if isinstance(recipe, dict) else recipe).batch_size
     if workers and batch % workers:
         raise UsageError(f"A batch of {batch} cannot be split among {workers} workers. Change --batch-size.")
 
@@ -162,7 +166,7 @@ def _one(paths):
 
 
 def _recipe(args):
-    """The recipe of --recipe, overridden by the other options."""
+    """The recipe of --recipe, overridden by the other options; a dict of what goes with any, where that is all."""
     recipe = Recipe.from_yaml(Path(args.recipe)) if args.recipe else Recipe()
     if args.augment and recipe.phases:
         phases = [dataclasses.replace(phase, augment=None) for phase in recipe.phases]
@@ -172,6 +176,8 @@ def _recipe(args):
     per_phase = {"epochs": _split("--epochs", args.epochs, int)}
     per_phase["learning_rate"] = _split("--learning-rate", args.learning_rate, float)
     per_phase["augment"] = values.pop("augment").split(",") if "," in (args.augment or "") else None
+    if not args.recipe and set(values) <= COMMON and not args.train and not any(per_phase.values()):
+        return values
     if args.train or any(per_phase.values()):
         phases = recipe.phases or (ONE_PHASE if args.weights == "none" else TWO_PHASES)
         values["phases"] = _phases(phases, args.train, per_phase)

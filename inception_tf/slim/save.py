@@ -34,7 +34,10 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     path = Path(path)
     refuse_fused(model, "A Slim checkpoint")
     if getattr(model, "card", None) and model.card.options.get("head_blocks"):
-        raise UsageError(f"{model.name} classifies by several blocks (head_blocks), which Slim's networks do not.")
+        raise UsageError(
+            f"{model.name} classifies by several blocks (head_blocks), which Slim's networks do not. Fine-tuned by "
+            "--recipe slim it can be saved."
+        )
     if scope is None:
         if getattr(model, "card", None) is None:
             raise UsageError(f"{model.name} is no model of this library: give the variable scope to write, scope=.")

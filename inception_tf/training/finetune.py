@@ -20,6 +20,7 @@ from inception_tf.evaluation.report import write_report
 from inception_tf.images.examples import Examples
 from inception_tf.images.sources import open_examples, open_training_data
 from inception_tf.inference.engines import KerasEngine
+from inception_tf.models.card import Weights
 from inception_tf.models.fused import refuse_fused
 from inception_tf.models.model import check_model
 from inception_tf.models.registry import find_network
@@ -27,10 +28,15 @@ from inception_tf.training.devices import find_devices
 from inception_tf.training.loop import Loop
 from inception_tf.training.network import rebuilt
 from inception_tf.training.phases import PhaseBuilder, check, check_batch
-from inception_tf.training.recipe import Phase, Recipe
+from inception_tf.training.recipe import COMMON, ENOUGH_IMAGES, NAMED, Phase, Recipe
 from inception_tf.training.run import BEST, LAST, Run, best_row, measure
 from inception_tf.training.state import Position, read_position
 from inception_tf.zoo import create_model, load_model, resolve
+
+MODERN = (
+    "Recipe: modern, the default for a new head of Inception-v3 on few images. Class maps, Grad-CAM and Slim "
+    "checkpoints need a model of Slim's: --recipe slim."
+)
 
 
 @dataclasses.dataclass(repr=False)
@@ -106,7 +112,9 @@ def finetune(
             published checkpoint such as "imagenet"; None for random weights.
         data: class folders, TFRecords, a `tf.data.Dataset` of (image, label), or `Examples`; see `open_examples`.
         val: the validation images, likewise. Default: those of `data` that `open_training_data` finds or holds out.
-        recipe: a `Recipe`, a dict or a YAML file of one, or a name: "slim", the default, or "modern".
+        recipe: a `Recipe`, a dict or a YAML file of one, or a name: "slim" or "modern". Default:
+            "modern" for a new head on weights of Inception-v3, with one device, fewer than 5,000 images and one label
+            each; else, and where a recipe says more than `recipe.COMMON`, "slim".
         out: the run's directory, see `Run`. With None, nothing stays on disk.
         network: the network's name, for None, published names, and where detection is not to decide.
         labels, labels_offset, val_fraction: as `open_training_data`.
@@ -149,6 +157,7 @@ def finetune(
             f"Of the recipe: {', '.join(sorted(words))}. Expected such as "
             'recipe=Recipe(phases=[Phase("all", epochs=3, learning_rate=1e-4)], batch_size=16)'
         )
+    common = recipe or {} if recipe is None or isinstance(recipe, dict) and set(recipe) <= COMMON else None
     if not isinstance(recipe, Recipe):
         recipe = Recipe.from_dict(recipe or {}) if isinstance(recipe, dict | None) else Recipe.from_yaml(Path(recipe))
     train, held_out = _examples(data, val, val_fraction, labels, labels_offset)
@@ -159,6 +168,9 @@ def finetune(
         info = find_network(network or "inception_v3")
         loading = {"input_shape": (*np.broadcast_to(recipe.size, 2).tolist(), info.channels), **loading}
     model = _opened(weights, len(train.class_names), network, loading)
+    if common is not None and _suits_modern(model, train, new_head, devices):
+        recipe = dataclasses.replace(NAMED["modern"], **common)
+        log(MODERN)
     product = _started(model, len(train.class_names), recipe, new_head, train.multi_label)
     if product.card.labels:
         train, held_out = (_in_order_of(product, examples) for examples in (train, held_out))
@@ -255,6 +267,15 @@ def _opened(weights, classes, name, loading):
             )
         return weights
     return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
+
+
+def _suits_modern(model, train, new_head, devices):
+    """Whether a run is such as those in which "modern" reached more than "slim" (docs/benchmarks.md)."""
+    card = model.card
+    known = card.classes == len(train.class_names) and (card.weights.complete or card.weights.fine_tuned_on)
+    few = len(train) < ENOUGH_IMAGES and not train.multi_label and devices.replicas == devices.workers == 1
+    pretrained = card.network == "inception_v3" and card.weights != Weights()
+    return few and pretrained and (new_head or not known)
 
 
 def _started(model, classes, recipe, new_head, multi_label):

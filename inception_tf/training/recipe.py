@@ -353,7 +353,10 @@ class Recipe:
         return dataclasses.replace(self, phases=phases, batch_norm=mode)
 
 
-# "slim" is the default. "modern", for few images: nothing below the heads is trained. The classifier, on features of
+# A run that asks for no more than these has the recipe that reached more where that was tried (`finetune`).
+COMMON = {"batch_size", "class_weights", "precision", "seed", "size", "xla"}
+
+# "modern", for few images: nothing below the heads is trained. The classifier, on features of
 # several blocks where the network can (Head2Toe, arXiv 2201.03529), is a ridge regression; one epoch of a rate that
 # hardly changes it makes it a run as any other.
 NAMED = {

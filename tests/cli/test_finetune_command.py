@@ -17,7 +17,8 @@ def recipe(*options):
 
 
 def test_options_make_the_recipe(tmp_path):
-    assert recipe().phases is None
+    assert recipe() == {} and recipe("--recipe", "slim") == Recipe()
+    assert recipe("--seed", "4", "--size", "96") == {"seed": 4, "size": 96}  # these go with any recipe
     given = recipe("--epochs", "3,2", "--learning-rate", "0.1,0.01", "--bn", "train", "--freeze", "Conv2d_*,Mixed_5b")
     assert given.phases == (Phase("heads", 3, ("heads",), 0.1), Phase("all", 2, ("*",), 0.01))
     assert (given.batch_norm, given.freeze) == ("train", ("Conv2d_*", "Mixed_5b"))

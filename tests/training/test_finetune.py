@@ -385,6 +385,37 @@ def test_a_head_on_several_blocks(pictures, tmp_path):
     assert not (tmp_path / "wrong").exists()
 
 
+def test_the_recipe_of_a_run_that_asks_for_none(pictures, monkeypatch):
+    model = itf.create_model("inception_v3", classes=4, depth_multiplier=0.1, input_shape=(75, 75, 3))
+    random, trained = model.card.weights, dataclasses.replace(model.card.weights, source="a checkpoint", complete=True)
+
+    class ChosenError(Exception):
+        pass
+
+    def started(model, classes, recipe, *rest):
+        raise ChosenError(recipe)
+
+    monkeypatch.setattr("inception_tf.training.finetune._started", started)
+
+    def chosen(recipe=None, weights=trained, **options):
+        model.card = dataclasses.replace(model.card, weights=weights)
+        with pytest.raises(ChosenError) as error:
+            run(pictures, recipe, weights=model, network=None, **options)
+        return error.value.args[0]
+
+    modern = Recipe.from_yaml("modern")
+    assert chosen() == modern
+    assert chosen({"seed": 3, "size": 96}) == dataclasses.replace(modern, seed=3, size=96)
+    assert chosen("slim") == chosen(weights=random) == Recipe()
+    assert chosen({"seed": 3, "ema": 0.5}) == Recipe(seed=3, ema=0.5)  # it says how everything is trained
+    model = itf.create_model("inception_v3", classes=3, depth_multiplier=0.1, input_shape=(75, 75, 3))
+    assert chosen() == Recipe()  # the head goes on
+    assert chosen(new_head=True) == modern
+    assert chosen(weights=dataclasses.replace(trained, complete=False)) == modern
+    model = itf.create_model("lenet", classes=4)
+    assert chosen() == Recipe()
+
+
 @pytest.mark.slow
 def test_averages_are_what_is_kept(pictures):
     """With a decay near 1 they stay where the first step left them, however far the weights go."""
