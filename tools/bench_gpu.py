@@ -9,8 +9,9 @@
   torch.compile's default mode and with CUDA graphs (mode="reduce-overhead", batch 1).
 - A training step: 5 classes, softmax cross entropy, dropout 0.2, batch norm frozen, RMSProp with momentum as Slim, of
   the whole network ("full") or of a new head. Ours is what `finetune` runs on every batch; keras.applications' is plain
-  Keras. "ours Slim's recipe" is what `finetune` does by default where the network has its auxiliary head: that head's
-  loss and L2 come on top. "ours on features" is the head alone without augmentation: the backbone has run before.
+  Keras. "ours Slim's recipe" is what `finetune --recipe slim` does where the network has its auxiliary head:
+  that head's loss and L2 come on top. "ours on features" is the head alone without augmentation: the backbone has run
+  before.
 - A GPU computes in bfloat16, weights too for inference (for training they are float32); a CPU in float32.
 - Images are random and on the device already. Compilation and warm-up are in the first answer and in no other column.
 - `--only` takes a row of one mode too, such as "full ours JAX". "of matmul": multiply-adds of the network a second, of

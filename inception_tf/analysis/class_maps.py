@@ -135,7 +135,7 @@ def _logits(model):
     if model.card.options.get("head_blocks"):
         raise UsageError(
             f"{model.name} classifies by several blocks (head_blocks): no feature map has all the evidence. "
-            "Fine-tuned by --recipe slim it has one."
+            "Fine-tuned by --recipe slim from other weights it has one."
         )
     if len(logits.shape) != 2:
         raise UsageError(

@@ -48,7 +48,8 @@ def add_arguments(parser):
         "--recipe",
         metavar="FILE",
         help="a YAML recipe, or slim or modern; the options below override it (modern for a new head of Inception-v3 "
-        f"on few images if no option below is given but --{', --'.join(sorted(COMMON)).replace('_', '-')}; else slim)",
+        "on few images and one device, if no option below is given but "
+        f"--{', --'.join(sorted(COMMON)).replace('_', '-')}; else slim)",
     )
     parser.add_argument("--devices", type=int, help="GPUs that share every batch (all)")
     parser.add_argument(

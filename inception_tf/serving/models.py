@@ -74,8 +74,8 @@ class Servable:
     def predict(self, request):
         """The PredictResponse to a PredictRequest."""
         signature, outputs = self.signature(request.model_spec.signature_name), request.output_filter
-        if not set(outputs) <= set(signature.outputs):
-            raise RpcError(f"output tensor alias not found in signature: {list(outputs)!s:.200}")
+        if not set(outputs) <= set(signature.outputs) or len(set(outputs)) < len(outputs):
+            raise RpcError(f"output tensor alias not found in signature, or twice: {list(outputs)!s:.200}")
         wanted = {key: tf.as_dtype(info.dtype).name for key, info in sorted(signature.inputs.items())}
         inputs = {key: self._array(key, proto) for key, proto in sorted(request.inputs.items())}
         given = {key: tf.as_dtype(array.dtype).name for key, array in inputs.items()}
@@ -105,7 +105,7 @@ class Servable:
         shape = [dim.size for dim in proto.tensor_shape.dim]
         try:
             # One value may stand for all, so the size is looked at before anything so large is built.
-            if math.prod(shape) * tf.as_dtype(proto.dtype).size > self.max_bytes:
+            if math.prod(shape) * tf.as_dtype(proto.dtype).size > max(self.max_bytes, proto.ByteSize()):
                 raise ValueError(f"it is larger than {self.max_bytes:,} bytes")
             if proto.dtype == tf.string.as_datatype_enum and math.prod(shape) != len(proto.string_val):
                 raise ValueError(f"it has {len(proto.string_val)} strings")
@@ -126,7 +126,7 @@ class Servable:
         if len(context) * len(examples) > self.max_bytes:
             raise RpcError(f"The context is too large for {len(examples)} examples.")
         # A message behind another is merged into it: so every example gets the context.
-        inputs = {"inputs": tf.make_tensor_proto([context + example for example in examples])}
+        inputs = {"inputs": tf.make_tensor_proto([context + example for example in examples], tf.string)}
         outputs = self.predict(predict_pb2.PredictRequest(model_spec=request.model_spec, inputs=inputs)).outputs
         response = classification_pb2.ClassificationResponse(model_spec=self._spec(request))
         for classes, scores in zip(tf.make_ndarray(outputs["classes"]), tf.make_ndarray(outputs["scores"])):

@@ -45,6 +45,7 @@ def predict(servable, body):
 def classify(servable, body):
     """The JSON that answers a Classify request: a list of [label, score] for every example."""
     document, name = _parse(body)
+    servable.signature(name)  # a name that is no text is refused before it is put into a message
     examples = document.get("examples")
     if not isinstance(examples, list):
         raise RpcError("Expecting 'examples' to be a list")
@@ -85,9 +86,9 @@ def _tensor(key, value, dtype):
     try:
         if dtype == tf.string:
             return tf.make_tensor_proto(np.vectorize(_bytes, otypes=[object])(np.array(value, object)))
-        array = np.array(value)
-        kinds = "iuf" if dtype.is_floating else "iu" if dtype.is_integer else "b"
-        if array.dtype.kind in kinds or not array.size:
+        array = np.array(value, object)  # with another type one string would make every element as long
+        kinds = {int, float} if dtype.is_floating else {int} if dtype.is_integer else {bool}
+        if set(map(type, array.flat)) <= kinds:
             return tf.make_tensor_proto(array.astype(dtype.as_numpy_dtype))
     except (AttributeError, ValueError, TypeError, OverflowError, RecursionError):
         pass

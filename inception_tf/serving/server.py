@@ -20,17 +20,22 @@ from grpc import StatusCode
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.errors import InceptionTFError, UsageError, reason
 from inception_tf.serving import rest_json
 from inception_tf.serving.models import Models, RpcError
 
 log = logging.getLogger(__name__)
 
-# The paths of tensorflow_serving/model_servers/http_rest_api_util.cc and the statuses of its http_server.cc, but for
-# 413: a body that is too large.
+# The paths of tensorflow_serving/model_servers/http_rest_api_util.cc and the statuses of its http_server.cc; that of a
+# body that is too large is 413.
 MODEL = r"(?i)/v1/models/([^/:]+)(?:/versions/(\d{1,18}))?"
 PATHS = {"POST": re.compile(f"{MODEL}:(classify|predict)"), "GET": re.compile(f"{MODEL}(?:/(metadata))?")}
-HTTP_STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 413, "DEADLINE_EXCEEDED": 504}
+HTTP_STATUS = {
+    **dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400),
+    **{"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "ABORTED": 409, "ALREADY_EXISTS": 409},
+    **{"RESOURCE_EXHAUSTED": 429, "CANCELLED": 499, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504},
+}
+TOO_LARGE = "The body is larger than"
 RPCS = {
     "predict": ("PredictionService", "Predict", predict_pb2.PredictRequest),
     "classify": ("PredictionService", "Classify", classification_pb2.ClassificationRequest),
@@ -108,18 +113,20 @@ class LocalServer:
             await site.start()
             await rpc.start()
             watch = asyncio.create_task(self._watch())
-            yield self
-            log.info("stopping: answering the requests in flight")
-            watch.cancel()
-            self._stopping, waiting = True, []
-            with contextlib.suppress(OSError):  # it would block: there are no more
-                while True:
-                    waiting.append(listener.accept()[0])  # closing the listener would reset them
-            await site.stop()
-            for connection in waiting:
-                await asyncio.get_running_loop().connect_accepted_socket(rest.server, connection)
-            await asyncio.sleep(GRACE)
-            await asyncio.gather(rest.cleanup(), rpc.stop(self.timeout))
+            try:
+                yield self
+            finally:
+                log.info("stopping: answering the requests in flight")
+                watch.cancel()
+                self._stopping, waiting = True, []
+                with contextlib.suppress(OSError):  # it would block: there are no more
+                    while True:
+                        waiting.append(listener.accept()[0])  # closing the listener would reset them
+                await site.stop()
+                for connection in waiting:
+                    await asyncio.get_running_loop().connect_accepted_socket(rest.server, connection)
+                await asyncio.sleep(GRACE)
+                await asyncio.gather(rest.cleanup(), rpc.stop(self.timeout))
 
     async def _watch(self):
         """Checks for new versions."""
@@ -139,9 +146,12 @@ class LocalServer:
             code, answer = StatusCode.DEADLINE_EXCEEDED, f"No answer within {self.timeout:g} seconds"
         except RpcError as error:
             code, answer = error.code, error.message
-            error.__traceback__ = (
-                None  # its frames hold the request, and the error: a circle, which is not freed at once
-            )
+            # Its frames hold the request, and the error: a circle, which is not freed at once.
+            error.__traceback__ = None
+        except Exception as error:
+            log.exception("%s, %s: a request failed", api, method)
+            code, answer = StatusCode.INTERNAL, reason(error)
+            error.__traceback__ = None
         finally:
             # Clients choose the name: only that of a model becomes a label.
             labels = api, method, model if model in self.models.servables else "", code.name
@@ -183,7 +193,8 @@ class LocalServer:
             text = f"Malformed request: {request.method} {path:.200}"
         status = 200
         if code is not StatusCode.OK:
-            text, status = json.dumps({"error": text}), HTTP_STATUS.get(code.name, 500)
+            status = 413 if text.startswith(TOO_LARGE) else HTTP_STATUS.get(code.name, 500)
+            text = json.dumps({"error": text})
         response = web.Response(text=text, status=status, content_type="application/json")
         if self._stopping:
             response.force_close()
@@ -201,7 +212,7 @@ class LocalServer:
             except (web.RequestPayloadError, ValueError, OSError) as error:  # a body that is not what its headers say
                 raise RpcError(f"Cannot read the body: {error!s:.200}") from None
             if size > self.max_bytes:
-                raise RpcError(f"The body is larger than {self.max_bytes:,} bytes", StatusCode.RESOURCE_EXHAUSTED)
+                raise RpcError(f"{TOO_LARGE} {self.max_bytes:,} bytes", StatusCode.RESOURCE_EXHAUSTED)
             return await self._in_thread(method, self._rest_call, spec, body)
 
     def _rest_call(self, method, spec, body):
@@ -215,7 +226,8 @@ class LocalServer:
         return json_format.MessageToJson(self._call(method, request), ensure_ascii=False, **options)
 
     async def _page(self, request):
-        return web.FileResponse(Path(__file__).with_name("page.html"))
+        headers = {"Content-Security-Policy": "frame-ancestors 'none'"}  # which a page cannot say of itself
+        return web.FileResponse(Path(__file__).with_name("page.html"), headers=headers)
 
     async def _page_models(self, request):
         """The names of the models that take an image file."""

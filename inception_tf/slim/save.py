@@ -36,7 +36,7 @@ def save_slim(model, path, format="v2", scope=None, overwrite=False):
     if getattr(model, "card", None) and model.card.options.get("head_blocks"):
         raise UsageError(
             f"{model.name} classifies by several blocks (head_blocks), which Slim's networks do not. Fine-tuned by "
-            "--recipe slim it can be saved."
+            "--recipe slim from other weights it can be saved."
         )
     if scope is None:
         if getattr(model, "card", None) is None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import hashlib
+import os
 import shlex
 import tempfile
 import time
@@ -34,8 +35,8 @@ from inception_tf.training.state import Position, read_position
 from inception_tf.zoo import create_model, load_model, resolve
 
 MODERN = (
-    "Recipe: modern, the default for a new head of Inception-v3 on few images. Class maps, Grad-CAM and Slim "
-    "checkpoints need a model of Slim's: --recipe slim."
+    "Recipe: modern, the default for a new head of Inception-v3 on few images and one device. Class maps, Grad-CAM and "
+    "Slim checkpoints need a model of Slim's: --recipe slim."
 )
 
 
@@ -100,7 +101,7 @@ def finetune(
     command=None,
     **loading,
 ):
-    """Trains a network on labeled images, as Slim's train_image_classifier.py does unless the recipe says otherwise.
+    """Trains a network on labeled images: as Slim's train_image_classifier.py does, or by another recipe.
 
     A run that was killed resumes from its last saved state when it is called again with the same arguments; with more
     epochs, or a phase more, a run goes on from its last step. Where the weights have another number of classes than the
@@ -126,7 +127,8 @@ def finetune(
             features that were computed once) to logits. `on_train_begin` comes with every phase, and `stop_training`
             ends one; epochs are numbered through all phases; the logs are named as in `Result.history`. What a callback
             counts is saved with the state: `EarlyStopping` and its like resume too, but for weights that they remember.
-            What writes a file needs to append. `ModelCheckpoint` writes the model that is trained.
+            What writes a file needs to append. `ModelCheckpoint` writes the model that is trained, which Keras opens
+            once this module is imported.
         log: takes the lines that tell how it goes.
         report: whether to evaluate the best model at the end and write pictures and numbers into the run's directory.
         tensorboard: whether to write the metrics for TensorBoard too, under the names of Keras's own callback.
@@ -145,7 +147,9 @@ def finetune(
     callbacks = keras.tree.flatten(callbacks or ())  # None or a single one too, as `fit` takes them
     if wrong := [callback for callback in callbacks if not isinstance(callback, keras.callbacks.Callback)]:
         raise UsageError(f"callbacks takes objects of keras.callbacks.Callback. Received: {wrong[0]!r}")
-    if not save_seconds >= 0 or save_steps is not None and save_steps < 1:
+    if not isinstance(recipe, (Recipe, dict, str, os.PathLike, type(None))):
+        raise UsageError(f"recipe is a Recipe, a dict or a YAML file of one, or a name. Received: {recipe!r}")
+    if not (isinstance(save_seconds, (int, float)) and save_seconds >= 0) or save_steps is not None and save_steps < 1:
         raise UsageError(
             "save_seconds is at least 0, save_steps None or at least 1. "
             f"Received: save_seconds={save_seconds}, save_steps={save_steps}"
@@ -168,7 +172,7 @@ def finetune(
         info = find_network(network or "inception_v3")
         loading = {"input_shape": (*np.broadcast_to(recipe.size, 2).tolist(), info.channels), **loading}
     model = _opened(weights, len(train.class_names), network, loading)
-    if common is not None and _suits_modern(model, train, new_head, devices):
+    if common is not None and _suits_modern(model, weights, train, new_head, devices, loading):
         recipe = dataclasses.replace(NAMED["modern"], **common)
         log(MODERN)
     product = _started(model, len(train.class_names), recipe, new_head, train.multi_label)
@@ -269,13 +273,15 @@ def _opened(weights, classes, name, loading):
     return create_model(name or "inception_v3", weights=weights, classes=classes, **loading)
 
 
-def _suits_modern(model, train, new_head, devices):
+def _suits_modern(model, weights, train, new_head, devices, loading):
     """Whether a run is such as those in which "modern" reached more than "slim" (docs/benchmarks.md)."""
     card = model.card
-    known = card.classes == len(train.class_names) and (card.weights.complete or card.weights.fine_tuned_on)
+    # A checkpoint that lacks something lacks the heads; what else is left out is asked for, in `loading`.
+    lacking = isinstance(weights, (str, os.PathLike)) and resolve(weights).kind == "checkpoint"
+    new = new_head or card.classes != len(train.class_names) or lacking and not card.weights.complete
     few = len(train) < ENOUGH_IMAGES and not train.multi_label and devices.replicas == devices.workers == 1
-    pretrained = card.network == "inception_v3" and card.weights != Weights()
-    return few and pretrained and (new_head or not known)
+    pretrained = card.network == "inception_v3" and card.weights != Weights() and set(loading) <= {"scope", "ema"}
+    return new and few and pretrained
 
 
 def _started(model, classes, recipe, new_head, multi_label):

@@ -7,8 +7,10 @@ import shutil
 import socket
 import threading
 import time
+import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -21,6 +23,7 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
 from inception_tf.errors import InceptionTFError, UsageError
+from inception_tf.serving import rest_json
 from inception_tf.serving.directories import find_models
 from inception_tf.serving.models import RpcError, Servable
 
@@ -107,6 +110,29 @@ def test_short_messages_that_stand_for_much(stub):
     for _ in range(4000):
         given.examples.add()
     assert "context is too large" in refused(invalid, stub.Classify, request)
+
+
+def test_one_long_string_makes_no_other_longer(server):
+    """NumPy's own strings are all as long as the longest: here that would be 2 and 4 GB."""
+    request, servable = classify_request("digits"), server.models.servables["digits"]
+    examples = [request.input.example_list.examples.add() for _ in range(4200)]
+    examples[0].features.feature["image/encoded"].bytes_list.value.append(bytes(500_000))
+    tracemalloc.start()
+    with pytest.raises(RpcError, match="4096 rows"):
+        servable.classify(request)
+    with pytest.raises(RpcError, match="lists of equal sizes"):
+        rest_json.predict(servable, json.dumps({"instances": ["a" * 500_000, *([0] * 2000)]}))
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+def test_errors_of_any_kind_are_json(server, url, rest, monkeypatch):
+    body = {"signature_name": "\ud800", "examples": [{}]}
+    assert rest(url, "/v1/models/digits:classify", body)[0] == 400
+    for error, wanted in (RpcError("busy", grpc.StatusCode.UNAVAILABLE), 503), (KeyError("digits"), 500):
+        monkeypatch.setattr(server.models.servables["digits"], "predict", Mock(side_effect=error))
+        status, answer = rest(url, "/v1/models/digits:predict", {"instances": np.zeros((1, 28, 28, 1)).tolist()})
+        assert status == wanted and set(answer) == {"error"}
 
 
 def test_more_rows_than_run_at_once(stub, signatures, digits):

@@ -18,7 +18,8 @@ DENSE = ("MatMul", "_FusedMatMul")
 ADDING = ("BiasAdd", "Add", "AddV2")
 ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 # What a network's last feature map comes from, and what reads scores without another making of them.
-LAST = ("Concat", "ConcatV2", "Relu")
+LAST = ("Concat", "ConcatV2", "Relu", "_FusedConv2D", "_FusedBatchNormEx")
+DROPPING = ("Mul", "RealDiv", "Div", "Merge", "Switch")  # in a scope of dropout: nothing, when it does not train
 ANSWERS = (*SHAPING, "ArgMax", "TopK", "TopKV2", "NoOp")
 BATCH_NORM = re.compile(r"_?FusedBatchNorm(V2|V3|Ex)?")
 # What a network computes with, and nothing that reads or writes a file or calls back: a stranger's graph may be run.
@@ -138,7 +139,9 @@ class Graph:
         if kernel is None or any(node.attr[f"transpose_{side}"].b for side in "ab"):
             return None
         features = self.back(node.input[0], SHAPING)
-        last = self.back(node.input[0], (*SHAPING, *POOLING))
+        while features is not None and features.op in DROPPING and "dropout" in features.name.lower():
+            features = self.back(features.input[0], SHAPING)
+        last = self.last_map(features)
         above = {self.nodes[name].op for name in self.above(node.name)}
         below = {self.nodes[name].op for name in self.below([node.name])}
         if last is None or last.op not in LAST or not above & {*CONVOLUTIONS}:
@@ -157,6 +160,10 @@ class Graph:
         scores = activated[0] if activated else logits
         name = bias.name if bias is not None else None
         return Head(kernel.name, name, features.name, logits.name, scores.name, ACTIVATIONS.get(scores.op))
+
+    def last_map(self, features):
+        """The node of the feature map that a head's features are, or are pooled from; None where there is none."""
+        return self.back(features.name, (*SHAPING, *POOLING)) if features is not None else None
 
     def input(self):
         """Where images come in: the node, and the (scale, offset) that makes the first convolution's input of them.

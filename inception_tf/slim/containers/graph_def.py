@@ -108,6 +108,9 @@ class FrozenGraph(Checkpoint):
         info = next((info for info in networks().values() if info.scope in parts), None)
         if info is None:
             return
+        last = self.graph.last_map(self.graph.nodes[head.features])
+        if not any(re.fullmatch(rf"{info.scope}(_\d+)?", part) for part in last.name.split("/")[:-1]):
+            return  # something of the graph's own comes between
         first = next(name for name in shapes if info.scope in name.split("/")[:-1])
         scope = "/".join(first.split("/")[: first.split("/").index(info.scope) + 1])
         published = specification(info.name)

@@ -87,9 +87,14 @@ def _head(config, source):
                 f"{source} has a classifier on features pooled by their maximum, which no network of Slim's has. Save "
                 "the model below it, keras.Model(model.input, model.layers[…].output), and load that."
             )
+        pooled = kinds.index("GlobalAveragePooling2D") if "GlobalAveragePooling2D" in kinds else len(kinds)
+        strange = [kind for kind in kinds[pooled + 1 :] if kind not in ("Dropout", "Dense", "Activation", "Softmax")]
         after = layers[len(kinds) - 1 - kinds[::-1].index("Dense") :]
         found = [layer["config"].get("activation") or layer["class_name"].lower() for layer in after]
         found = [value["config"] if isinstance(value, dict) else value for value in found]
+        strange += [name for name in found if name not in ("softmax", "sigmoid", "linear", "dense", "dropout")]
+        if strange:
+            raise CheckpointError(f"{source} has a classifier with {strange[0]}, which no network of Slim's has.")
         return {"classifier_activation": next((name for name in found if name in ("softmax", "sigmoid")), None)}
 
 
