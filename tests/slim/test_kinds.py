@@ -364,6 +364,10 @@ def test_a_head_on_the_maximum(tmp_path):
     layers = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3)]
     config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).to_json()
     assert "pooled by their maximum" in error(hdf5._head, config, tmp_path)
+    for more in [keras.layers.UnitNormalization(), keras.layers.Dense(3)], [keras.layers.Dense(3, "tanh")]:
+        layers = [keras.layers.GlobalAveragePooling2D(), *more]
+        config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).to_json()
+        assert "which no network of Slim's has" in error(hdf5._head, config, tmp_path)
 
 
 def test_resnets_of_keras_applications(tmp_path):

@@ -202,15 +202,18 @@ def test_a_head_of_resource_variables(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("between", ["maximum", "product", "temperature"])
+@pytest.mark.parametrize("between", ["maximum", "product", "temperature", "convolution"])
 def test_a_head_that_computes_something_else_is_not_loaded(tmp_path, between):
     """Its scores would not be the graph's."""
     import tensorflow.compat.v1 as tf
 
     def head(features):
+        last = next(op for op in reversed(tf.get_default_graph().get_operations()) if op.type == "ConcatV2").outputs[0]
         if between == "maximum":
-            last = next(op for op in reversed(tf.get_default_graph().get_operations()) if op.type == "ConcatV2")
-            features = tf.reduce_max(last.outputs[0], [1, 2])
+            features = tf.reduce_max(last, [1, 2])
+        if between == "convolution":
+            kernel = tf.get_variable("own/kernel", (1, 1, last.shape[-1], last.shape[-1]))
+            features = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(last, kernel, 1, "SAME")), [1, 2])
         scores = dense(features * 0.5 if between == "product" else features, None)
         return tf.nn.softmax(scores * 2.0) if between == "temperature" else scores
 
@@ -288,14 +291,26 @@ def test_heads_that_are_none_are_named(tmp_path, capsys):
     assert summarize(path)["detection"].classes is None and itf.load_model(tmp_path / "m.keras").card.labels is None
 
 
+def dropped(features):
+    """A dense layer behind dropout as TensorFlow 1 wrote it."""
+    import tensorflow.compat.v1 as tf
+
+    keep, width = tf.placeholder_with_default(1.0, ()), features.shape[-1]
+    with tf.name_scope("dropout"):
+        mask = tf.floor(keep + tf.random.uniform(tf.shape(features)))
+        features = tf.multiply(tf.realdiv(features, keep, name="div"), mask, name="mul")
+    return dense(tf.reshape(features, (-1, width)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("trunk", "head"),
     [
+        (trunk, dropped),
         (functools.partial(hub_module, resource=True), functools.partial(dense, name="my_head", resource=False)),
         (trunk, functools.partial(dense, activation=None, use_bias=False)),
     ],
-    ids=["resources below", "no bias, no activation"],
+    ids=["dropout", "resources below", "no bias, no activation"],
 )
 def test_further_heads(tmp_path, trunk, head):
     frozen = freeze(trunk, head, scaled="module" in trunk.func.__name__ if hasattr(trunk, "func") else False)

@@ -19,7 +19,8 @@ ADDING = ("BiasAdd", "Add", "AddV2")
 ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 # What a network's last feature map comes from, and what reads scores without another making of them.
 LAST = ("Concat", "ConcatV2", "Relu", "_FusedConv2D", "_FusedBatchNormEx")
-DROPPING = ("Mul", "RealDiv", "Div", "Merge", "Switch")  # in a scope of dropout: nothing, when it does not train
+# In a scope of dropout: what does nothing unless it trains.
+DROPPING = ("Mul", "RealDiv", "Div", "SelectV2", "Merge", "Switch")
 ANSWERS = (*SHAPING, "ArgMax", "TopK", "TopKV2", "NoOp")
 BATCH_NORM = re.compile(r"_?FusedBatchNorm(V2|V3|Ex)?")
 # What a network computes with, and nothing that reads or writes a file or calls back: a stranger's graph may be run.
@@ -29,6 +30,7 @@ RUNNABLE = {
     *("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "_FusedBatchNormEx"),
     *("BatchNormWithGlobalNormalization", "LRN", "Max", "MaxPool", "Maximum", "Minimum", "Mul", "NoOp", "Pack", "Pad"),
     *("Placeholder", "Prod", "RealDiv", "Relu", "Relu6", "Rsqrt", "Shape", "Slice", "StridedSlice", "Sub", "Sum"),
+    *("Floor", "RandomUniform"),  # of dropout
 }
 # Where retrain.py and the like write the class names, beside the graph.
 LABELS = ("retrained_labels.txt", "output_labels.txt", "labels.txt")
@@ -140,7 +142,7 @@ class Graph:
             return None
         features = self.back(node.input[0], SHAPING)
         while features is not None and features.op in DROPPING and "dropout" in features.name.lower():
-            features = self.back(features.input[0], SHAPING)
+            features = self.back(features.input[features.op == "SelectV2"], SHAPING)
         last = self.last_map(features)
         above = {self.nodes[name].op for name in self.above(node.name)}
         below = {self.nodes[name].op for name in self.below([node.name])}
