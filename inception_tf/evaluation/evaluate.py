@@ -208,7 +208,7 @@ def evaluate(engine, examples, batch=32, exif_rotation=False, fast_decode=False)
         raise UsageError(f"The model gives an image {one}. Received: data with {other} an image.")
     truth = _truth(engine, examples)
     index, found, skipped = [], [], dict(examples.skipped)
-    timed, start = None, time.perf_counter()
+    first, start = None, time.perf_counter()
     decoding = {"decoder": engine.decoder, "scaled_for": engine.preprocessing if fast_decode else None}
 
     def prepare(i):
@@ -228,15 +228,13 @@ def evaluate(engine, examples, batch=32, exif_rotation=False, fast_decode=False)
             scores = _checked(engine, scores, [examples.names[i] for i in rows])
             found.append(scores if several else _answers(scores, truth[list(rows)]))
             index += rows
-            if timed is None and len(index) < len(examples):
-                timed, start = len(index), time.perf_counter()
+            first = first or (len(index), time.perf_counter())
     if not index:
         reasons = [f" {name}: {reason}" for name, reason in list(skipped.items())[:1]]
         raise ImageError(f"Not one of the {len(skipped)} images could be read.{''.join(reasons)}")
-    seconds = time.perf_counter() - start
-    counted = len(index) - timed if timed not in (None, len(index)) else len(index)
+    before, start = first if first[0] < len(index) else (0, start)
+    speed = (len(index) - before) / max(time.perf_counter() - start, 1e-9)
     facts = engine.labels, np.array(index, np.int64), [examples.names[i] for i in index], truth[index]
-    speed = counted / max(seconds, 1e-9)
     if several:
         facts = *facts, np.concatenate(found), engine.card.thresholds
         return MultiLabelEvaluation(*facts, skipped, speed, exif_rotation, fast_decode)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from inception_tf.errors import ImageError, UsageError, listed, raising
@@ -41,6 +42,8 @@ def open_folder(root, labels=None, complete=True):
         raise UsageError(f"{expected} Received: {len(stray)} images beside the class folders, {stray[0].path}.")
     if not folders:
         raise UsageError(f"{expected} Received: a folder without folders. TFRecords: name a pattern, {root}/train-*.")
+    if odd := [folder.name for folder in folders if re.search("[\n\ud800-\udfff]", folder.name)]:
+        raise UsageError(f"The name of a class is a line of UTF-8. Received: the folder {odd[0]!r} in {root}.")
     names = load_labels(labels) if isinstance(labels, (str, Path)) else labels
     names = [folder.name for folder in folders] if names is None else list(names)
     _check_classes(root, {folder.name for folder in folders}, names, complete)

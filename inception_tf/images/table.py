@@ -43,7 +43,7 @@ def open_table(files, labels=None, labels_offset=0):
     Labels are names, whose classes are sorted unless `labels` gives their order, or all of them numbers.
 
     Where there is no such column, one called labels, classes, categories or tags has several names for an image, with |
-    or ; between, or none: in Parquet, also lists of names.
+    or ; between, or none: in Parquet, also lists of names; a column of numbers has one label an image there.
 
     Args:
         files: paths, of one kind.
@@ -113,6 +113,7 @@ def _parquet(file):
     with raising(UsageError, f"Cannot read {file}", OSError, ValueError, arrow.ArrowException):
         schema = parquet.read_schema(file)
         *columns, several = table_columns(file, schema.names)
+        several = several and not arrow.types.is_primitive(schema.field(columns[1]).type)  # a number is one label
         images, labels = (parquet.read_table(file, columns=[name])[name].to_pylist() for name in columns)
         return images, labels, hub_names(schema, columns[1]), several
 

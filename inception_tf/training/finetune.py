@@ -296,7 +296,8 @@ def _started(model, classes, recipe, new_head, multi_label):
     options["input_shape"] = (*sides, model.input_shape[-1])
     if multi_label or model.card.multi_label:
         options["classifier_activation"] = "sigmoid" if multi_label else "softmax"
-    new = info.heads if new_head or classes != model.card.options["classes"] else ()
+    new = info.heads if new_head or classes != model.card.classes else ()
+    new += () if model.card.include_top else info.top
     if recipe.head_blocks and "head_blocks" in info.options:
         names = [layer.name for layer in model.layers[1 : model.layers.index(model.get_layer(info.backbone))]]
         matches = {glob: [name for name in names if fnmatch.fnmatchcase(name, glob)] for glob in recipe.head_blocks}
@@ -361,11 +362,17 @@ def _readable(run, shared, *parts):
 
 def _list_skipped(run, *parts):
     """Writes skipped.txt, a line for every image that is left out."""
-    lines = [f"{name}\t{reason}\n" for part in parts for name, reason in part.skipped.items()]
+    lines = [f"{_line(name)}\t{_line(reason)}\n" for part in parts for name, reason in part.skipped.items()]
     run.text("skipped.txt", "".join(lines))
 
 
+def _line(text):
+    """A text, of a file's name perhaps, in one line of UTF-8 without tabs: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _without(examples, skipped):
-    part = examples.subset(np.array([name not in skipped for name in examples.names], bool))
-    part.skipped |= {name: skipped[name] for name in examples.names if name in skipped}
+    lines = {name: _line(name) for name in examples.names}
+    part = examples.subset(np.array([lines[name] not in skipped for name in examples.names], bool))
+    part.skipped |= {name: skipped[line] for name, line in lines.items() if line in skipped}
     return part

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from inception_tf.errors import MismatchError, UsageError, listed
+from inception_tf.errors import MismatchError, TrainingError, UsageError, listed
 from inception_tf.images.preprocessing import preprocessing_of
 from inception_tf.inference import batch_norm
 from inception_tf.training import batches, features
@@ -119,6 +119,8 @@ class PhaseBuilder:
 
     def _begin_with_ridge(self, features):
         """Gives the classifier the weights of a ridge regression on the features of the training images."""
+        if not np.isfinite(features).all():
+            raise TrainingError("The features are NaN or infinite: the weights are broken, or float16 is too narrow.")
         kernel, bias = self.model.classifier.trainable_variables
         labels, classes = self.train.labels, bias.shape[0]
         kind = keras.losses.BinaryCrossentropy if self.train.multi_label else keras.losses.CategoricalCrossentropy
@@ -220,7 +222,10 @@ def class_factors(class_weights, labels, names):
     if class_weights == "balanced":
         counts = np.bincount(labels, minlength=len(names))
         return (len(labels) / (len(names) * np.maximum(counts, 1))).astype(np.float32)
-    unknown = [name for name in class_weights if name not in names]
-    if unknown:
-        raise UsageError(f"class_weights names classes that are not there: {', '.join(unknown)}.")
-    return np.array([class_weights.get(name, 1.0) for name in names], np.float32)
+    class_weights = {str(name): factor for name, factor in class_weights.items()}  # YAML's 1 is a number
+    if unknown := class_weights.keys() - set(names):
+        raise UsageError(f"class_weights names classes that are not there: {', '.join(sorted(unknown))}.")
+    factors = np.array([class_weights.get(name, 1.0) for name in names], np.float32)
+    if not factors[labels].any():
+        raise UsageError("class_weights gives every training image the weight 0.")
+    return factors

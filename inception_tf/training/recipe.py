@@ -358,14 +358,15 @@ COMMON = {"batch_size", "class_weights", "precision", "seed", "size", "xla"}
 
 # "modern", for few images: nothing below the heads is trained. The classifier, on features of
 # several blocks where the network can (Head2Toe, arXiv 2201.03529), is a ridge regression; one epoch of a rate that
-# hardly changes it makes it a run as any other.
+# hardly changes it makes it a run as any other. Dropout, which the regression did not see, would undo it.
 NAMED = {
     "slim": Recipe(),
     "modern": Recipe(
-        phases=(Phase("heads", 1, ("heads",), 1e-4, "none", ridge=True),),
+        phases=(Phase("heads", 1, ("heads",), 1e-6, "none", ridge=True),),
         head_blocks=("Mixed_5d", "Mixed_6[ace]", "Mixed_7*"),
         optimizer="sgd",
         aux_loss=0,
         l2=0,
+        dropout=0,
     ),
 }

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,7 +185,7 @@ def test_html(answers):
     assert "<b>" not in odd and "&lt;b&gt;" in odd
 
 
-def test_images_that_cannot_be_read_are_left_out(tmp_path):
+def test_images_that_cannot_be_read_are_left_out(tmp_path, monkeypatch):
     for name in NAMES[:2]:
         (tmp_path / name).mkdir()
     for i in range(6):
@@ -199,6 +201,9 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path):
     assert evaluation.predicted.tolist() == scores[[0, 4, 1, 5]].argmax(axis=1).tolist()
     assert [examples.names[i] for i in evaluation.index] == evaluation.names
     assert "could not be read: 3\n" in str(evaluation) and "ant/2.png: The file is empty." in str(evaluation)
+    clock = SimpleNamespace(perf_counter=itertools.count().__next__)
+    monkeypatch.setattr("inception_tf.evaluation.evaluate.time", clock)
+    assert evaluate(Oracle(scores, NAMES), examples, batch=6).images_per_second == 4 / 2  # begun, the batch, the end
     for path in tmp_path.glob("*/*.png"):
         path.unlink()
     with pytest.raises(ImageError, match="Not one of the 7 images could be read"):

@@ -83,6 +83,7 @@ def remove(*names):
         (lambda root: shutil.copy(root / "daisy/0.png", root / "a.png"), "flowers/<class>/<image>.*1 images.*a.png"),
         (lambda root: write_classes(root / "daisy/deep/er", x=1), "too deep, .*daisy/deep/er/x/0.png"),
         (lambda root: [(root / name).mkdir() for name in ("a", "b")], "jpg.*class folders a, b"),
+        (lambda root: (root / "daisy").rename(root / os.fsdecode(b"caf\xe9")), r"line of UTF-8.*'caf\\udce9'"),
         (remove("daisy", "roses"), "one class, 'tulips'"),
         (remove("daisy", "roses", "tulips"), "a folder without folders"),
         (lambda root: shutil.move(root, root.parent / "elsewhere"), "No such file .*flowers"),

@@ -83,6 +83,9 @@ def test_parquet(files):
     table = pa.table({"image": [f"photos/{i}.png" for i in range(8)], "label": NAMES})
     parquet.write_table(table, files / "paths.parquet")
     assert_is(open_examples(files / "paths.parquet"))
+    table = pa.table({"image": [f"photos/{i}.png" for i in range(8)], "labels": NUMBERS})
+    parquet.write_table(table, files / "numbers.parquet")
+    assert_is(open_examples(files / "numbers.parquet", ["daisy", "rose", "tulip"]))
 
 
 def test_hugging_face(files):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import shutil
 
 import keras
@@ -20,7 +21,7 @@ from inception_tf.images.examples import Examples
 from inception_tf.images.sources import open_examples
 from inception_tf.inference.engines import open_engine
 from inception_tf.training import phases
-from inception_tf.training.finetune import _examples, finetune
+from inception_tf.training.finetune import _examples, _started, finetune
 from inception_tf.training.phases import PhaseBuilder, class_factors
 from inception_tf.training.recipe import Phase, Recipe
 from inception_tf.training.ridge import PENALTIES
@@ -330,6 +331,28 @@ def test_heads_begin_with_a_ridge_regression(pictures, tmp_path):
     np.testing.assert_allclose(logits, factor * expected, rtol=1e-3, atol=1e-3 * factor)
 
 
+def test_modern_keeps_its_ridge_regression(pictures, monkeypatch):
+    """Of labels that no features explain too, where the loss is far from 0."""
+    examples, found, begin = open_examples(pictures), [], PhaseBuilder._begin_with_ridge
+    examples.labels = np.random.default_rng(0).integers(0, 3, len(examples))
+
+    def begin_and_note(builder, features):
+        begin(builder, features)
+        found.append(values(builder.model.classifier))
+
+    monkeypatch.setattr(PhaseBuilder, "_begin_with_ridge", begin_and_note)
+    recipe = dataclasses.replace(Recipe.from_yaml("modern"), batch_size=2)
+    for ours, theirs in zip(values(run(examples, recipe).model.classifier), found[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
+
+
+def test_a_ridge_regression_of_features_that_are_no_numbers(pictures):
+    model = itf.create_model("lenet", classes=3)
+    model.get_layer("fc3").bias.assign(np.full(1024, np.inf))
+    with pytest.raises(TrainingError, match="features are NaN"):
+        run(pictures, make_recipe(RIDGE), weights=model, network=None)
+
+
 @pytest.mark.slow
 def test_resumes_after_a_ridge_regression(pictures, tmp_path):
     recipe = make_recipe(Phase("heads", 2, ("heads",), 1e-3, "none", ridge=True), Phase("all", 1))
@@ -539,6 +562,9 @@ def test_head_and_labels(pictures, unbroken, tmp_path):
     more = run(renamed, recipe, weights=unbroken.model, network=None)
     assert more.model.output_shape == (None, 4)
 
+    headless = itf.create_model("lenet", classes=3, include_top=False)
+    assert _started(headless, 3, recipe, False, False).output_shape == (None, 3)
+
 
 @pytest.mark.slow
 def test_examples_and_datasets(pictures):
@@ -585,6 +611,11 @@ def test_how_to_load_a_keras_model_is_not_asked(unbroken, pictures):
 def test_balanced_class_weights():
     np.testing.assert_allclose(class_factors("balanced", np.array([0, 0, 0, 1]), ["a", "b"]), [2 / 3, 2])
     np.testing.assert_allclose(class_factors({"b": 3}, np.array([0, 1]), ["a", "b"]), [1, 3])
+    np.testing.assert_allclose(class_factors({1: 3}, np.array([0, 1]), ["0", "1"]), [1, 3])  # YAML's 1
+    with pytest.raises(UsageError, match="not there: True"):  # YAML's yes
+        class_factors({True: 3}, np.array([0, 1]), ["no", "yes"])
+    with pytest.raises(UsageError, match="every training image the weight 0"):
+        class_factors({"b": 0}, np.array([1, 1]), ["a", "b"])
 
 
 def test_what_makes_the_figures_less_telling_is_said():
@@ -601,10 +632,12 @@ def test_what_makes_the_figures_less_telling_is_said():
 def test_files_that_cannot_be_read_are_left_out(pictures, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(pictures, data)
-    (data / "blank" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
+    names = ["broken.png", "tab\t\n.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        (data / "blank" / name).write_bytes(b"\x89PNG\r\n\x1a\nhalf")
     recipe = make_recipe(HEADS)
     result = run(data, recipe, tmp_path / "run")
-    assert list(result.skipped) == ["blank/broken.png"]
+    assert set(result.skipped) == {f"blank/{name}" for name in names}
     assert "blank/broken.png\t" in (tmp_path / "run" / "skipped.txt").read_text()
-    assert "Left out, since they could not be read: 1" in str(result)
+    assert "Left out, since they could not be read: 3" in str(result)
     assert run(data, recipe, tmp_path / "run").skipped == result.skipped
