@@ -16,7 +16,7 @@ __doc__ += "".join(f"\n  {name}: {entry.summary}" for name, entry in FORMATS.ite
 def add_arguments(parser):
     parser.add_argument("model", help="a .keras file, a run's directory, or a Slim checkpoint")
     parser.add_argument("target", help="the file or the directory to write; with --fastest a name without a suffix")
-    parser.add_argument("--format", choices=FORMATS, help="what to write (savedmodel)")
+    parser.add_argument("--format", choices=FORMATS, help="what to write (by TARGET's suffix; savedmodel without one)")
 
     # An option that is not given is None, and its name is that of `Options`.
     def add(option, help, **arguments):
@@ -110,7 +110,7 @@ def run(args):
     import time
 
     from inception_tf.errors import UsageError
-    from inception_tf.exports.formats import export
+    from inception_tf.exports.formats import export, format_of
     from inception_tf.inference.runtimes import export_card
     from inception_tf.zoo import load_trained
 
@@ -118,7 +118,7 @@ def run(args):
         return run_fastest(args)
     if given := [name for name in FASTEST if getattr(args, name) is not None]:
         raise UsageError(f"--{given[0].replace('_', '-')} goes with --fastest.")
-    form = args.format or "savedmodel"
+    form = args.format or format_of(args.target)
     start = time.perf_counter()
     options = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
     path = export(load_trained(args.model), args.target, form, **options)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError, UsageError, need, raising
-from inception_tf.exports.formats import Options, validate
+from inception_tf.exports.formats import FORMATS, Options, validate
 from inception_tf.exports.model_card import published_facts
 from inception_tf.files import atomic_write, refuse_existing
 from inception_tf.images.labels import class_names
@@ -73,7 +73,6 @@ class Format:
 
     Attributes:
         name: its name in `FORMATS`, and that of the extra of this package that installs what it needs.
-        suffix: what the target's name must end in.
         options: the names of the `Options` that it takes.
         precisions, precision: those that it has, and the default.
         batches, max_batches: the batch that "dynamic" stands for, and how many sizes it takes.
@@ -82,13 +81,18 @@ class Format:
         runtime: the `Runtime` that runs what was written, None where there is none here.
     """
 
-    name = suffix = ""
+    name = ""
     options = ("check", "overwrite")
     precisions, precision = (), None
     batches, max_batches = None, 1
     packages = int8_packages = ()
     backend = None
     runtime = None
+
+    @property
+    def suffix(self):
+        """What the target's name must end in."""
+        return FORMATS[self.name].suffix
 
     def export(self, model, target, **options):
         """Exports a model: arguments, result and errors as `formats.export`."""

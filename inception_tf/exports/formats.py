@@ -5,6 +5,7 @@ A new format is a file beside this one with its `Format`, its entry in `FORMATS`
 
 import dataclasses
 import importlib
+from pathlib import Path
 
 from inception_tf.errors import UsageError
 
@@ -17,11 +18,13 @@ class Entry:
         implementation: "module:class" in inception_tf/exports/, the class a `Format`.
         summary: what is written.
         proof: what `check` has found when the export returns.
+        suffix: what the target's name must end in.
     """
 
     implementation: str
     summary: str
     proof: str
+    suffix: str = ""
 
 
 FORMATS = {
@@ -35,35 +38,45 @@ FORMATS = {
         "keras_applications:KerasApplications",
         "the file TARGET.weights.h5 for keras.applications.InceptionV3(weights=…) or InceptionResNetV2",
         "loaded into keras.applications, same outputs",
+        ".weights.h5",
     ),
     "timm": Entry(
         "timm:Timm",
         "the file TARGET.safetensors, a PyTorch state dict for timm's inception_v3, inception_v4 and "
         "inception_resnet_v2",
         "read back, the same values",
+        ".safetensors",
     ),
     "litert": Entry(
         "litert:LiteRTFormat",
         "the file TARGET.tflite for LiteRT (TensorFlow Lite), with the class names and the preprocessing in it",
         "run by LiteRT beside the model",
+        ".tflite",
     ),
     "onnx": Entry(
         "onnx:OnnxFormat",
         "the file TARGET.onnx for ONNX Runtime and others, with the class names and the preprocessing in it",
         "run by ONNX Runtime beside the model",
+        ".onnx",
     ),
     "openvino": Entry(
         "openvino:OpenVinoFormat",
         "the files TARGET.xml and TARGET.bin for OpenVINO, with the class names and the preprocessing in the former",
         "run by OpenVINO beside the model",
+        ".xml",
     ),
     "stablehlo": Entry(
         "stablehlo:StableHloFormat",
         "the files TARGET.stablehlo and TARGET.safetensors for JAX on processors, GPUs and TPUs, with the class names "
         "and the preprocessing in the latter; needs KERAS_BACKEND=jax",
         "run by JAX beside the model",
+        ".stablehlo",
     ),
 }
+
+SUFFIXES = ", ".join(entry.suffix for entry in FORMATS.values() if entry.suffix)
+# Files that are not taken for the name of a SavedModel's directory.
+OTHER_FILES = (".keras", ".h5", ".hdf5", ".pb", ".npz", ".ckpt", ".pth", ".pt", ".zip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +176,13 @@ def _batch(format, batch):
     return sizes.pop() if format.max_batches == 1 else tuple(sorted(sizes))
 
 
-def export(model, target, format="savedmodel", **options):
+def export(model, target, format=None, **options):
     """Exports a model.
 
     Args:
         model: a model of this library.
         target: where to.
-        format: one of `FORMATS`.
+        format: one of `FORMATS`; None: by the target's suffix, and of a name that has none a SavedModel.
         **options: the `Options` that the format takes; those that are None count as not given.
 
     Returns:
@@ -181,7 +194,17 @@ def export(model, target, format="savedmodel", **options):
         ImageError: no image of `calibrate` or `held_out` could be read.
         ExportError: it cannot be converted or written, or gives other outputs than the model.
     """
-    return implementation(format).export(model, target, **options)
+    return implementation(format or format_of(target)).export(model, target, **options)
+
+
+def format_of(target):
+    """The format of `FORMATS` that a target's name asks for. Raises a `UsageError` for other files' suffixes."""
+    name = Path(target).name.lower()
+    if found := [format for format, entry in FORMATS.items() if entry.suffix and name.endswith(entry.suffix)]:
+        return found[0]
+    if name.endswith(OTHER_FILES):
+        raise UsageError(f"No format writes {target}. Name a directory, or a file that ends in {SUFFIXES}.")
+    return "savedmodel"
 
 
 def implementation(format):

@@ -43,7 +43,7 @@ def to_keras_applications(model, path, **options):
 class KerasApplications(ExchangeFormat):
     """A `.weights.h5` file, whose variables are matched by their order."""
 
-    name, suffix = "keras-applications", ".weights.h5"
+    name = "keras-applications"
     library, networks = "keras.applications", APPLICATIONS
 
     def convert(self, export):

@@ -36,7 +36,7 @@ def to_litert(model, target, **options):
 class LiteRTFormat(PortableFormat):
     """A flatbuffer, and behind it a zip archive of the card and the class names."""
 
-    name, suffix = "litert", ".tflite"
+    name = "litert"
     options = (*PortableFormat.options, "full_integer")
     packages = ("ai_edge_litert",)
     runtime = LiteRT

@@ -38,7 +38,7 @@ def to_onnx(model, target, **options):
 class OnnxFormat(PortableFormat):
     """An ONNX model, its card in the metadata."""
 
-    name, suffix = "onnx", ".onnx"
+    name = "onnx"
     packages = ("onnx", "onnxruntime", "tf2onnx")
     runtime = OnnxRuntime
 

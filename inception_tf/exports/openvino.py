@@ -36,7 +36,7 @@ def to_openvino(model, target, **options):
 class OpenVinoFormat(PortableFormat):
     """An `.xml` file with its `.bin`, its card in the runtime information."""
 
-    name, suffix, weights_suffix = "openvino", ".xml", ".bin"
+    name, weights_suffix = "openvino", ".bin"
     packages, int8_packages = ("openvino",), ("nncf",)
     precisions = ("float32", "float16", "bfloat16", "int8")
     runtime = OpenVino

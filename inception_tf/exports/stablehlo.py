@@ -23,7 +23,7 @@ class StableHloFormat(PortableFormat):
     and outputs stay float32.
     """
 
-    name, suffix, weights_suffix = "stablehlo", ".stablehlo", ".safetensors"
+    name, weights_suffix = "stablehlo", ".safetensors"
     options = ("labels", "batch", "precision", "held_out", "check", "overwrite", "fuse", "features")
     precisions = ("float32", "bfloat16")
     packages = ("jax", "safetensors", "flatbuffers")

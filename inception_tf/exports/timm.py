@@ -52,7 +52,7 @@ def to_timm(model, path, **options):
 class Timm(ExchangeFormat):
     """A safetensors file of a PyTorch state dict."""
 
-    name, suffix = "timm", ".safetensors"
+    name = "timm"
     library, networks = "timm", CLASSIFIERS
     packages = ("safetensors",)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,10 +78,18 @@ def test_there_is_no_such_format(lenet, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_suffix_says_the_format(lenet, tmp_path):
+    found = [formats.format_of(name) for name in ("serving/v1.5", "a.TFLITE", "a.weights.h5", Path("a.xml"))]
+    assert found == ["savedmodel", "litert", "keras-applications", "openvino"]
+    with pytest.raises(UsageError, match=r"No format writes .*a\.keras.*\.onnx"):
+        export(lenet, tmp_path / "a.keras")
+    assert not list(tmp_path.iterdir())
+
+
 class Text(Format):
     """A format as CONTRIBUTING explains how to add one: the weights as text. `wrong` is added to what is read back."""
 
-    name, suffix = "text", ".txt"
+    name = "text"
     wrong = iter(())
 
     def convert(self, export):
@@ -101,10 +110,14 @@ class Text(Format):
         return np.float32([len(path.read_text().rpartition("}\n")[2]), next(self.wrong, 0)])
 
 
-def test_a_new_format(lenet, tmp_path, monkeypatch):
-    monkeypatch.setitem(formats.FORMATS, "text", Entry("new:Text", "the file TARGET.txt", "read back"))
+@pytest.fixture
+def text(monkeypatch):
+    monkeypatch.setitem(formats.FORMATS, "text", Entry("new:Text", "the file TARGET.txt", "read back", ".txt"))
+
+
+def test_a_new_format(text, lenet, tmp_path, monkeypatch):
     monkeypatch.setattr(formats.importlib, "import_module", lambda name: argparse.Namespace(Text=Text))
-    path = export(lenet, tmp_path / "weights.txt", "text")
+    path = export(lenet, tmp_path / "weights.txt")
     assert f'"values": {lenet.count_params()}' in path.read_text()
     with pytest.raises(UsageError, match="ends in .txt"):
         export(lenet, tmp_path / "weights.TXT", "text")
@@ -113,14 +126,14 @@ def test_a_new_format(lenet, tmp_path, monkeypatch):
     assert '"verification": null' in export(lenet, path, "text", check=False, overwrite=True).read_text()
 
 
-def test_the_file_with_its_card_gives_the_same_outputs(lenet, tmp_path, monkeypatch):
+def test_the_file_with_its_card_gives_the_same_outputs(text, lenet, tmp_path, monkeypatch):
     monkeypatch.setattr(Text, "wrong", iter([0, 1e-6]))
     with pytest.raises(ExportError, match="other outputs once its card is in it"):
         Text().export(lenet, tmp_path / "weights.txt")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_package_that_is_missing(lenet, tmp_path, monkeypatch):
+def test_a_package_that_is_missing(text, lenet, tmp_path, monkeypatch):
     monkeypatch.setattr(Text, "packages", ("no_such_package",))
     with pytest.raises(UsageError, match=r"needs no_such_package.*pip install 'inception-tf\[text\]'"):
         Text().export(lenet, tmp_path / "weights.txt")
@@ -145,6 +158,6 @@ def test_the_command(lenet, tmp_path):
 def test_the_command_reports_what_it_found(lenet, tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     lenet.save(tmp_path / "digits.keras")
-    outcome = run(tmp_path / "digits.keras", tmp_path / "Digits.TFLITE", "--format", "litert", "--no-fuse")
+    outcome = run(tmp_path / "digits.keras", tmp_path / "Digits.TFLITE", "--no-fuse")
     assert "largest difference over the largest value, on noise: " in outcome.text
     assert outcome.data["verification"]["difference"] <= 1e-5
