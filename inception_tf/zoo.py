@@ -95,7 +95,8 @@ def resolve(source):
     if isinstance(source, Checkpoint):
         return Source("checkpoint", source)
     path = Path(source)
-    refuse_lfs_pointer(path)
+    for file in (path, path / "best.keras", path / "saved_model.pb"):
+        refuse_lfs_pointer(file)
     if isinstance(source, str) and source in {entry.weights for entry in catalogue.catalogue()}:
         return Source("published", source)
     if (path / "best.keras").is_file():

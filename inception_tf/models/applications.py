@@ -6,12 +6,22 @@ the order of the scopes; theirs is that in which the graph's layers are met when
 input first. `variable_pairs` walks both, and every pair must agree in kind, shape, strides and padding.
 """
 
-import keras
+import collections
+import json
+import re
 
-from inception_tf.errors import MismatchError
+import keras
+import numpy as np
+
+from inception_tf.errors import CheckpointError, MismatchError, raising
 from inception_tf.models.blocks import Scope
+from inception_tf.models.untrusted import NO_CONFIG
 
 APPLICATIONS = {"inception_v3": "InceptionV3", "inception_resnet_v2": "InceptionResNetV2"}
+# What in a layer's config says what it computes, and what pairs of variables do not.
+FACTS = ("activation", "dilation_rate", "epsilon", "padding", "pool_size", "strides")
+# What does nothing unless it trains; and what adds residuals, a Lambda before Keras 3.
+IDLE = re.compile(r"InputLayer|Random\w+|GaussianNoise|(Spatial|Gaussian|Alpha)?Dropout(2D)?|Lambda|CustomScaleLayer")
 
 
 def variable_pairs(model, application, drop=False):
@@ -81,3 +91,43 @@ def _facts(layer, variable, shape):
     """What a pair must agree in: the variable's kind and shape, and how its convolution moves over the feature map."""
     moves = (layer.strides, layer.padding) if variable.name == "kernel" and hasattr(layer, "strides") else ()
     return (variable.name, tuple(shape), *moves)
+
+
+def check_layers(path, layers, application):
+    """What stands ahead of a model's first convolution, as the end of a sentence; "" where nothing does.
+
+    Args:
+        path: what messages call the model's file.
+        layers: the configs of its layers, in order, as the file has them.
+        application: the model of keras.applications whose variables it has.
+
+    Raises:
+        CheckpointError: up to its last feature map it has a layer that `application` has not, or it scales its images
+            otherwise than from [0, 255] to [-1, 1].
+    """
+
+    def facts(kind, config):
+        return kind, *(f"{fact}={config[fact]}" for fact in FACTS if fact in config)
+
+    own = (facts(type(layer).__name__, json.loads(json.dumps(layer.get_config()))) for layer in application.layers)
+    with raising(CheckpointError, NO_CONFIG.format(path), Exception):
+        kinds = [layer["class_name"] for layer in layers]
+        first = kinds.index("Conv2D")
+        last = next((i for i, kind in enumerate(kinds) if re.match("Global|Flatten|Dense", kind)), len(kinds))
+        found = [facts(layer["class_name"], layer["config"]) for layer in layers[first:last]]
+        strange = collections.Counter(one for one in found if not IDLE.fullmatch(one[0])) - collections.Counter(own)
+        if strange:
+            raise CheckpointError(
+                f"{path} has a layer that {application.name} of keras.applications has not: {', '.join([*strange][0])}."
+            )
+        ahead = [kind for kind in kinds[:first] if kind == "Lambda" or not IDLE.fullmatch(kind)]
+        ends = np.array([[0.0], [255.0]])
+        for config in (layer["config"] for layer in layers[:first] if layer["class_name"] == "Rescaling"):
+            ends = ends * config["scale"] + config["offset"]
+        if "Normalization" in ahead or ("Rescaling" in ahead and not np.allclose(ends, [[-1], [1]], atol=0.01)):
+            raise CheckpointError(
+                f"{path} scales its images otherwise than from [0, 255] to [-1, 1], by {' and '.join(ahead)} ahead of "
+                "its first convolution. No network of Slim's does."
+            )
+    into = f"; not loaded, since ahead of the first convolution: {', '.join(ahead)}. Images are taken in [-1, 1]"
+    return into if ahead else ""

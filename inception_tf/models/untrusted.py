@@ -23,6 +23,7 @@ _OURS = "inception_tf>"
 _TIMES, _SPARE = 2, 1 << 28
 _MAX_CONFIG = 1 << 26
 NO_MODEL = "{} is no Keras model, or damaged"
+NO_CONFIG = "{} is damaged: its model's config cannot be read"
 _BY_HAND = "If you trust it, open it with keras.saving.load_model yourself."
 
 

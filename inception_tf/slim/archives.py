@@ -60,15 +60,15 @@ def find_checkpoint(where, place=None):
         or a frozen graph.
 
     Raises:
-        CheckpointError: there is none; the `checkpoint` file names one that is not there, whatever else is; or there
-            are several and nothing says which.
+        CheckpointError: there is none; the `checkpoint` file names one that is not there, whatever else is, or holds
+            something else; or there are several and nothing says which.
     """
     files, found = _list(where), candidates(where)
     in_archive = not isinstance(where, (str, Path))
     place = place or (where if not in_archive else (files[0].parent if files else "The list of files"))
     states = [file for file in files if file.name == "checkpoint"]
     states = [state for state in states if state.parent in {path.parent for path in found}] or states
-    latest = _latest(states[0]) if len(states) == 1 else None
+    latest = _latest(states[0], place) if len(states) == 1 else None
     if latest:
         beside = states[0].parent / _SHARD.sub("", PureWindowsPath(latest).name)
         if beside in found:
@@ -188,7 +188,8 @@ def _unpack(archive, directory, max_bytes):
     except tarfile.FilterError as error:
         raise CheckpointError(f"{archive} is unsafe: {error}. {_BY_HAND}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{archive} is no tar archive, or a truncated or corrupt one: {error}") from error
+        alone = " If it is one file that was compressed, decompress it first (gunzip)." if compressed else ""
+        raise CheckpointError(f"{archive} is no tar archive, or a truncated or corrupt one: {error}.{alone}") from error
 
 
 class _Bounded:
@@ -230,16 +231,19 @@ def is_table(path):
         return False
 
 
-def _latest(state):
-    """`model_checkpoint_path` of a `checkpoint` file, a CheckpointState in text format; None where it has none."""
+def _latest(state, place):
+    """`model_checkpoint_path` of a `checkpoint` file, a CheckpointState in text format; None where it is empty."""
     text = re.sub(rb"(?m)^\s*#.*", b"", state.read_bytes())
     match = re.search(rb"""(?<!\w)model_checkpoint_path\s*:\s*(?:"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)')""", text)
     if not match:
+        if text.strip() and not is_table(state):
+            raise CheckpointError(
+                f"The `checkpoint` file of {place} cannot be read: there is no model_checkpoint_path in it. "
+                "Give the path of the checkpoint itself."
+            )
         return None
     # The text format escapes as Python does, and writes UTF-8 as octal escapes, byte by byte.
-    try:
-        return (
-            (match[1] or match[2] or b"").decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
-        )
-    except ValueError:
-        return None
+    named = match[1] or match[2] or b""
+    with contextlib.suppress(ValueError):  # a path of Windows, written by hand, is not escaped
+        named = named.decode("unicode_escape").encode("latin-1")
+    return named.decode("utf-8", "surrogateescape")

@@ -16,6 +16,8 @@ from inception_tf.slim.names import EMA, bookkeeping, model_variables, scope_mat
 # The variables that training does not train.
 MOVING = ("/moving_mean", "/moving_variance")
 OUTSIDE = "outside the scope"
+# Options that a new classifier does not inherit.
+OF_CLASSIFIER = ("classifier_activation", "dropout", "spatial_squeeze", "input_shape")
 
 
 @dataclasses.dataclass
@@ -106,8 +108,8 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     # A classifier of other classes is a new one, and so is the auxiliary head beside it.
     loads_top = include_top and wanted == classes
     detected = {option: value for option, value in detection.options.items() if loads_top or option != "aux_logits"}
-    # What the checkpoint itself says of its classifier and its images.
-    detected |= checkpoint.options if loads_top else {}
+    # What the checkpoint itself says.
+    detected |= {o: value for o, value in checkpoint.options.items() if loads_top or o not in OF_CLASSIFIER}
     with skip_init((loads_top or not include_top) and not exclude_scopes):
         model = build_model(info, **{**detected, **({"classes": wanted} if wanted else {}), **options})
 
@@ -122,10 +124,11 @@ def load_network(checkpoint, detection, options=None, exclude_scopes=(), ema="au
     report = load_slim(model, checkpoint, excluded, ema, background, detection.scope)
     weights = Weights(source or checkpoint.path.name, checkpoint.step, str(report), complete=not report.excluded)
     preprocessing = {**model.card.preprocessing, **checkpoint.preprocessing}
-    labels = checkpoint.labels if loads_top and include_top and background == "keep" else None
-    labels = labels if labels and len(labels) == model.card.classes else None
+    facts = {"labels": checkpoint.labels, "thresholds": checkpoint.thresholds}
+    same = loads_top and background == "keep"
+    facts = {fact: values for fact, values in facts.items() if same and values and len(values) == model.card.classes}
     model.card = dataclasses.replace(
-        model.card, scope=detection.scope, weights=weights, preprocessing=preprocessing, labels=labels
+        model.card, scope=detection.scope, weights=weights, preprocessing=preprocessing, **facts
     )
     return model
 

@@ -6,7 +6,7 @@ import re
 import keras
 
 from inception_tf.errors import CheckpointError, raising
-from inception_tf.models.applications import APPLICATIONS, variable_pairs
+from inception_tf.models.applications import APPLICATIONS, check_layers, variable_pairs
 from inception_tf.models.initialization import meta_init
 from inception_tf.models.model import build_model
 from inception_tf.models.registry import find_network
@@ -84,7 +84,7 @@ def _by_full_names(checkpoint):
     return Renamed(checkpoint, names, "an object-based checkpoint of TensorFlow 2, by its variables' full names")
 
 
-def from_keras(checkpoint, layers, place, has_config=False):
+def from_keras(checkpoint, layers, place, config=None):
     """The network of ours that a Keras model's layers are, under Slim's names; None where it is another one.
 
     Args:
@@ -92,10 +92,11 @@ def from_keras(checkpoint, layers, place, has_config=False):
         layers: of every layer the names of its variables. In the model's order, at least within a kind: convolutions,
             batch norms, dense layers.
         place: where the order was read, in words.
-        has_config: whether what its classifier ends in is recorded.
+        config: those of the model's layers, as its file has them, where it does.
 
     Raises:
-        CheckpointError: it is a ResNet of keras.applications, which Slim's are not.
+        CheckpointError: it is a ResNet of keras.applications, which Slim's are not; or `config` has a layer that
+            computes what none of ours does.
     """
     layers = [names for names in layers if names]
     found = _by_kind(([tuple(checkpoint.shapes[name]) for name in names], names) for names in layers)
@@ -136,7 +137,9 @@ def from_keras(checkpoint, layers, place, has_config=False):
     if sum(map(len, found.values())) != sum(map(len, wanted.values())):
         return None
     note = f"{APPLICATIONS[network]} of keras.applications, its layers matched by {place}"
-    if dense and not has_config:
+    if config:
+        note += check_layers(checkpoint.path, config, application)
+    elif dense:
         note += "; what its classifier ends in is not recorded, softmax is taken"
     return Renamed(checkpoint, names, note, shapes)
 

@@ -131,7 +131,7 @@ def verify(
 
     Returns:
         A `VerifyReport` over the end points that both have. Of a model without the background class, the original's
-        other classes are compared.
+        other classes are compared; of one that ends in no softmax, the logits and not what it makes of them.
 
     Raises:
         CheckpointError, MismatchError: the checkpoint is none, or not that of a known network.
@@ -167,6 +167,8 @@ def verify(
         source = f"the graph {checkpoint.path.name} itself, run by TensorFlow"
         return compare_end_points(found.network, source, ours, theirs, tolerance)
     theirs = run_original(checkpoint, images, found, ema, graph)
+    if model.card.options.get("classifier_activation") != "softmax":  # which Slim's networks end in, and nothing else
+        theirs = {name: value for name, value in theirs.items() if name not in PREDICTIONS}
     return compare_end_points(found.network, f"TF-Slim's graph of {found.network}", ours, theirs, tolerance)
 
 

@@ -2,6 +2,7 @@
 test_networks.py.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -115,6 +116,23 @@ def test_convert(tmp_path):
     for target, options in (("m.ckpt", {}), ("m", {}), ("m.keras", {"labels": list("abcdefghij")})):
         with pytest.raises(UsageError, match="plain model is a .keras file"):
             itf.convert(tmp_path / "model.ckpt", tmp_path / target, plain=True, **options)
+
+
+def test_convert_keeps_what_a_card_says(tmp_path):
+    """Of a model of several labels an image, in its own size and batch norm: in a plain file, and in one of ours."""
+    options = {"depth_multiplier": 0.1, "classes": 3, "classifier_activation": "sigmoid", "batch_norm_epsilon": 0.02}
+    model = itf.create_model("inception_v3", input_shape=(75, 80, 3), **options)
+    facts = {"labels": ["a", "b", "c"], "thresholds": [0.1, 0.5, 0.9]}
+    model.card = dataclasses.replace(model.card, **facts)
+    model.save(tmp_path / "own.keras")
+    itf.convert(tmp_path / "own.keras", tmp_path / "plain.keras", plain=True)
+    itf.convert(tmp_path / "own.keras", tmp_path / "again.keras", check=False)
+    again = itf.load_model(tmp_path / "again.keras")
+    assert again.card.options == model.card.options and again.card.preprocessing == model.card.preprocessing
+    assert {fact: getattr(again.card, fact) for fact in facts} == facts
+    images = deterministic_images(1, 75, 80, 3)
+    for one in (again, keras.saving.load_model(tmp_path / "plain.keras")):
+        assert relative(np.asarray(one(images)), np.asarray(model(images))) <= 1e-6
 
 
 def test_our_own_file_says_what_opens_it(tmp_path):

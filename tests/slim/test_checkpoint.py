@@ -178,7 +178,7 @@ def test_what_holds_no_checkpoint(small, tmp_path):
         tar.add(tmp_path / "readme.txt", "readme.txt")
     assert "holds no checkpoint. It holds: readme.txt" in error(tmp_path / "a.tar.gz")
     (tmp_path / "m.ckpt.gz").write_bytes(gzip.compress((small / "v1/m.ckpt").read_bytes()))
-    error(tmp_path / "m.ckpt.gz")
+    assert "gunzip" in error(tmp_path / "m.ckpt.gz")
     (tmp_path / "a.keras").write_bytes(b"PK\x03\x04 not really")
     assert "a.keras is no Keras model, or damaged" in error(tmp_path / "a.keras")
     assert "There is no model at" in error(tmp_path / "b.keras")
@@ -193,6 +193,8 @@ def test_what_holds_no_checkpoint(small, tmp_path):
         (b"\n <HTML>", "an HTML page"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         (b"\xff\xd8\xff\xe0" + bytes(100), "JPEG"),
+        (b"PK\x03\x04" + bytes(100), "a zip file (unpack it first"),
+        (b"BZh9" + bytes(100), "bzip2"),
         (bytes(1000), "another kind"),
     ],
 )

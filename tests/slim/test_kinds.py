@@ -1,6 +1,7 @@
 """Kinds of checkpoints that people bring, which are not as TF-Slim's own scripts write them."""
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import pytest
 from PIL import Image
 from random_weights import randomized
 from slim_files import Names, read_tensors, slow, write_tensors
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import inception_tf as itf
 from inception_tf.cli.main import main
 from inception_tf.errors import CheckpointError, MismatchError, UsageError
 from inception_tf.exports.convert import convert
 from inception_tf.images.preprocessing import Preprocessing
+from inception_tf.models.applications import check_layers
 from inception_tf.models.initialization import meta_init
 from inception_tf.slim import golden
 from inception_tf.slim.checkpoint import open_checkpoint
@@ -73,6 +77,18 @@ def test_state_files_as_protocol_buffers_allow_them(lenet, tmp_path, state):
         tar.add(tmp_path / "run/checkpoint", "run/eval/checkpoint")
     for path in (tmp_path / "run", tmp_path / "run.tar"):
         assert "-900, which is not there" in error(open_checkpoint, path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_state_files_written_on_windows(lenet, tmp_path, encoding):
+    """A path by hand, without escapes; and what a shell there writes."""
+    for step in (300, 1000):
+        write_tensors(tmp_path / f"model.ckpt-{step}", lenet)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "C:\\users\\model.ckpt-300"\n', encoding)
+    if encoding == "utf-8":
+        assert "model.ckpt-300 was opened" in open_checkpoint(tmp_path).notes[0]
+    else:
+        assert "`checkpoint` file" in error(open_checkpoint, tmp_path)
 
 
 def test_the_highest_step_is_opened_and_told(lenet, tmp_path):
@@ -309,6 +325,18 @@ def test_a_pointer_of_git_lfs(tmp_path, suffix):
     assert "git lfs pull" in error(open_checkpoint, tmp_path)
 
 
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index", "best.keras", "checkpoint"])
+def test_a_pointer_of_git_lfs_in_a_directory(lenet, tmp_path, file):
+    if file == "variables/variables.index":
+        (tmp_path / "variables").mkdir()
+        (tmp_path / "saved_model.pb").write_bytes(SavedModel(meta_graphs=[MetaGraphDef()]).SerializeToString())
+    elif file == "checkpoint":
+        write_tensors(tmp_path / "model.ckpt-300", lenet)
+    (tmp_path / file).write_bytes(POINTER)
+    for call in (itf.load_model, open_checkpoint):
+        assert f"{file} is a Git LFS pointer" in error(call, tmp_path)
+
+
 @pytest.mark.parametrize("content", ["network", "arrays", "nothing"])
 def test_hdf5_of_no_known_network(tmp_path, content):
     path = tmp_path / "m.h5"
@@ -362,12 +390,41 @@ def test_keras_applications(tmp_path, name, kind, top):
 
 def test_a_head_on_the_maximum(tmp_path):
     layers = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(3)]
-    config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).to_json()
+    config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).get_config()["layers"]
     assert "pooled by their maximum" in error(hdf5._head, config, tmp_path)
     for more in [keras.layers.UnitNormalization(), keras.layers.Dense(3)], [keras.layers.Dense(3, "tanh")]:
         layers = [keras.layers.GlobalAveragePooling2D(), *more]
-        config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).to_json()
+        config = keras.Sequential([keras.Input((1, 1, 4)), *layers]).get_config()["layers"]
         assert "which no network of Slim's has" in error(hdf5._head, config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "ahead, behind, told",
+    [
+        ([keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 127.5, -1)], [], "ahead of the first .*: Rescaling. "),
+        ([keras.layers.Rescaling(1 / 255), keras.layers.Rescaling([2] * 3, [-1] * 3)], [], "Rescaling, Rescaling. "),
+        ([keras.layers.Rescaling(1 / 255)], [], "otherwise than from .* by Rescaling"),
+        ([keras.layers.Normalization(mean=[1, 2, 3], variance=[4, 5, 6])], [], "otherwise than from .* by Normaliz"),
+        ([], [keras.layers.Dropout(0.1), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)], "^$"),
+        ([], [keras.layers.ReLU(6.0), keras.layers.GlobalAveragePooling2D()], "a layer that .* has not: ReLU"),
+        ([], [keras.layers.Activation("swish")], "has not: Activation, activation=silu"),
+    ],
+)
+def test_other_layers_in_keras_applications(ahead, behind, told):
+    with meta_init():
+        application = keras.applications.InceptionV3(weights=None, include_top=False)
+        x = inputs = keras.Input((75, 75, 3))
+        for layer in ahead:
+            x = layer(x)
+        x = keras.applications.InceptionV3(weights=None, include_top=False, input_tensor=x).output
+        for layer in behind:
+            x = layer(x)
+        layers = json.loads(keras.Model(inputs, x).to_json())["config"]["layers"]
+    try:
+        found = check_layers("model.keras", layers, application)
+    except CheckpointError as failure:
+        found = str(failure)
+    assert re.search(told, found), found
 
 
 def test_resnets_of_keras_applications(tmp_path):

@@ -16,15 +16,15 @@ class Checkpoint(Mapping):
         shapes, dtypes: dicts from names to tuples and to numpy dtypes.
         written_by: the version of TensorFlow that wrote it, as text, or None where that is not recorded.
         notes: what a user should know of how it was read, texts.
-        options, preprocessing, labels: what it says, beyond its weights, of the model's options, of how its images are
-            prepared (as the card has it), and of its classes' names.
+        options, preprocessing, labels, thresholds: what it says, beyond its weights, of the model's options, of how its
+            images are prepared, of its classes' names, and of several labels an image (as the card has them).
     """
 
     prefix = None
     written_by = None
     head = None  # of a retrained graph: see `graph_def.FrozenGraph`
     notes = ()
-    options, preprocessing, labels = {}, {}, None
+    options, preprocessing, labels, thresholds = {}, {}, None, None
     held = None  # keeps alive what the files lie in: the directory that an archive was unpacked to
 
     def __init__(self, path, container, shapes, dtypes):

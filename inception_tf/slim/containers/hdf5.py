@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from inception_tf.errors import CheckpointError, raising
-from inception_tf.models.untrusted import check_weights_file
+from inception_tf.models.untrusted import NO_CONFIG, check_weights_file
 from inception_tf.slim.containers.base import Checkpoint
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -75,10 +75,9 @@ def is_hdf5(path):
         return False
 
 
-def _head(config, source):
-    """What a model's config, as JSON, says of its classifier, as options of our networks."""
-    with raising(CheckpointError, f"{source} is damaged: its model's config cannot be read", Exception):
-        layers = json.loads(config)["config"]["layers"]
+def _head(layers, source):
+    """What the configs of a model's layers say of its classifier, as options of our networks."""
+    with raising(CheckpointError, NO_CONFIG.format(source), Exception):
         kinds = [layer["class_name"] for layer in layers]
         if "Dense" not in kinds:
             return {}
@@ -109,8 +108,10 @@ def open_weights(source, file, container="Keras HDF5", config=None):
     from inception_tf.slim.translations import from_keras
 
     weights = HDF5Weights(source, file, container)
-    config = config or weights.config
-    checkpoint = from_keras(weights, weights.layers, "their order in the file", bool(config))
+    if config := config or weights.config:
+        with raising(CheckpointError, NO_CONFIG.format(source), Exception):
+            config = json.loads(config)["config"]["layers"]
+    checkpoint = from_keras(weights, weights.layers, "their order in the file", config)
     if checkpoint is None:
         nested = [names for names in weights.layers if len(names) > 4]
         nested += [name for name in weights if name.count("/layers/") and name.startswith(("layers/", "_layer_"))]

@@ -15,16 +15,26 @@ from inception_tf.slim.names import model_variables, scoped
 # Layers by which InceptionV3, InceptionResNetV2 and the ResNets of keras.applications are known.
 LAYERS = (b'"mixed10"', b'"conv_7b"', b'"conv1_conv"')
 
+# Options of a network that its variables tell, or that a classifier is asked for by.
+DETECTED = ("include_top", "pooling", "classes", "aux_logits", "head_blocks")
+
 
 class ModelWeights(Checkpoint):
-    """The variables of a Keras model under the names they have in a Slim checkpoint."""
+    """The variables of a Keras model under the names they have in a Slim checkpoint, and what its card says."""
 
     def __init__(self, model, path):
-        scope = model.card.scope if getattr(model, "card", None) else ""
+        card = getattr(model, "card", None)
+        scope = card.scope if card else ""
         self._variables = {scoped(scope, name): variable for name, variable in model_variables(model).items()}
         shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
         super().__init__(path, "Keras", shapes, {name: np.dtype(v.dtype) for name, v in self._variables.items()})
-
+        if card:
+            self.options = {option: value for option, value in card.options.items() if option not in DETECTED}
+            if None not in model.input_shape[1:]:
+                self.options["input_shape"] = model.input_shape[1:]
+            facts = (card.preprocessing or {}).items()
+            self.preprocessing = {fact: value for fact, value in facts if fact not in ("kind", "size", "channels")}
+            self.labels, self.thresholds = card.labels, card.thresholds
         if scope and model.card.options.get("head_blocks"):
             self.notes += ("Its classifier is on several blocks (head_blocks), which no network of Slim's has.",)
 

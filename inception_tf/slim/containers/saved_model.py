@@ -1,6 +1,7 @@
 """A TensorFlow 1 SavedModel: a directory with `saved_model.pb`, and what the Saver writes in `variables/`."""
 
 from inception_tf.errors import CheckpointError
+from inception_tf.files import refuse_lfs_pointer
 from inception_tf.slim.containers import saver
 from inception_tf.slim.containers.graph_def import FrozenGraph, parse
 
@@ -11,6 +12,8 @@ def try_open(source, path):
     file = directory / "saved_model.pb"
     if not file.is_file():
         return None
+    for part in (file, *directory.glob("variables/*")):
+        refuse_lfs_pointer(part)
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     from inception_tf.slim.translations import VALUE, translated

@@ -18,7 +18,9 @@ FILE_OF = re.compile(r"\.(index|meta)$|(\.data)?-(\d{5}|\?{5})-of-\d{5}$")
 # What a file that is no checkpoint may be, by its first bytes.
 KINDS = {
     b"\x89HDF": "an HDF5 (Keras) file",
-    b"PK\x03\x04": "a zip (.keras) file",
+    b"PK\x03\x04": "a zip file (unpack it first; a .keras file ends in .keras)",
+    b"BZh": "a bzip2 file (unpack it first)",
+    b"\xfd7zXZ": "an xz file (unpack it first)",
     b"\x1f\x8b": "a gzip file",
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
