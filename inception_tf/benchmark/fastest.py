@@ -1,6 +1,7 @@
 """The engine and the precision that run a model fastest on this machine, chosen by measurement."""
 
 import dataclasses
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -14,7 +15,7 @@ from inception_tf.benchmark.report import Report
 from inception_tf.benchmark.rounds import Candidate, fitting
 from inception_tf.errors import ExportError, InceptionTFError, UsageError
 from inception_tf.evaluation.evaluate import match_classes
-from inception_tf.exports.formats import export, implementation
+from inception_tf.exports.formats import export, implementation, validate
 from inception_tf.exports.portable import CALIBRATION, noise_images, readable
 from inception_tf.files import refuse_existing
 from inception_tf.images.files import find_images
@@ -150,10 +151,14 @@ def export_fastest(
     suffixes = {suffix for _, suffix, _ in EXPORTS.values()} - {""}
     if target.suffix.lower() in suffixes:
         raise UsageError(f"The chosen export gives the name its suffix: give one without {target.suffix}.")
+    if target.name in ("", ".."):
+        raise UsageError(f"The chosen export needs a name. Received: {target}")
     if not (0 <= max_change < 1 and batch >= 1 and rounds >= 1 and 0 < seconds < np.inf):
         raise UsageError("max_change must be from 0 to below 1, batch and rounds at least 1, seconds a number above 0.")
     for suffix in (*suffixes, ".bin"):
         refuse_existing(target.with_name(target.name + suffix), overwrite)
+    base = implementation("savedmodel")
+    base.prepare(model, target, validate(base, {"labels": labels}))
     engine = KerasEngine(model, labels)
     truth, notes, held_out = None, [], None
     if data is not None:
@@ -216,8 +221,10 @@ def _photographs(data, labels, calibrate, notes):
     try:
         examples = open_examples(data, complete=False)
         classes = match_classes(examples.class_names, labels)
+        (root, *_) = examples.origins  # what `data` stands for, which may be a pattern or begin with ~
         truth = {
-            str(Path(data, name).resolve()): classes[label] for name, label in zip(examples.names, examples.labels)
+            os.path.realpath(os.path.join(root, name)): classes[label]
+            for name, label in zip(examples.names, examples.labels)
         }
     except UsageError as error:
         notes.append(f"No accuracy: {error}")

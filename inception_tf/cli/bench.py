@@ -5,7 +5,7 @@ Medians, ratios round by round to the first engine with their spread, the fracti
 the same run, peak memory, and the time from a process's start to its first answer.
 """
 
-from inception_tf.cli.export import sizes
+from inception_tf.cli.export import PRECISIONS, sizes
 from inception_tf.cli.options import add_precision
 from inception_tf.cli.outcome import Outcome
 
@@ -73,13 +73,16 @@ def run(args):
         raise UsageError("--precisions has a row a precision, in place of --precision.")
     if (args.precisions or args.precision) and not all(map(engines.needs_keras, args.models)):
         raise UsageError("--precision and --precisions are of models of Keras. An export has its own.")
+    precisions = args.precisions.split(",") if args.precisions else [args.precision]
+    if args.precisions and (len(set(precisions)) < len(precisions) or not {*precisions} <= {*PRECISIONS}):
+        raise UsageError(f"--precisions takes each of {', '.join(PRECISIONS)} once. Received: {args.precisions}")
     options, report = settings(args), Report(Path(args.models[0]).name)
     names, fuse = args.engines.split(",") if args.engines else engines.ENGINES, False if args.no_fuse else None
     with tempfile.TemporaryDirectory() as scratch:
         if args.precisions and "keras" in names:
             names = [name for name in names if name != "keras"]
             report.left_out.append("keras: it computes as the model is, and has no row a precision; keras-xla has")
-        found, precisions = [], args.precisions.split(",") if args.precisions else [args.precision]
+        found = []
         for model, precision in itertools.product(args.models, precisions):
             folder = Path(scratch, str(len(list(Path(scratch).iterdir()))))
             several = [(model, len(args.models)), (precision, len(precisions))]

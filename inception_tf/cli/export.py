@@ -12,6 +12,8 @@ from inception_tf.exports.formats import FORMATS, Options
 
 __doc__ += "".join(f"\n  {name}: {entry.summary}" for name, entry in FORMATS.items())
 
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+
 
 def add_arguments(parser):
     parser.add_argument("model", help="a .keras file, a run's directory, or a Slim checkpoint")
@@ -29,18 +31,13 @@ def add_arguments(parser):
     flag("--no-check", "do not read it back and compare", dest="check", const=False)
     add("--labels", "the class names, a line each (the model's own)", metavar="FILE")
     add("--top", "savedmodel: the classes that predict_image_bytes returns (5)", type=int)
-    batch = (
-        "savedmodel: the batch sizes to serve and warm up (1,8,32); litert, onnx, openvino: N, the images at a time, "
-    )
-    add("--batch", batch + "or dynamic, any number (dynamic)", type=sizes, metavar="N,N,…")
+    batch = "savedmodel: the batch sizes to serve and warm up (1,8,32); litert, onnx, openvino, stablehlo: N, the "
+    add("--batch", batch + "images at a time, or dynamic, any number (dynamic)", type=sizes, metavar="N,N,…")
     precision = "of the weights; savedmodel: the first three (as the model computes), openvino: all (float32), litert, "
-    add(
-        "--precision",
-        precision + "onnx: all but bfloat16 (float32)",
-        choices=("float32", "float16", "bfloat16", "int8"),
-    )
+    precision += "onnx: all but bfloat16 (float32), stablehlo: float32, bfloat16 (float32)"
+    add("--precision", precision, choices=PRECISIONS)
     add("--calibrate", "int8: images such as the model will see, files or directories", nargs="+", metavar="IMAGE")
-    add("--held-out", "litert, onnx, openvino: images to compare the classes on", nargs="+", metavar="IMAGE")
+    add("--held-out", "litert, onnx, openvino, stablehlo: images to compare the classes on", nargs="+", metavar="IMAGE")
     flag("--full-integer", "litert, int8: inputs and outputs of int8 too, and no float inside")
     fuse = "fold batch norm into the convolutions, and pool behind 1×1 convolutions (yes; for int8: no)"
     add("--fuse", fuse, action=argparse.BooleanOptionalAction)

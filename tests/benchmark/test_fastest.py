@@ -106,13 +106,27 @@ def test_photographs_are_judged_on_or_calibrated_on(lenet, files, photographs):
     assert len(notes) == 1 and notes[0].startswith("No accuracy: ")
 
 
+def test_photographs_of_a_pattern_and_of_the_home_directory_keep_their_classes(lenet, photographs, monkeypatch):
+    """Else nothing is right, nothing can be lost, and every candidate is within the bound."""
+    monkeypatch.setenv("HOME", str(photographs.parent))
+    for data in (f"{photographs.parent}/{photographs.name[:-1]}?", f"~/{photographs.name}"):
+        truth, judged, _ = fastest._photographs(data, KerasEngine(lenet).labels, None, [])
+        assert {str(path) for path in judged} <= set(truth)
+
+
 def test_what_is_refused(lenet, photographs, tmp_path):
     (tmp_path / "taken.onnx").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
     one = tmp_path / "one.png"
     Image.new("L", (28, 28)).save(one)
     for target, options, said in [
         ("digits.onnx", {}, "give one without .onnx"),
         ("taken", {}, "taken.onnx exists"),
+        ("file", {}, "file is not a directory"),
+        ("saved", {}, "is a SavedModel itself"),
+        ("..", {}, "needs a name"),
         ("digits", {"batch": 0}, "batch and rounds at least 1"),
         ("digits", {"max_change": 1.0}, "max_change must be"),
         ("digits", {"seconds": np.inf}, "seconds a number above 0"),

@@ -37,6 +37,8 @@ def bench(command):
         (["lenet", "lenet"], "A model is named twice: lenet, lenet"),
         (["lenet", "--engines", "keras,tpu"], "There is no engine tpu. There are: keras, keras-xla, savedmodel"),
         (["lenet", "--precision", "float32", "--precisions", "float32"], "in place of --precision"),
+        (["lenet", "--precisions", "float32,bfloat8"], "Received: float32,bfloat8"),
+        (["lenet", "--precisions", "float32,float32"], "once. Received: float32,float32"),
         (["--precision", "float32", "broken.onnx"], "An export has its own"),
         (["lenett"], "lenett"),
         (["missing.onnx", "--batch", "1"], "There is no model at missing.onnx"),
