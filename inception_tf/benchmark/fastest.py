@@ -230,7 +230,7 @@ def _photographs(data, labels, calibrate, notes):
         notes.append(f"No accuracy: {error}")
     if calibrate is None:
         if len(paths) < 2:
-            raise UsageError(f"One photograph cannot both calibrate and judge. Received: {data}")
+            raise UsageError(f"Name a directory: one photograph cannot both calibrate and judge. Received: {data}")
         paths, calibrate = paths[1::2], paths[::2]
         calibrate = calibrate[:: -(-len(calibrate) // CALIBRATION)]
     return truth, paths, calibrate

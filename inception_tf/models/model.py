@@ -87,7 +87,10 @@ def check_model(model):
         UsageError: it is none.
     """
     if getattr(model, "card", None) is None:
-        raise UsageError(f"Expected a model that create_model or load_model made. Received: {type(model).__name__}")
+        raise UsageError(
+            "Expected a model with this library's card, as create_model makes it; one in Keras's own layers (--plain) "
+            f"has none. Received: {type(model).__name__}"
+        )
     return model
 
 
