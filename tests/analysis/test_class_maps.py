@@ -211,7 +211,7 @@ def test_models_without_logits_of_an_image():
         class_activation_maps(itf.NetworkInNetwork(include_top=False), images)
     with pytest.raises(UsageError, match="spatial_squeeze=False"):
         class_activation_maps(itf.NetworkInNetwork(**NIN, spatial_squeeze=False), images)
-    with pytest.raises(UsageError, match="create_model or load_model"):
+    with pytest.raises(UsageError, match="this library's card"):
         class_activation_maps(keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Dense(2)]), images)
 
 

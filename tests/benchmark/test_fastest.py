@@ -109,7 +109,7 @@ def test_photographs_are_judged_on_or_calibrated_on(lenet, files, photographs):
 def test_photographs_of_a_pattern_and_of_the_home_directory_keep_their_classes(lenet, photographs, monkeypatch):
     """Else nothing is right, nothing can be lost, and every candidate is within the bound."""
     monkeypatch.setenv("HOME", str(photographs.parent))
-    for data in (f"{photographs.parent}/{photographs.name[:-1]}?", f"~/{photographs.name}"):
+    for data in (f"{photographs.parent}/{photographs.name[:-1]}[{photographs.name[-1]}]", f"~/{photographs.name}"):
         truth, judged, _ = fastest._photographs(data, KerasEngine(lenet).labels, None, [])
         assert {str(path) for path in judged} <= set(truth)
 

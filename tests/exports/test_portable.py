@@ -19,9 +19,13 @@ def six(photographs):
     return [photographs / f"{i:02}.png" for i in range(6)]
 
 
+class AnyPortable(PortableFormat):
+    name = "onnx"
+
+
 def prepare(model, folder, **options):
-    format = PortableFormat()
-    return format.prepare(model, folder / "model", validate(format, {"batch": 4, **options}))
+    format = AnyPortable()
+    return format.prepare(model, folder / "model.onnx", validate(format, {"batch": 4, **options}))
 
 
 class Answering(Runtime):
