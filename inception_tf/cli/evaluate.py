@@ -120,7 +120,8 @@ def _run_job(args):
         for table in image_tables(args.data, rows, "numbers" if args.labels else "names"):
             truth = [tally.truth(label) for label in table["label"].to_pylist()]
             names = [None if i is None else engine.labels[i] for i in truth]
-            table = table.drop_columns("label").append_column("label", pa.array(truth, pa.int32()))
+            table = table.drop_columns([name for name in ("label", "label_name") if name in table.column_names])
+            table = table.append_column("label", pa.array(truth, pa.int32()))
             yield table.append_column("label_name", pa.array(names, pa.string()))
 
     labeled = [args.labels_offset, names if args.labels else None]

@@ -1,6 +1,7 @@
 """Mean and covariance of features, gathered batch by batch in float64, merged, saved and read."""
 
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -112,7 +113,7 @@ class FeatureStatistics:
             with np.load(path) as file:
                 mu, sigma = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
                 facts = {name: file[name].item() for name in ("mode", "weights", "count") if name in file.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UsageError(f"{path} holds no statistics (mu and sigma), or is damaged: {reason(error)}") from error
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
             raise UsageError(f"{path}: mu and sigma do not fit. Received: shapes {mu.shape} and {sigma.shape}")

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import os
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ import numpy as np
 from inception_tf.errors import CheckpointError, UsageError, listed
 from inception_tf.evaluation.feature_statistics import FeatureStatistics
 from inception_tf.files import atomic_write
-from inception_tf.images.image_sets import ImageSet, open_image_set
+from inception_tf.images.image_sets import ImageSet, open_image_set, pixels
 from inception_tf.images.resize_2015 import check_mode, resize_2015
 from inception_tf.inference.classify import prepared
 from inception_tf.inference.runtimes import runtime_for
+from inception_tf.inference.table import fingerprint
 from inception_tf.progress import Progress
 from inception_tf.slim.download import home
 from inception_tf.zoo import create_model, load_trained, resolve
@@ -50,8 +53,8 @@ class FeatureExtractor:
 
     Args:
         model: a model of this library; what `load_model` takes: `classify_image_graph_def.pb`, its `.tgz`, a `.pth` of
-            pytorch-fid, a `.keras` file; or an `.onnx`, `.tflite` or `.xml` that was exported with `include_top=False`
-            and `pooling="avg"`. Default: the published one, downloaded.
+            pytorch-fid, a `.keras` file; or an `.onnx`, `.tflite`, `.xml` or `.stablehlo` that was exported with
+            `include_top=False` and `pooling="avg"`. Default: the published one, downloaded.
         resize: one of `MODES`.
         precision: of the arithmetic, one of `PRECISIONS`; an export has its own.
         batch: images at a time.
@@ -85,10 +88,7 @@ class FeatureExtractor:
         if run.card.include_top or run.card.options.get("pooling") != "avg":
             raise UsageError(f'{path} gives no features: export with include_top=False and pooling="avg".')
         self.side, self.kernel = run.card.preprocessing["size"][0], None
-        digest = hashlib.sha256(path.read_bytes())
-        if path.suffix == ".xml":
-            digest.update(path.with_suffix(".bin").read_bytes())
-        self.weights, self._run = digest.hexdigest()[:16], run
+        self.weights, self._run = fingerprint(path), run
 
     def _build(self, model):
         import keras
@@ -137,7 +137,7 @@ class FeatureExtractor:
     def __call__(self, images):
         """Features float32 N×2048 of images: an array N×H×W×3, uint8 or 0 to 255, or a list of such H×W×3."""
         images = open_image_set(np.asarray(images)) if hasattr(images, "__array__") else list(images)
-        read = images.read if hasattr(images, "read") else images.__getitem__
+        read = images.read if hasattr(images, "read") else lambda i: pixels(images[i])
         parts = [
             self._run(
                 np.concatenate([self.prepare(read(i)) for i in range(start, min(start + self.batch, len(images)))])
@@ -167,14 +167,12 @@ class FeatureExtractor:
         key = "\n".join([self.weights, self.resize, self.precision, str(self.side), images.stamp])
         kept = home() / "features" / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
         cache = cache and bool(images.stamp)
-        found = _kept(kept) if cache else None
+        found = _kept(kept, len(images)) if cache else None
         if found is None:
             found = self._extract_on(pool, images, label) if pool else self._extract(images, label)
-            if cache:
-                values, names, skipped = found
-                facts = {"names": names, "skipped": list(skipped), "reasons": list(skipped.values())}
+            if cache and not found[2]:  # what cannot be read now may be readable the next time
                 with atomic_write(kept, overwrite=True) as part:
-                    np.savez(part, values=values, **{name: np.array(value, "U") for name, value in facts.items()})
+                    np.savez(part, values=found[0], names=np.array(found[1], "U"))
         values, names, skipped = found
         if skipped and not skip:
             first = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
@@ -258,10 +256,11 @@ def _check(card, what):
         raise UsageError(f"FID is of the features of {NETWORK}, the graph of 2015-12-05. Received: {what}, {network}")
 
 
-def _kept(path):
+def _kept(path, count):
+    """The (features, names, {}) of `count` images in a file, None where it is missing, damaged or of fewer."""
     try:
         with np.load(path) as file:
-            skipped = dict(zip(file["skipped"].tolist(), file["reasons"].tolist()))
-            return file["values"], file["names"].tolist(), skipped
-    except (OSError, ValueError, KeyError, EOFError):
+            values, names = file["values"], file["names"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
+    return (values, names, {}) if len(values) == len(names) == count else None

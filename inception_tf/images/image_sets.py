@@ -102,7 +102,7 @@ def open_image_set(source):
         sets = [_arrays(_load(file), file.name) for file in files]
         images = [(array, i) for _, array in sets for i in range(len(array))]
         names = [name for own, _ in sets for name in own]
-        return ImageSet(names, lambda index: images[index][0][images[index][1]], map(_stat, files))
+        return ImageSet(different(names), lambda index: images[index][0][images[index][1]], map(_stat, files))
     rows = [row for file in dict.fromkeys(files) for row in image_rows(str(file))]
     if all(isinstance(content, ImageError) for _, content in rows):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in rows[:3])

@@ -134,10 +134,22 @@ def _remote_files(url):
             if facts["type"] != "directory":
                 yield filesystem.unstrip_protocol(match)
             elif not (pattern and _matches_all_below(path)):
-                for folder, folders, names in filesystem.walk(match):
-                    for hidden in [name for name in folders if name.startswith(".")]:
-                        folders.remove(hidden) if isinstance(folders, list) else folders.pop(hidden)
-                    yield from (filesystem.unstrip_protocol(f"{folder}/{name}") for name in names if wanted(name))
+                yield from (filesystem.unstrip_protocol(file) for file in _below(filesystem, match, wanted))
+
+
+def _below(filesystem, folder, wanted):
+    """The wanted files below a folder. fsspec's `walk` leaves out folders that cannot be listed, without a word."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        for entry in filesystem.ls(folder, detail=True):
+            path = entry["name"].rstrip("/")
+            name = path.rpartition("/")[2]
+            if entry["type"] != "directory":
+                if wanted(name):
+                    yield path
+            elif path != folder.rstrip("/") and not name.startswith("."):  # some list the folder itself
+                waiting.append(path)
 
 
 def _sorted(names):
@@ -253,15 +265,16 @@ def _with_path(table, file, first, pa):
     numbers = [f"{file}:{first + i}" for i in range(len(table))]
     numbers = table["path"].to_pylist() if "path" in taken else numbers
     if pa.types.is_struct(column.type):  # Hugging Face's
-        values = column.to_pylist()
-        data = [value and value.get("bytes") for value in values]
-        paths = [value and value.get("path") or number for value, number in zip(values, numbers)]
-        paths = [number if content is None else path for path, content, number in zip(paths, data, numbers)]
+        values = [value or {} for value in column.to_pylist()]
+        data, paths = ([value.get(key) or None for value in values] for key in ("bytes", "path"))
+        # The last part of a file's path is all that is kept there: it may come twice, so the row's number goes ahead.
+        inside = numbers if "path" in taken else [":".join(filter(None, pair)) for pair in zip(numbers, paths)]
+        rows = zip(paths, data, inside)
+        paths = [_beside(file, path) if path and content is None else own for path, content, own in rows]
     elif holds_images(name):
         data, paths = column.to_pylist(), numbers
     else:
-        data = table["bytes"].to_pylist() if "bytes" in taken else None
-        paths = [path and (_beside(file, str(path)) if data is None else str(path)) for path in column.to_pylist()]
+        data, paths = None, [path and _beside(file, str(path)) for path in column.to_pylist()]
     table = table.drop_columns([name, *taken]).add_column(0, "path", pa.array(paths, pa.string()))
     return table if data is None else table.append_column("bytes", pa.array(data, pa.binary()))
 

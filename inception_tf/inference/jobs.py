@@ -55,9 +55,8 @@ class Parts:
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
-        if kind is None or not issubclass(kind, InceptionTFError) or issubclass(kind, UsageError):
-            self.flush()
+    def __exit__(self, *_):
+        self.flush()  # of a part that could not be written nothing waits any more
 
     def __len__(self):
         """How many rows the parts held when they were opened."""
@@ -136,9 +135,12 @@ class Parts:
                 raise
 
     def _files(self):
-        with _reading(self.out):
-            files = self.filesystem.find(self.root) if self.filesystem.exists(self.root) else []
-            return [file for file in files if not file.endswith(".tmp")]
+        with raising(InceptionTFError, f"{self.out} cannot be listed", Exception):
+            try:  # `exists` and `find` take a folder that cannot be listed for none
+                files = self.filesystem.ls(self.root, detail=False)
+            except FileNotFoundError:
+                files = []
+            return [file for file in sorted(files) if file.rstrip("/") != self.root and not file.endswith(".tmp")]
 
     def _check(self, files):
         self._next, settings = len(files), f"{self.root}/{SETTINGS}"
@@ -214,11 +216,13 @@ class Summary:
             self.errors |= {row["path"]: row["error"] for row in bad[: 20 - len(self.errors)]}
         if {"label", "class"} <= set(table.column_names):
             known = table.filter(table["error"].is_null()).select(["label", "class", "name"]).to_pylist()
-            known = [row for row in known if row["label"] is not None]
-            best = [row["name" if isinstance(row["label"], str) else "class"] for row in known]
-            best = [answer[:1] if isinstance(answer, list) else [answer] for answer in best]
-            self.labeled += len(known)
-            self.right += sum([row["label"]] == answer for row, answer in zip(known, best))
+            for row in [row for row in known if row["label"] not in (None, "")]:
+                best = (row["class"], row["name"])
+                best = [next(iter(one), None) if isinstance(one, list) else one for one in best]
+                # In CSV an index is text; where classes are called by numbers, a text is a name.
+                best += [] if str(best[1]).isdecimal() else [str(best[0])]
+                self.labeled += 1
+                self.right += row["label"] in best
 
     def __str__(self):
         text = f"{self.images:,} images in {self.seconds:,.1f} s, {self.images / max(self.seconds, 1e-9):,.1f} a second"

@@ -110,9 +110,8 @@ class TablePredictor:
             kind = type(table).__name__
             raise UsageError(f"Expected a pyarrow.Table (of Ray by batch_format='pyarrow'). Received: {kind}")
         names = table.column_names
-        twice = any(names.count(name) > 1 for name in ("path", "bytes", "error"))
-        if "path" not in names or twice or set(ANSWERS) & set(names):
-            expected = f"Expected a table with one column path, and none called {', '.join(ANSWERS)}"
+        if "path" not in names or len(set(names)) < len(names) or set(ANSWERS) & set(names):
+            expected = f"Expected a table with a column path, no name twice, and none of {', '.join(ANSWERS)}"
             raise UsageError(f"{expected}. Received: {listed(names, 20)}")
         given = []
         for name, kind in {"path": pa.string(), "bytes": pa.large_binary(), "error": pa.string()}.items():
@@ -121,7 +120,11 @@ class TablePredictor:
         images = [_image(*row) for row in zip(*given)]
         urls = {image.partition("://")[0]: image for image in images if is_url(image)}
         for url in urls.values():
-            open_filesystem(url)  # a package that is missing is no bad image
+            try:
+                open_filesystem(url)
+            except UsageError as error:
+                if isinstance(error.__cause__, ImportError):  # a package that is missing is no bad image
+                    raise
         engine = self.pipe.engine
         start = engine.start_both if self.classify and self.embed else engine.start
         start = start if self.classify else engine.start_embedding

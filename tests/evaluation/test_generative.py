@@ -14,7 +14,7 @@ from random_weights import randomized
 
 import inception_tf as itf
 from inception_tf.cli.main import main
-from inception_tf.errors import CheckpointError, UsageError
+from inception_tf.errors import CheckpointError, ImageError, UsageError
 from inception_tf.evaluation import features, generative
 from inception_tf.evaluation.feature_statistics import FeatureStatistics
 from inception_tf.evaluation.features import FeatureExtractor
@@ -71,6 +71,11 @@ def test_statistics_of_parts_are_those_of_the_whole(tmp_path):
     gathered.save(tmp_path / "s.npz")
     with np.load(tmp_path / "s.npz") as file:
         assert {"mu", "sigma", "mode", "count"} <= set(file.files)
+    saved = bytearray((tmp_path / "s.npz").read_bytes())
+    saved[len(saved) // 2] ^= 255
+    (tmp_path / "damaged.npz").write_bytes(saved)
+    with pytest.raises(UsageError, match="or is damaged"):
+        FeatureStatistics.load(tmp_path / "damaged.npz")
     read = FeatureStatistics.load(tmp_path / "s.npz")
     assert (read.mode, read.count, read.weights) == ("clean", 501, "w")
     np.testing.assert_allclose(read.merge(other).sigma, gathered.merge(other).sigma, rtol=1e-12)
@@ -314,6 +319,9 @@ def test_bad_input(extractor, folders, tmp_path):
     with pytest.raises(UsageError, match=r"2 of 7 images cannot be read.*cut\.jpg.*text\.png"):
         extractor.extract(good)
     assert len(extractor.extract(good, skip=True).skipped) == 2
+    with pytest.MonkeyPatch.context() as patch:  # what could not be read is read again
+        patch.setattr("inception_tf.images.image_sets.ImageSet.read", lambda self, index: np.zeros((9, 9, 3), "uint8"))
+        assert len(extractor.extract(good).names) == 7
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="No images"):
         extractor.extract(tmp_path / "empty")
@@ -325,8 +333,9 @@ def test_bad_input(extractor, folders, tmp_path):
         FeatureStatistics().update([[np.nan, 1.0]])
     with pytest.raises(UsageError, match="dimensions. Received: 203 and 3"):
         compare(pair, FeatureStatistics().update(gaussian(9, 3)))
-    with pytest.raises(UsageError, match="NaN"):
-        extractor([np.full((9, 9, 3), np.nan)] * 2)
+    for value, said in ((np.nan, "NaN"), (0.5, "0 to 255")):
+        with pytest.raises(ImageError, match=said):
+            extractor([np.full((9, 9, 3), value)] * 2)
     np.savez(tmp_path / "bad.npz", mu=np.zeros(3), sigma=np.zeros((4, 4)))
     with pytest.raises(UsageError, match=r"\(3,\) and \(4, 4\)"):
         open_side(tmp_path / "bad.npz")

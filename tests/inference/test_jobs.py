@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from inception_tf.cli.main import main
-from inception_tf.errors import ImageError, InceptionTFError, UsageError
+from inception_tf.errors import CheckpointError, ImageError, InceptionTFError, UsageError
 from inception_tf.images.decoding import decode_image
 from inception_tf.images.preprocessing import Preprocessing
 from inception_tf.images.sources import open_examples
@@ -131,7 +131,8 @@ def test_tables_that_are_none(model):
     for columns in ({"file": ["a"]}, {"path": ["a"], "class": [1]}):
         with pytest.raises(UsageError, match="path"):
             TablePredictor(model)(pa.table(columns))
-    for table in ({"path": ["a"]}, pa.table({"path": [["a"]]}), pa.table([["a"], ["b"]], ["path", "path"])):
+    twice = [pa.table([["a"]] * len(names), names) for names in (["path", "path"], ["path", "n", "n"])]
+    for table in ({"path": ["a"]}, pa.table({"path": [["a"]]}), *twice):
         with pytest.raises(UsageError, match="pyarrow.Table|path"):
             TablePredictor(model)(table)
     for options in ({"top": 0}, {"batch": 0}, {"threads": 0}, {"classify": False}):
@@ -182,14 +183,19 @@ def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
     assert table.to_pydict() == {"path": ["memory://bucket/1/1.jpg", "s3://b/c.jpg"], "n": [1, 2]}
     (tmp_path / "list.txt").write_text("photos/a b.jpg\n\n/else/b.jpg\n")
     assert paths_of(tmp_path / "list.txt") == [f"{photos}/a b.jpg", "/else/b.jpg"]
-    images = {"image": [{"bytes": b"1", "path": "one.jpg"}, {"bytes": b"2", "path": None}], "label": [0, 1]}
-    parquet.write_table(pa.table(images), tmp_path / "hub.parquet")
+    images = [{"bytes": data, "path": path} for data, path in ((b"1", "one.jpg"), (b"2", None), (None, "b.jpg"))]
+    parquet.write_table(pa.table({"image": images, "label": [0, 1, 2]}), tmp_path / "hub.parquet")
     (table,) = image_tables(tmp_path / "hub.parquet")
     assert table.to_pydict() == {
-        "path": ["one.jpg", f"{tmp_path}/hub.parquet:1"],
-        "label": [0, 1],
-        "bytes": [b"1", b"2"],
+        "path": [f"{tmp_path}/hub.parquet:0:one.jpg", f"{tmp_path}/hub.parquet:1", f"{tmp_path}/b.jpg"],
+        "label": [0, 1, 2],
+        "bytes": [b"1", b"2", None],
     }
+    for name, sizes in (("sizes.csv", ["3", "4"]), ("sizes.parquet", [3, 4])):  # not what the files hold
+        sized = pa.table({"path": ["a.jpg", None], "bytes": sizes})
+        (csv.write_csv if name.endswith("csv") else parquet.write_table)(sized, tmp_path / name)
+        (table,) = image_tables(tmp_path / name)
+        assert table["path"][0].as_py() == f"{tmp_path}/a.jpg" and table.column_names == ["path"]
 
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for name, data in {"a/1.jpg": b"one", "a/1.cls": b"3", "2.json": b"{}", "3.png": b"three"}.items():
@@ -222,6 +228,29 @@ def test_where_images_come_from(photos, memory, tmp_path, monkeypatch):
     for nothing in ("memory://nowhere/", "nothing://x/y"):
         with pytest.raises(UsageError, match=nothing):
             paths_of(nothing)
+
+
+def test_a_folder_of_a_bucket_that_cannot_be_listed(memory, monkeypatch):
+    memory.pipe({f"/bucket/{name}/1.jpg": b"1" for name in "abc"})
+    listing = memory.ls
+
+    def ls(path, **options):
+        if path.endswith("/b"):
+            raise PermissionError("Access Denied")
+        return listing(path, **options)
+
+    monkeypatch.setattr(type(memory), "ls", staticmethod(ls))
+    with pytest.raises(UsageError, match="cannot be listed.*Access Denied"):
+        paths_of("memory://bucket/")
+    memory.pipe({"/run/part": b"1"})
+    monkeypatch.setattr(type(memory), "ls", lambda *arguments, **options: ls("/b"))
+    with pytest.raises(InceptionTFError, match="Access Denied"):
+        Parts("memory://run", {})
+
+
+def test_an_address_that_is_none_has_its_row(model):
+    answers = TablePredictor(model, threads=1)(pa.table({"path": ["ttps://x/y.jpg"]}))
+    assert "ttps://x/y.jpg" in answers["error"][0].as_py()
 
 
 def test_records(tmp_path):
@@ -330,7 +359,10 @@ def test_s3(model, monkeypatch, capsys):
 
 def test_what_cannot_be_written_to_is_found_at_once(tmp_path):
     (tmp_path / "file").write_text("")
-    parts = Parts(tmp_path / "file" / "out", {})
+    with pytest.raises(InceptionTFError, match="cannot be listed: Not a directory"):
+        Parts(tmp_path / "file" / "out", {})
+    parts = Parts(tmp_path / "file.out" / "out", {})
+    (tmp_path / "file.out").write_text("")
     with pytest.raises(InceptionTFError, match="Cannot write"):
         parts.write(pa.table({"path": ["a"], "error": ["none"]}))
 
@@ -372,13 +404,14 @@ def test_a_full_disk(model, photos, tmp_path, full_disk):
     assert len(rows(tmp_path / "out")) == len(ODD)
 
 
-def test_an_interrupt_keeps_what_was_done(model, photos, tmp_path):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, CheckpointError])
+def test_an_interrupt_keeps_what_was_done(model, photos, tmp_path, error):
     def tables():
         yield from list(image_tables(photos, 2))[:2]
-        raise KeyboardInterrupt
+        raise error
 
     predictor = TablePredictor(model, threads=1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         run_job(tables(), predictor, Parts(tmp_path / "out", predictor.settings))
     assert len(rows(tmp_path / "out")) == 4
 
@@ -423,6 +456,10 @@ def test_labels_of_the_manifest_are_compared(model, photos, tmp_path):
         summary = run_job(image_tables(tmp_path / "list.parquet"), some, parts)
         assert (summary.labeled, summary.right) == (len(paths) - 1, len(paths) - 2) and "80.0 %" in str(summary)
         assert parquet.read_table(parts.root)["label"].to_pylist() == label
+    truth = predictor(pa.table({"path": [str(photos / "a b.jpg")]}))["class"][0]
+    (tmp_path / "list.csv").write_text(f"path,label\nphotos/a b.jpg,{truth}\nphotos/[x].jpg,\n")
+    summary = run_job(image_tables(tmp_path / "list.csv"), predictor, Parts(tmp_path / "csv", predictor.settings))
+    assert (summary.images, summary.labeled, summary.right) == (2, 1, 1)
 
 
 def test_the_command_says_what_is_missing(model, photos, tmp_path, capsys, monkeypatch):
