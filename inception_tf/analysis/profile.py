@@ -151,7 +151,7 @@ def total(layers, cost):
 
 
 def profile(model, size=None):
-    """What a Keras model costs: parameters and multiply-adds of every layer, and what its feature maps see.
+    """What a Keras model costs: parameters and multiply-adds of every layer, and receptive fields.
 
     Args:
         model: a model of this library, or a Keras model of layers as they have: convolutions, poolings, fully connected

@@ -2,7 +2,7 @@
 
 With --out, of any number of them, in bounded memory: IMAGE is also a prefix as s3://bucket/photos/, a manifest (CSV or
 Parquet with a column path), WebDataset's .tar files or TFRecords. Each has a row in OUT: path, class, name, score,
-error. The same command run again goes on where it was.
+error. The same command run again resumes.
 """
 
 from inception_tf.cli.options import MODEL, add_decoding, add_job, add_precision, check_ray, model_needs_keras, run_job

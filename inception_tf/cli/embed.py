@@ -1,7 +1,7 @@
 """The feature vectors (PreLogits) of photographs, as a Parquet or .npz file with the columns path and vector.
 
 With a folder or a URL as --out, of any number of them, in bounded memory: rows of path, embedding and error in part
-files, from what `classify --out` takes. The same command run again goes on where it was.
+files, from what `classify --out` takes. The same command run again resumes.
 """
 
 from pathlib import Path

@@ -4,7 +4,7 @@ A bad file is named at the end, not fatal.
 
 With --answers, of any number of images, in bounded memory: PATH is also what classify --out takes, each image in a
 folder called as its class. Each has a row in OUT: path, label, label_name, class, name, score, error. The same command
-run again goes on where it was, and its figures are of all rows in OUT.
+run again resumes, and its figures are of all rows in OUT.
 """
 
 from inception_tf.cli.options import (

@@ -119,7 +119,7 @@ MODEL = (
 
 
 def model_needs_keras(args):
-    """Whether the model that a command was given is one of Keras; a command's `KERAS`."""
+    """Whether a command was given a model, and that is one of Keras; a command's `KERAS`."""
     from inception_tf.inference.engines import needs_keras
 
-    return needs_keras(args.model)
+    return bool(args.model) and needs_keras(args.model)

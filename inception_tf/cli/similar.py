@@ -3,14 +3,10 @@
 --duplicates and --mislabeled look through the photographs of VECTORS; the classes are their folders' names.
 """
 
-from inception_tf.cli.options import MODEL
+from inception_tf.cli.options import MODEL, model_needs_keras
 from inception_tf.cli.outcome import Outcome
 
-
-def KERAS(args):
-    from inception_tf.inference.engines import needs_keras
-
-    return bool(args.model) and needs_keras(args.model)
+KERAS = model_needs_keras
 
 
 def add_arguments(parser):

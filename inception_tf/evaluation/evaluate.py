@@ -38,7 +38,7 @@ class ByClass:
 
     @property
     def calibration_error(self):
-        """The expected calibration error, 0 to 1; see `metrics.calibration`."""
+        """The expected calibration error, 0 to 1; see `metrics.calibration_of`."""
         return metrics.calibration_of(self.bins)[0]
 
     @property

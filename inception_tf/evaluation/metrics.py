@@ -59,22 +59,8 @@ def class_scores(confusion, names):
     ]
 
 
-def calibration(score, correct, bins=15):
-    """The expected calibration error of Guo et al. (arXiv 1706.04599), with bins of equal width.
-
-    Args:
-        score: float array (N,), the probability of each answer.
-        correct: bool array (N,), whether the answer is right.
-        bins: how many.
-
-    Returns:
-        The error, |accuracy - confidence| averaged over the answers, 0 to 1; and a list of `Bin`.
-    """
-    return calibration_of(score_bins(score, correct, bins))
-
-
 def score_bins(score, correct, bins=15):
-    """What `calibration` is computed of, float64 (3, bins), summed over tables of any number of answers.
+    """What `calibration_of` takes, float64 (3, bins), summed over tables of any number of answers.
 
     Its rows: the answers whose score is in the bin, the sum of their scores, and how many are right.
     """
@@ -85,7 +71,11 @@ def score_bins(score, correct, bins=15):
 
 
 def calibration_of(sums):
-    """`calibration` out of `score_bins`."""
+    """The expected calibration error of Guo et al. (arXiv 1706.04599), with bins of equal width: those of `score_bins`.
+
+    Returns:
+        The error, |accuracy - confidence| averaged over the answers, 0 to 1; and a list of `Bin`.
+    """
     count, confidence, accuracy = sums
     edges = np.linspace(0, 1, len(count) + 1)
     error = np.abs(accuracy - confidence).sum() / count.sum()

@@ -66,7 +66,7 @@ def duplicates(values, threshold=0.98, ratio=0.7):
             of that to the next nearest, the larger one of both. 0: by `threshold` alone.
 
     Returns:
-        A list of (row, later row, cosine similarity), the surest first: those above the threshold by similarity, then
+        A list of (row, later row, cosine similarity), the clearest first: those above the threshold by similarity, then
         by the ratio.
 
     Raises:

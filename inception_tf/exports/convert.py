@@ -208,7 +208,6 @@ def _kind(target):
 
 def write(model, target, overwrite=False):
     """Writes a model in the form that the name of `target` asks for; see `convert`."""
-    target = Path(target)
     kind = _kind(target)
     if kind == "checkpoint":
         save_slim(model, target, overwrite=overwrite)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from inception_tf.errors import ExportError
-from inception_tf.exports.exchange import ExchangeFormat, check_published_form, classifier_weights, drops_background
+from inception_tf.exports.exchange import ExchangeFormat, classifier_weights, drops_background
 from inception_tf.models.applications import weighted_layers
 from inception_tf.models.blocks import Conv2D, Mixed
 from inception_tf.slim.graph_2015 import convolutions
@@ -75,7 +75,6 @@ class Timm(ExchangeFormat):
 
 def timm_state_dict(model, background=None):
     """A model's weights by timm's names, as numpy arrays in PyTorch's layout. Arguments and errors as `to_timm`."""
-    check_published_form(model, CLASSIFIERS, "timm")
     drop = drops_background(model, background)
     tensors = {}
     for name, layer in timm_layers(model):

@@ -228,8 +228,8 @@ class Summary:
         text = f"{self.images:,} images in {self.seconds:,.1f} s, {self.images / max(self.seconds, 1e-9):,.1f} a second"
         text += f"; {self.before:,} were there before" if self.before else ""
         if self.labeled:
-            share = tables.percent(self.right / self.labeled)
-            text += f"\nOf these, {self.labeled:,} have a label: {share} are right."
+            fraction = tables.percent(self.right / self.labeled)
+            text += f"\nOf these, {self.labeled:,} have a label: {fraction} are right."
         if self.failed:
             text += f"\n{self.failed:,} of them have no answer but a reason (column error):\n"
             text += "\n".join(f"  {path}: {why}" for path, why in self.errors.items())

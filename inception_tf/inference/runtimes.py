@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from inception_tf.errors import CheckpointError, UsageError, reason
+from inception_tf.errors import CheckpointError, UsageError, need, reason
 from inception_tf.machine import processor
 from inception_tf.models.card import Card, read_card
 from inception_tf.quiet import suppress_stderr
@@ -68,13 +68,11 @@ class LiteRT(Runtime):
             try:
                 interpreter = importlib.import_module("tensorflow").lite.Interpreter
             except ImportError:
-                raise _missing("A .tflite file", "ai-edge-litert", "litert") from None
+                interpreter = need("ai_edge_litert.interpreter", "litert", "A .tflite file").Interpreter
         with _damaged(path, "LiteRT"), suppress_stderr():
             self._interpreter = interpreter(model_path=str(path), num_threads=threads or _processors())
-            (self._input,), self._outputs = (
-                self._interpreter.get_input_details(),
-                self._interpreter.get_output_details(),
-            )
+            (self._input,) = self._interpreter.get_input_details()
+            self._outputs = self._interpreter.get_output_details()
             self._interpreter.allocate_tensors()
         self._lock = threading.Lock()
         self._size = int(self._input["shape"][0])
@@ -96,10 +94,7 @@ class OnnxRuntime(Runtime):
     """An `.onnx` file, on ONNX Runtime."""
 
     def __init__(self, path, threads=None):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise _missing("An .onnx file", "onnxruntime", "onnx") from None
+        onnxruntime = need("onnxruntime", "onnx", "An .onnx file")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0  # its own default
@@ -133,11 +128,7 @@ class OpenVino(Runtime):
     """
 
     def __init__(self, path, precision=None, threads=None):
-        try:
-            import openvino
-        except ImportError:
-            raise _missing("OpenVINO", "openvino", "openvino") from None
-        path = Path(path)
+        openvino, path = need("openvino", "openvino", "OpenVINO"), Path(path)
         with _damaged(path, "OpenVINO"), suppress_stderr():
             core = openvino.Core()
             model = core.read_model(path)
@@ -178,12 +169,9 @@ class StableHlo(Runtime):
     compiles = True
 
     def __init__(self, path, threads=None):
-        try:
-            import flatbuffers  # noqa: F401, which jax.export reads and writes with, and JAX does not install
-            import jax
-            from jax import export
-        except ImportError as error:
-            raise _missing("A .stablehlo file", error.name, "stablehlo") from None
+        # jax.export reads and writes with flatbuffers, which JAX does not install.
+        names = ("flatbuffers", "jax", "jax.export")
+        _, jax, export = (need(name, "stablehlo", "A .stablehlo file") for name in names)
         with _damaged(path, "JAX"):
             exported = export.deserialize(bytearray(Path(path).read_bytes()))
             self._weights, self.card = read_safetensors(path)
@@ -214,10 +202,7 @@ def export_card(path):
 
 
 def _read_onnx_card(path):
-    try:
-        import onnx
-    except ImportError:
-        raise _missing("The card of an .onnx file", "onnx", "onnx") from None
+    onnx = need("onnx", "onnx", "The card of an .onnx file")
     with _damaged(path, "onnx"):
         network = onnx.load(path, load_external_data=False)
     return Card.from_json(next((prop.value for prop in network.metadata_props if prop.key == KEY), None))
@@ -291,10 +276,6 @@ def _dequantized(outputs, details):
 
 def _processors():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _missing(what, package, extra):
-    return UsageError(f"{what} needs {package}, which is not installed: pip install 'inception-tf[{extra}]'.")
 
 
 @contextlib.contextmanager

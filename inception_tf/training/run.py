@@ -147,12 +147,9 @@ class _Events:
         metadata.plugin_data.plugin_name = "scalars"
         for epoch, row in enumerate(rows[new:], new):
             for name, value in row.items():
-                prefix = "val_" if name.startswith("val_") else ""
-                name, value = (
-                    name.removeprefix(prefix),
-                    tf.constant(value, tf.float32) if isinstance(value, float) else None,
-                )
-                if value is not None:
+                if isinstance(value, float):
+                    prefix = "val_" if name.startswith("val_") else ""
+                    name, value = name.removeprefix(prefix), tf.constant(value, tf.float32)
                     with self._writers[prefix].as_default():
                         tf.summary.write(f"epoch_{name}", value, epoch, metadata)
                         tf.summary.write(f"evaluation_{name}_vs_iterations", value, row["step"], metadata)

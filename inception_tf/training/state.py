@@ -46,12 +46,9 @@ class Position:
             UsageError: that phase is over, and the next is not.
         """
         done = [max((row["epoch"] for row in self.rows if row["phase"] == phase.name), default=0) for phase in phases]
-        planned = self.planned or done  # of a version that did not save them
-        planned = planned + [0] * (len(phases) - len(planned))
+        planned = self.planned + [0] * (len(phases) - len(self.planned))
         grown = [i for i, (epochs, phase) in enumerate(zip(planned, phases)) if phase.epochs > epochs]
         ended = self.phase >= len(self.planned or phases)
-        if self.optimizer is None:
-            self.optimizer = min(self.phase, len(phases) - 1)
         self.planned = [phase.epochs for phase in phases]
         if not grown or not ended and grown[0] >= self.phase:
             return

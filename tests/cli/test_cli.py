@@ -155,18 +155,6 @@ def test_classify_keeps_going_past_a_bad_file(converted, photograph, tmp_path, c
     assert code == 2 and "nothing-*.jpg" in err
 
 
-@pytest.mark.slow
-def test_export_and_classify_with_it(converted, photograph, tmp_path, command):
-    code, out, _ = command("export", converted, tmp_path / "serving", "--json")
-    assert code == 0 and json.loads(out)["path"] == str(tmp_path / "serving" / "1")
-    answers = []
-    for model in (converted, tmp_path / "serving"):
-        code, out, _ = command("classify", model, photograph, "--json")
-        assert code == 0
-        answers.append({entry["name"]: entry["score"] for entry in json.loads(out)["images"][0]["classes"]})
-    assert answers[0] == pytest.approx(answers[1], abs=1e-5)
-
-
 def test_a_failure_is_json_too(tmp_path, command):
     code, out, err = command("inspect", tmp_path / "nothing.ckpt", "--json")
     assert code == 1 and "nothing.ckpt" in json.loads(out)["error"] and "nothing.ckpt" in err

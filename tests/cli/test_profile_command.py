@@ -101,7 +101,6 @@ def test_side_by_side(run):
         (["there/is/none.keras"], "There is no model"),
         (["incept_v1"], "Did you mean inception_v"),
         (["vgg_16", "--block", "Mixed_3b"], "vgg_16 has no mixed blocks"),
-        (["nin", "--block", "Mixed_3b"], "nin has no mixed blocks"),
         (["inception_v1", "--block", "Mixed_3a"], "It has: Mixed_3b, Mixed_3c"),
         (["inception_v3", "--input", "74"], "at least 75×75"),
         (["inception_v1", "--classes", "0"], "classes must be"),

@@ -1,7 +1,6 @@
 """The registry of formats, the options, the driver, and the command."""
 
 import argparse
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,7 @@ from inception_tf.cli import export as command
 from inception_tf.errors import ExportError, UsageError
 from inception_tf.exports import formats
 from inception_tf.exports.driver import Format
-from inception_tf.exports.formats import FORMATS, Entry, export, validate
-
-
-def implementation(format):
-    module, name = FORMATS[format].implementation.split(":")
-    return getattr(importlib.import_module(f"inception_tf.exports.{module}"), name)()
+from inception_tf.exports.formats import FORMATS, Entry, export, implementation, validate
 
 
 @pytest.mark.parametrize("name", FORMATS)

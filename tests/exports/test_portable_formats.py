@@ -210,8 +210,6 @@ def test_damaged_files(lenet, tmp_path):
     cut.write_bytes(write(lenet, tmp_path, "litert", check=False).read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="cannot be run by LiteRT"):
         LiteRT(cut)
-    with pytest.raises(CheckpointError, match="no model"):
-        LiteRT(tmp_path / "none.tflite")
 
 
 # OpenVINO's are two files.

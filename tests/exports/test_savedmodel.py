@@ -332,17 +332,12 @@ def test_save_replaces_only_when_asked(lenet, tmp_path):
     assert os.listdir(path.parent) == ["lenet"]
 
 
-def test_unwritable(lenet):
-    with pytest.raises(ExportError, match="Cannot write to /proc/self/export: No such file"):
-        export_savedmodel(lenet, "/proc/self/export")
-
-
 def test_wrong_use(lenet, model, tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(UsageError, match="not a directory"):
         export_savedmodel(lenet, file)
-    with pytest.raises(ExportError, match="Not a directory"):
+    with pytest.raises(ExportError, match="Cannot write to .*Not a directory"):
         export_savedmodel(lenet, file / "below")
     (tmp_path / "1").mkdir()
     (tmp_path / "1/saved_model.pb").touch()

@@ -2,25 +2,17 @@ import io
 import resource
 import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
+from pngs import png
 
 from inception_tf.errors import ImageError, UsageError
 from inception_tf.images import decoding
 from inception_tf.images.decoding import decode_image, decode_image_graph, read_image
 from inception_tf.images.preprocessing import Preprocessing
-
-
-def png(width, height, depth=8, color=2, rows=b""):
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="module")

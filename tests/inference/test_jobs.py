@@ -6,17 +6,16 @@ import io
 import json
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import tarfile
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pngs import png
 
 from inception_tf.cli.main import main
 from inception_tf.errors import CheckpointError, ImageError, InceptionTFError, UsageError
@@ -44,16 +43,6 @@ def encoded(seed, mode="RGB", kind="JPEG"):
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, channels), np.uint8)
     Image.frombytes(mode, (8, 8), pixels.tobytes()).save(buffer, kind)
     return buffer.getvalue()
-
-
-def huge():
-    """A PNG whose header says 50,000×50,000."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +257,7 @@ def test_records(tmp_path):
 
 
 def test_every_image_has_a_row(model, photos, tmp_path, capsys):
-    bad = {"cut": encoded(8)[:200], "empty": b"", "text": b"text", "huge": huge()}
+    bad = {"cut": encoded(8)[:200], "empty": b"", "text": b"text", "huge": png(50_000, 50_000)}
     good = {"cmyk": encoded(8, "CMYK"), "truth": encoded(9)}
     for name, data in (bad | good).items():
         (photos / f"{name}.jpg").write_bytes(data)

@@ -26,9 +26,7 @@ def test_a_larger_image_has_the_mean_of_its_logits(network, shape, options, logi
         variable.assign(golden.deterministic_weights(scoped(dense.card.scope, name), variable.shape))
     mean.set_weights(dense.get_weights())
     scores = np.asarray(dense(images))
-    assert (
-        scores.shape == ((2, 2, 3, 3) if network == "alexnet_v2" else (2, 10, 6, 10)) and np.ptp(scores[0, ..., 0]) > 0
-    )
+    assert scores.shape == logits and np.ptp(scores[0, ..., 0]) > 0
     assert np.allclose(mean(images), scores.mean((1, 2)), rtol=1e-5, atol=1e-6)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from inception_tf.training.workers import _free_port as free_port
 
 
 class Process:
@@ -86,9 +87,3 @@ def available(server):
 
 def terminate(server):
     os.kill(server.pid, signal.SIGTERM)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

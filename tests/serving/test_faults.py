@@ -16,17 +16,16 @@ import os
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 from PIL import Image
+from pngs import png
 from random_weights import randomized
 from servers import Process, states, tensorflow_serving, terminate
 
@@ -97,15 +96,9 @@ async def stopped(server, clients, seconds=1):
     return {"answered": len(answers), "wrong": list(filter(None, answers))}
 
 
-def png(width, height):
+def black(width, height):
     """A PNG of one color: a few hundred kilobytes for gigabytes of pixels. It ends after 2,000 rows."""
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    data = zlib.compress(bytes(1 + 3 * width) * min(height, 2000), 9)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return png(width, height, rows=bytes(1 + 3 * width) * min(height, 2000))
 
 
 def gif(side, frames):
@@ -134,8 +127,8 @@ def malformed_requests(local):
         ("examples", ":classify", b'{"signature_name": "classify", "examples": [1]}', 400),
         ("version", "/versions/987654321:predict", files(*FILES), 404),
         ("broken JPEG", ":predict", files(FILES[0][:100]), 200),
-        ("PNG bomb", ":predict", files(png(50_000, 50_000)), 200),
-        ("PNG that ends early", ":predict", files(png(5000, 6000)), 200),
+        ("PNG bomb", ":predict", files(black(50_000, 50_000)), 200),
+        ("PNG that ends early", ":predict", files(black(5000, 6000)), 200),
         ("GIF bomb", ":predict", files(gif(4000, 200)), 200),
     ]
 

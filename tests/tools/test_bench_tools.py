@@ -126,7 +126,6 @@ def test_classify(bench, tmp_path):
 @pytest.mark.parametrize(
     ("tool", "options", "said"),
     [
-        ("bench_peers", ["--batch", "0"], "--batch takes sizes such as 1,8,32"),
         ("bench_peers", ["--out", "taken"], "taken.md exists"),
         ("bench_classify", ["none.onnx"], "none.onnx"),
         ("bench_gpu", ["--only", "none"], "Nothing of Keras in --only"),
