@@ -367,7 +367,8 @@ def test_a_ridge_regression_is_of_the_beginning(pictures, tmp_path, monkeypatch)
     begun, begin = [], PhaseBuilder._begin_with_ridge
     monkeypatch.setattr(PhaseBuilder, "_begin_with_ridge", lambda *given: [begun.append(1), begin(*given)])
     for epochs in 1, 2:
-        run(pictures, make_recipe(dataclasses.replace(RIDGE, epochs=epochs), HEADS), tmp_path / "run")
+        phases = dataclasses.replace(RIDGE, epochs=epochs), dataclasses.replace(HEADS, name="more")
+        run(pictures, make_recipe(*phases), tmp_path / "run")
         assert len(begun) == 1
 
 
